@@ -1,0 +1,44 @@
+"""Generates the Python code of the contract into loupe/, in place; `--check DIR` writes it elsewhere for comparison."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import resources
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "protos"
+
+
+def generate(target: Path) -> None:
+    """generate writes *_pb2.py, *_pb2.pyi and *_pb2_grpc.py for every proto under `target`/loupe/….
+
+    The proto packages are the Python packages, so nothing is rewritten. Raises RuntimeError when protoc refuses.
+    """
+    protos = sorted(str(path.relative_to(SOURCES)) for path in SOURCES.rglob("*.proto"))
+    well_known = str(resources.files("grpc_tools") / "_proto")
+    services = [proto for proto in protos if proto.endswith("_service.proto")]
+    for names, outputs in (
+        (protos, [f"--python_out={target}", f"--pyi_out={target}"]),
+        (services, [f"--grpc_python_out={target}"]),
+    ):
+        status = protoc.main(["protoc", f"-I{SOURCES}", f"-I{well_known}", *outputs, *names])
+        if status != 0:
+            raise RuntimeError(f"protoc ended with status {status}")
+
+
+def main() -> None:
+    """main generates into the checkout, or into the folder given with --out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT, help="where to write; the checkout by default")
+    target = parser.parse_args().out
+    target.mkdir(parents=True, exist_ok=True)
+    generate(target)
+    print(f"generated into {target}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The door between an algorithm image and whoever runs it: what a host gives to a run, and what it takes back.
+
+A run is one execution of an algorithm image on one data set version. The trainer's sandbox implements `Host`
+over a pipe (`loupe.algorithm.pipe`), a plain process implements it over a folder (`loupe.algorithm.local`).
+Nothing here, and nothing that an algorithm imports, knows gRPC, the network or the trainer.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Split(enum.IntEnum):
+    """Split says what a picture is for. TEST labels are withheld until the model is final."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+class Outcome(enum.StrEnum):
+    """Outcome is why a run ended by itself."""
+
+    TARGET_REACHED = "target_reached"
+    PLATEAU = "plateau"
+    BUDGET = "budget"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """DatasetIndex is a data set version without its pixels.
+
+    labels: class names, in the order of the model's outputs.
+    classes: int32 [N], the index into `labels` of each picture; -1 for every TEST picture (withheld).
+    splits: uint8 [N], a `Split` for each picture.
+    digests: sha256 of each picture's file, hex, in the same order.
+    """
+
+    name: str
+    labels: Sequence[str]
+    classes: np.ndarray
+    splits: np.ndarray
+    digests: Sequence[str]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """RunSpec is everything that a run is asked to do.
+
+    target_accuracy: accuracy in (0, 1] on VALIDATION pictures at which training is done.
+    max_seconds, max_epochs: the budget; None means no bound.
+    threads: CPU threads that the run may use. device: "cpu" or "cuda".
+    weights: uploaded weight files by parameter name; read-only safetensors.
+    """
+
+    parameters: Mapping[str, Any]
+    target_accuracy: float
+    dataset: DatasetIndex
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    max_seconds: float | None = None
+    max_epochs: int | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress is one thing that happened in a run, ready to be shown to a person.
+
+    phase: a short stable word ("features", "head", "finetune", "export", "test").
+    epoch, step: counted from 1; 0 means that it does not apply. total_steps: 0 when unknown.
+    metrics: for example {"validation_accuracy": 0.97, "loss": 0.12, "pictures_per_second": 300}.
+    message: one line for people; may be empty.
+    """
+
+    phase: str
+    epoch: int = 0
+    step: int = 0
+    total_steps: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Result is what a run hands over at its end.
+
+    artifacts: file name -> path inside the run's work folder; a classification model has "model.onnx",
+    "model.safetensors", "model.json" and "golden.npz" (loupe.algorithm.package writes them).
+    report: JSON-able; metrics, confusion matrix, worst classes, likely label errors (loupe.algorithm.evaluation).
+    """
+
+    outcome: Outcome
+    artifacts: Mapping[str, Path]
+    report: Mapping[str, Any]
+
+
+class Host(Protocol):
+    """Host is what a run may ask for. Every call blocks until it is answered."""
+
+    @property
+    def work(self) -> Path:
+        """work is a private writable folder that lives as long as the run."""
+
+    def spec(self) -> RunSpec:
+        """spec returns what to do."""
+
+    def pictures(self, height: int, width: int) -> Path:
+        """pictures returns a .npy file, uint8 [N, height, width, 3], RGB, rows as in DatasetIndex.
+
+        It is decoded once and shared read-only by all runs on the same data; open it with mmap_mode="r".
+        """
+
+    def reveal_test(self) -> np.ndarray:
+        """reveal_test returns int32 [N] with no label withheld. Once per run; afterwards training is over."""
+
+    def report(self, progress: Progress) -> None:
+        """report passes progress on to the terminals."""
+
+    def log(self, text: str) -> None:
+        """log passes a line of text on; the host attributes and escapes it."""
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """save_checkpoint keeps a whole folder (safetensors and JSON files only); returns when it is durable."""
+
+    def restore_checkpoint(self) -> Path | None:
+        """restore_checkpoint returns the folder of the last whole checkpoint of this job, of any attempt."""
+
+    def stop_requested(self) -> bool:
+        """stop_requested says whether to stop soon: cancelled, lease lost, or the budget is used up."""
+
+    def finish(self, result: Result) -> None:
+        """finish hands the result over. Nothing may follow."""

@@ -1,0 +1,196 @@
+"""NATS as the mesh uses it: job events into JetStream, and a follower that heals itself from its cursor.
+
+A job's events stand under `loupe.progress.<project>.<job>`; the payload is a serialised loupe.scheduler.v1.JobEvent,
+the message of WatchTrainingJob. JetStream acknowledges before it fsyncs; the record is the scheduler's database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+import nats
+import structlog
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
+from nats.js.client import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from loupe.errors import Unavailable
+from loupe.names import JobName
+from loupe.scheduler.v1 import training_job_pb2
+
+if TYPE_CHECKING:
+    from loupe.settings import ServiceSettings
+
+log = structlog.get_logger(__name__)
+
+STREAM = "PROGRESS"
+SUBJECTS = "loupe.progress.*.*"
+KEPT_EVENTS_PER_JOB = 10_000
+KEPT_SECONDS = 7 * 24 * 3600
+DUPLICATE_WINDOW_SECONDS = 120
+_HEARTBEAT_SECONDS = 1.0
+_PUBLISH_TIMEOUT = 2.0
+
+
+def subject_of(job: JobName) -> str:
+    """subject_of is where a job's events stand."""
+    return f"loupe.progress.{job.project}.{job.job}"
+
+
+def inbox_prefix(token: str) -> str:
+    """inbox_prefix is the secret inbox of whoever holds the token; auth's callout grants exactly this one."""
+    return f"_INBOX_{hashlib.sha256(token.encode()).hexdigest()[:16]}"
+
+
+def tls_context(ca: bytes) -> ssl.SSLContext:
+    """tls_context trusts the mesh's own authority (PEM) and nobody else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=ca.decode())
+    return context
+
+
+async def _ignore(error: Exception) -> None:
+    log.debug("NATS connection error", error=repr(error)[:200])
+
+
+class ProgressBus:
+    """ProgressBus publishes job events; it reconnects for ever."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._stream: JetStreamContext = client.jetstream(timeout=_PUBLISH_TIMEOUT)
+
+    @classmethod
+    async def connect(cls, settings: ServiceSettings) -> ProgressBus:
+        """connect returns a bus; raises Unavailable when NATS does not answer now."""
+        url = settings.nats_url
+        try:
+            client = await nats.connect(
+                url,
+                user=settings.nats_user or None,
+                password=settings.secret(settings.nats_password_file),
+                tls=tls_context(settings.tls_ca.read_bytes()) if url.startswith("tls://") else None,
+                name=settings.nats_user or "loupe",
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.5,
+                connect_timeout=5,
+                allow_reconnect=True,
+                error_cb=_ignore,
+            )
+            await client.flush(timeout=2)
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            raise Unavailable(f"NATS cannot be reached: {error!r}", dependency="nats") from error
+        return cls(client)
+
+    async def ensure_stream(self) -> None:
+        """ensure_stream creates the stream, or brings it to this configuration; raises Unavailable."""
+        config = StreamConfig(
+            name=STREAM,
+            subjects=[SUBJECTS],
+            max_msgs_per_subject=KEPT_EVENTS_PER_JOB,
+            max_age=KEPT_SECONDS,
+            duplicate_window=DUPLICATE_WINDOW_SECONDS,
+            allow_direct=True,
+        )
+        try:
+            try:
+                await self._stream.update_stream(config)
+            except NotFoundError:
+                await self._stream.add_stream(config)
+        except (TimeoutError, nats.errors.Error) as error:
+            raise Unavailable(f"NATS does not keep the stream {STREAM}: {error!r}", dependency="nats") from error
+
+    async def publish(self, event: training_job_pb2.JobEvent) -> None:
+        """publish returns when NATS has the event; the same event again is dropped there. Raises Unavailable."""
+        job = JobName.parse(event.job, "job")
+        headers = {"Nats-Msg-Id": f"{job.project}/{job.job}/{event.sequence}"}
+        try:
+            await self._stream.publish(subject_of(job), event.SerializeToString(), stream=STREAM, headers=headers)
+        except (TimeoutError, nats.errors.Error) as error:
+            raise Unavailable(f"NATS did not take an event: {error!r}", dependency="nats") from error
+
+    async def close(self) -> None:
+        """close ends the connection."""
+        await self._client.close()
+
+
+async def follow_progress(
+    url: str,
+    *,
+    token: str,
+    ca: bytes | None,
+    job: JobName,
+    after_sequence: int = 0,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[training_job_pb2.JobEvent]:
+    """follow_progress yields a job's events after a cursor, history first, then live, each once and in order.
+
+    token: the terminal's access token. Ends by raising Unavailable when NATS is away, refuses the token, has no
+    such stream, or is silent for 3 heartbeats: the caller then follows anew from its cursor, or by WatchTrainingJob.
+    """
+    client = await _connect_terminal(url, token, ca)
+    try:
+        # A fixed name puts the filter into the API subject, where it can be authorised.
+        subscription = await client.jetstream(timeout=3).subscribe(
+            subject_of(job),
+            stream=STREAM,
+            manual_ack=True,
+            config=ConsumerConfig(
+                name=f"terminal-{secrets.token_hex(8)}",
+                ack_policy=AckPolicy.NONE,
+                deliver_policy=DeliverPolicy.ALL,
+                mem_storage=True,
+                num_replicas=1,
+                inactive_threshold=30,
+                idle_heartbeat=_HEARTBEAT_SECONDS,
+            ),
+        )
+        last_sign = monotonic()
+        cursor = after_sequence
+        while True:
+            try:
+                message = await subscription.next_msg(timeout=_HEARTBEAT_SECONDS)
+            except TimeoutError:
+                # nats-py swallows heartbeats and only notes that one came.
+                if subscription._sub._jsi._active:
+                    subscription._sub._jsi._active = False
+                    last_sign = monotonic()
+                if not client.is_connected or monotonic() - last_sign > 3 * _HEARTBEAT_SECONDS:
+                    raise Unavailable("NATS is silent", dependency="nats") from None
+                continue
+            last_sign = monotonic()
+            event = training_job_pb2.JobEvent.FromString(message.data)
+            if event.sequence > cursor:
+                cursor = event.sequence
+                yield event
+    except (nats.errors.Error, nats.js.errors.Error) as error:
+        raise Unavailable(f"NATS does not give the job's progress: {error!r}", dependency="nats") from error
+    finally:
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await asyncio.wait_for(client.close(), 2)
+
+
+async def _connect_terminal(url: str, token: str, ca: bytes | None) -> Client:
+    try:
+        client = await nats.connect(
+            url,
+            token=token,
+            tls=tls_context(ca) if ca and url.startswith("tls://") else None,
+            inbox_prefix=inbox_prefix(token),
+            allow_reconnect=False,
+            connect_timeout=5,
+            error_cb=_ignore,
+        )
+        # While auth is away, connect() can return a client that the server has already refused.
+        await client.flush(timeout=2)
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise Unavailable(f"NATS cannot be reached: {error!r}", dependency="nats") from error
+    return client

@@ -1,0 +1,72 @@
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from typing import ClassVar as _ClassVar
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_UNSPECIFIED: _ClassVar[Reason]
+    REASON_INVALID_ARGUMENT: _ClassVar[Reason]
+    REASON_NOT_FOUND: _ClassVar[Reason]
+    REASON_ALREADY_EXISTS: _ClassVar[Reason]
+    REASON_PERMISSION_DENIED: _ClassVar[Reason]
+    REASON_UNAUTHENTICATED: _ClassVar[Reason]
+    REASON_BAD_CREDENTIALS: _ClassVar[Reason]
+    REASON_REFRESH_REPLAYED: _ClassVar[Reason]
+    REASON_THROTTLED: _ClassVar[Reason]
+    REASON_REQUEST_ID_REUSED: _ClassVar[Reason]
+    REASON_WEAK_PASSWORD: _ClassVar[Reason]
+    REASON_DIGEST_MISMATCH: _ClassVar[Reason]
+    REASON_SIZE_MISMATCH: _ClassVar[Reason]
+    REASON_UPLOAD_INCOMPLETE: _ClassVar[Reason]
+    REASON_BAD_PICTURE: _ClassVar[Reason]
+    REASON_BLOB_MISSING: _ClassVar[Reason]
+    REASON_BAD_DATASET: _ClassVar[Reason]
+    REASON_BAD_ALGORITHM: _ClassVar[Reason]
+    REASON_BAD_PARAMETER: _ClassVar[Reason]
+    REASON_STALE_ATTEMPT: _ClassVar[Reason]
+    REASON_FAILED_PRECONDITION: _ClassVar[Reason]
+    REASON_RESOURCE_EXHAUSTED: _ClassVar[Reason]
+    REASON_UNAVAILABLE: _ClassVar[Reason]
+    REASON_DATA_LOSS: _ClassVar[Reason]
+    REASON_INTERNAL: _ClassVar[Reason]
+    REASON_SANDBOX_UNAVAILABLE: _ClassVar[Reason]
+    REASON_TRAINER_BUSY: _ClassVar[Reason]
+    REASON_BAD_PAGE_TOKEN: _ClassVar[Reason]
+    REASON_ATTEMPT_UNKNOWN: _ClassVar[Reason]
+    REASON_ALGORITHM_FAILED: _ClassVar[Reason]
+    REASON_CANCELLED: _ClassVar[Reason]
+    REASON_GATE_FAILED: _ClassVar[Reason]
+REASON_UNSPECIFIED: Reason
+REASON_INVALID_ARGUMENT: Reason
+REASON_NOT_FOUND: Reason
+REASON_ALREADY_EXISTS: Reason
+REASON_PERMISSION_DENIED: Reason
+REASON_UNAUTHENTICATED: Reason
+REASON_BAD_CREDENTIALS: Reason
+REASON_REFRESH_REPLAYED: Reason
+REASON_THROTTLED: Reason
+REASON_REQUEST_ID_REUSED: Reason
+REASON_WEAK_PASSWORD: Reason
+REASON_DIGEST_MISMATCH: Reason
+REASON_SIZE_MISMATCH: Reason
+REASON_UPLOAD_INCOMPLETE: Reason
+REASON_BAD_PICTURE: Reason
+REASON_BLOB_MISSING: Reason
+REASON_BAD_DATASET: Reason
+REASON_BAD_ALGORITHM: Reason
+REASON_BAD_PARAMETER: Reason
+REASON_STALE_ATTEMPT: Reason
+REASON_FAILED_PRECONDITION: Reason
+REASON_RESOURCE_EXHAUSTED: Reason
+REASON_UNAVAILABLE: Reason
+REASON_DATA_LOSS: Reason
+REASON_INTERNAL: Reason
+REASON_SANDBOX_UNAVAILABLE: Reason
+REASON_TRAINER_BUSY: Reason
+REASON_BAD_PAGE_TOKEN: Reason
+REASON_ATTEMPT_UNKNOWN: Reason
+REASON_ALGORITHM_FAILED: Reason
+REASON_CANCELLED: Reason
+REASON_GATE_FAILED: Reason

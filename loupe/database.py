@@ -1,0 +1,69 @@
+"""The database of a service: an async SQLAlchemy engine as durable as the mesh promises, migrated by Alembic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+def create_engine(url: str) -> AsyncEngine:
+    """create_engine returns an engine; a SQLite one is in WAL mode with synchronous=FULL and foreign keys.
+
+    Writers of SQLite begin with BEGIN IMMEDIATE, so that they wait for each other instead of failing on upgrade
+    of a read lock.
+    """
+    engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def _connect(connection, _record) -> None:
+            connection.isolation_level = None  # SQLAlchemy's events below emit BEGIN themselves
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")
+            cursor.execute("PRAGMA foreign_keys=ON")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def _begin(connection: Connection) -> None:
+            mode = "DEFERRED" if connection.get_execution_options().get("read_only") else "IMMEDIATE"
+            connection.exec_driver_sql(f"BEGIN {mode}")
+
+    return engine
+
+
+def sqlite_url(state: Path, name: str) -> str:
+    """sqlite_url is the URL of the SQLite file `<state>/<name>.db`."""
+    return f"sqlite+aiosqlite:///{(state / f'{name}.db').resolve()}"
+
+
+async def migrate(engine: AsyncEngine, migrations: Path) -> None:
+    """migrate brings the schema to the newest revision of the Alembic folder `migrations`; idempotent.
+
+    The folder's env.py is `from loupe.database import run_migrations; run_migrations()`.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(migrations))
+
+    def upgrade(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade)
+
+
+def run_migrations() -> None:
+    """run_migrations is the body of every migrations/env.py: it runs on the connection that migrate() gives."""
+    from alembic import context
+
+    context.configure(connection=context.config.attributes["connection"], transactional_ddl=True, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()

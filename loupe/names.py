@@ -1,0 +1,191 @@
+"""Resource names (AIP-122), parsed once at the edge: inside there is `JobName`, never `name.split("/")`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import ClassVar, Self
+
+from loupe.errors import invalid
+
+ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+VERSION = r"[0-9A-Za-z](?:[0-9A-Za-z.+-]{0,30}[0-9A-Za-z])?"
+ACTION = r"[a-z]+\.[a-z]+"
+NUMBER = r"[1-9][0-9]{0,8}|latest"
+SHA256 = r"[0-9a-f]{64}"
+SYSTEM = "system"
+
+_ID = re.compile(ID)
+_SHA256 = re.compile(SHA256)
+
+
+def check_id(field: str, value: str) -> str:
+    """check_id returns an id that a user chose, or raises InvalidArgument that says what an id looks like."""
+    if not _ID.fullmatch(value):
+        raise invalid(
+            field, value, "a lower-case letter, then up to 62 letters, digits or hyphens, no hyphen at the end"
+        )
+    return value
+
+
+def check_sha256(field: str, value: str) -> str:
+    """check_sha256 returns a digest in hex, or raises InvalidArgument."""
+    if not _SHA256.fullmatch(value):
+        raise invalid(field, value, "a sha256 in 64 lower-case hex digits")
+    return value
+
+
+@dataclass(frozen=True)
+class Name:
+    """Name is a parsed resource name; str() gives the text back.
+
+    A subclass states its pattern once; its fields are the pattern's variables in order.
+    """
+
+    pattern: ClassVar[str]
+    _compiled: ClassVar[re.Pattern[str]]
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        kinds = {"version": VERSION, "number": NUMBER, "action": ACTION, "sha256": SHA256}
+        parts = re.split(r"\{(\w+)\}", cls.pattern)
+        regex = "".join(
+            re.escape(part) if i % 2 == 0 else f"(?P<{part}>{kinds.get(part, ID)})" for i, part in enumerate(parts)
+        )
+        cls._compiled = re.compile(regex)
+
+    @classmethod
+    def parse(cls, text: str, field: str = "name") -> Self:
+        """parse reads a name; raises InvalidArgument naming the field and the pattern."""
+        match = cls._compiled.fullmatch(text)
+        if match is None:
+            raise invalid(field, text, f'"{cls.pattern}"')
+        return cls(**match.groupdict())
+
+    def __str__(self) -> str:
+        return self.pattern.format(**{field.name: getattr(self, field.name) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class AccountName(Name):
+    """AccountName is "accounts/{account}"."""
+
+    pattern: ClassVar[str] = "accounts/{account}"
+    account: str
+
+
+@dataclass(frozen=True)
+class ProjectName(Name):
+    """ProjectName is "projects/{project}"; "projects/system" is the domain of system-wide rights."""
+
+    pattern: ClassVar[str] = "projects/{project}"
+    project: str
+
+
+@dataclass(frozen=True)
+class GroupName(Name):
+    """GroupName is "projects/{project}/groups/{group}"."""
+
+    pattern: ClassVar[str] = "projects/{project}/groups/{group}"
+    project: str
+    group: str
+
+
+@dataclass(frozen=True)
+class ThresholdName(Name):
+    """ThresholdName is "thresholds/{action}"."""
+
+    pattern: ClassVar[str] = "thresholds/{action}"
+    action: str
+
+
+@dataclass(frozen=True)
+class DatasetName(Name):
+    """DatasetName is "projects/{project}/datasets/{dataset}"."""
+
+    pattern: ClassVar[str] = "projects/{project}/datasets/{dataset}"
+    project: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class DatasetVersionName(Name):
+    """DatasetVersionName is "projects/{project}/datasets/{dataset}/versions/{number}"; number may be "latest"."""
+
+    pattern: ClassVar[str] = "projects/{project}/datasets/{dataset}/versions/{number}"
+    project: str
+    dataset: str
+    number: str
+
+
+@dataclass(frozen=True)
+class AlgorithmName(Name):
+    """AlgorithmName is "algorithms/{algorithm}"."""
+
+    pattern: ClassVar[str] = "algorithms/{algorithm}"
+    algorithm: str
+
+
+@dataclass(frozen=True)
+class AlgorithmVersionName(Name):
+    """AlgorithmVersionName is "algorithms/{algorithm}/versions/{version}"; version may be "latest"."""
+
+    pattern: ClassVar[str] = "algorithms/{algorithm}/versions/{version}"
+    algorithm: str
+    version: str
+
+
+@dataclass(frozen=True)
+class JobName(Name):
+    """JobName is "projects/{project}/jobs/{job}"."""
+
+    pattern: ClassVar[str] = "projects/{project}/jobs/{job}"
+    project: str
+    job: str
+
+
+@dataclass(frozen=True)
+class ModelName(Name):
+    """ModelName is "projects/{project}/models/{model}"."""
+
+    pattern: ClassVar[str] = "projects/{project}/models/{model}"
+    project: str
+    model: str
+
+
+@dataclass(frozen=True)
+class ModelVersionName(Name):
+    """ModelVersionName is "projects/{project}/models/{model}/versions/{number}"; number may be "latest"."""
+
+    pattern: ClassVar[str] = "projects/{project}/models/{model}/versions/{number}"
+    project: str
+    model: str
+    number: str
+
+
+@dataclass(frozen=True)
+class ClusterName(Name):
+    """ClusterName is "clusters/{cluster}"."""
+
+    pattern: ClassVar[str] = "clusters/{cluster}"
+    cluster: str
+
+
+@dataclass(frozen=True)
+class TrainerName(Name):
+    """TrainerName is "clusters/{cluster}/trainers/{trainer}"."""
+
+    pattern: ClassVar[str] = "clusters/{cluster}/trainers/{trainer}"
+    cluster: str
+    trainer: str
+
+
+_PROJECT = re.compile(rf"projects/({ID})(?:/.*)?", re.DOTALL)
+
+
+def project_of(text: str, field: str = "name") -> ProjectName:
+    """project_of returns the project that a name of any kind stands in; raises InvalidArgument."""
+    match = _PROJECT.fullmatch(text)
+    if match is None:
+        raise invalid(field, text, 'a name that begins with "projects/{project}"')
+    return ProjectName(match[1])

@@ -1,0 +1,128 @@
+"""A mesh server: a public door (TLS and token), an internal one (mutual TLS), health, reflection, interceptors."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from loupe.rpc.access import Authorizer, Gate, access_table
+from loupe.rpc.channel import MAX_MESSAGE_BYTES
+from loupe.rpc.identity import TokenVerifier
+from loupe.rpc.interceptor import MeshInterceptor
+from loupe.settings import ServiceSettings
+
+log = structlog.get_logger(__name__)
+
+OPTIONS = (
+    # By default two servers could share a port in silence, each getting half of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 64 << 10),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 5),
+)
+
+Registration = tuple[Callable[[Any, grpc.aio.Server], None], object]
+
+
+class MeshServer:
+    """MeshServer serves one service's gRPC services on the doors that its settings name.
+
+    servicers: pairs of a generated add_…_to_server function and the servicer.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        *,
+        verifier: TokenVerifier,
+        authorizer: Authorizer,
+        servicers: Sequence[Registration],
+    ) -> None:
+        self._settings = settings
+        self._authorizer = authorizer
+        self._verifier = verifier
+        self._servicers = servicers
+        self._health = health.aio.HealthServicer()
+        self._names: list[str] = []
+        self.server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """start binds the doors and serves; raises OSError when a port is taken."""
+        recorder = _Recorder()
+        for add, servicer in self._servicers:
+            add(servicer, recorder)
+        self._names = recorder.names
+        pool = descriptor_pool.Default()
+        table = access_table(pool.FindServiceByName(name) for name in self._names)
+        interceptor = MeshInterceptor(table, Gate(self._verifier, self._authorizer))
+        server = grpc.aio.server(interceptors=[interceptor], options=OPTIONS)
+        for add, servicer in self._servicers:
+            add(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        self._open_doors(server)
+        await server.start()
+        self.server = server
+        await self.set_serving(True)
+        log.info("serving", services=self._names, internal_port=self._settings.internal_port)
+
+    def _open_doors(self, server: grpc.aio.Server) -> None:
+        settings = self._settings
+        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+        doors = [(settings.internal_port, grpc.ssl_server_credentials([pair], settings.tls_ca.read_bytes(), True))]
+        if settings.public_port:
+            doors.append((settings.public_port, grpc.ssl_server_credentials([pair])))
+        for port, credentials in doors:
+            try:
+                bound = server.add_secure_port(f"{settings.host}:{port}", credentials)
+            except RuntimeError as error:
+                raise OSError(f"port {port} on {settings.host} cannot be opened; is it taken?") from error
+            if bound != port:
+                raise OSError(f"port {port} on {settings.host} cannot be opened; is it taken?")
+
+    async def set_serving(self, serving: bool) -> None:
+        """set_serving changes what gRPC health answers for every service of this server."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def serve_until_signal(self) -> None:
+        """serve_until_signal returns after SIGTERM or SIGINT, when running calls had their time to end."""
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        await stopping.wait()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """stop refuses new calls, lets running ones end for `drain_seconds`, then cuts them."""
+        if self.server is not None:
+            await self._health.enter_graceful_shutdown()
+            await self.server.stop(self._settings.drain_seconds)
+
+
+class _Recorder:
+    """Learns the full service names from the generated add_…_to_server functions."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        self.names.extend(handler.service_name() for handler in handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """The generated code registers every handler twice; the generic one is enough here."""

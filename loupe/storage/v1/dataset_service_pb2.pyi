@@ -1,0 +1,148 @@
+from loupe.common.v1 import access_pb2 as _access_pb2
+from loupe.storage.v1 import blob_service_pb2 as _blob_service_pb2
+from loupe.storage.v1 import dataset_pb2 as _dataset_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class CreateDatasetRequest(_message.Message):
+    __slots__ = ("parent", "dataset_id", "dataset", "request_id")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    DATASET_ID_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    dataset_id: str
+    dataset: _dataset_pb2.Dataset
+    request_id: str
+    def __init__(self, parent: _Optional[str] = ..., dataset_id: _Optional[str] = ..., dataset: _Optional[_Union[_dataset_pb2.Dataset, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CreateDatasetResponse(_message.Message):
+    __slots__ = ("dataset",)
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    dataset: _dataset_pb2.Dataset
+    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.Dataset, _Mapping]] = ...) -> None: ...
+
+class GetDatasetRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetDatasetResponse(_message.Message):
+    __slots__ = ("dataset",)
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    dataset: _dataset_pb2.Dataset
+    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.Dataset, _Mapping]] = ...) -> None: ...
+
+class ListDatasetsRequest(_message.Message):
+    __slots__ = ("parent", "page_size", "page_token")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    page_size: int
+    page_token: str
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListDatasetsResponse(_message.Message):
+    __slots__ = ("datasets", "next_page_token")
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    datasets: _containers.RepeatedCompositeFieldContainer[_dataset_pb2.Dataset]
+    next_page_token: str
+    def __init__(self, datasets: _Optional[_Iterable[_Union[_dataset_pb2.Dataset, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class CreateDatasetVersionRequest(_message.Message):
+    __slots__ = ("header", "batch", "closing")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    CLOSING_FIELD_NUMBER: _ClassVar[int]
+    header: DatasetVersionHeader
+    batch: DatasetItemBatch
+    closing: DatasetVersionClosing
+    def __init__(self, header: _Optional[_Union[DatasetVersionHeader, _Mapping]] = ..., batch: _Optional[_Union[DatasetItemBatch, _Mapping]] = ..., closing: _Optional[_Union[DatasetVersionClosing, _Mapping]] = ...) -> None: ...
+
+class DatasetVersionHeader(_message.Message):
+    __slots__ = ("parent", "split", "strict", "request_id")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    STRICT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    split: _dataset_pb2.SplitPolicy
+    strict: bool
+    request_id: str
+    def __init__(self, parent: _Optional[str] = ..., split: _Optional[_Union[_dataset_pb2.SplitPolicy, _Mapping]] = ..., strict: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class DatasetItemBatch(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[_dataset_pb2.DatasetItem]
+    def __init__(self, items: _Optional[_Iterable[_Union[_dataset_pb2.DatasetItem, _Mapping]]] = ...) -> None: ...
+
+class DatasetVersionClosing(_message.Message):
+    __slots__ = ("item_count",)
+    ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    item_count: int
+    def __init__(self, item_count: _Optional[int] = ...) -> None: ...
+
+class CreateDatasetVersionResponse(_message.Message):
+    __slots__ = ("dataset_version", "verdicts", "left_out_count", "warnings")
+    DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    dataset_version: _dataset_pb2.DatasetVersion
+    verdicts: _containers.RepeatedCompositeFieldContainer[_blob_service_pb2.PictureVerdict]
+    left_out_count: int
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, dataset_version: _Optional[_Union[_dataset_pb2.DatasetVersion, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[_blob_service_pb2.PictureVerdict, _Mapping]]] = ..., left_out_count: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetDatasetVersionRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetDatasetVersionResponse(_message.Message):
+    __slots__ = ("dataset_version",)
+    DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
+    dataset_version: _dataset_pb2.DatasetVersion
+    def __init__(self, dataset_version: _Optional[_Union[_dataset_pb2.DatasetVersion, _Mapping]] = ...) -> None: ...
+
+class ListDatasetVersionsRequest(_message.Message):
+    __slots__ = ("parent", "page_size", "page_token")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    page_size: int
+    page_token: str
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListDatasetVersionsResponse(_message.Message):
+    __slots__ = ("dataset_versions", "next_page_token")
+    DATASET_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    dataset_versions: _containers.RepeatedCompositeFieldContainer[_dataset_pb2.DatasetVersion]
+    next_page_token: str
+    def __init__(self, dataset_versions: _Optional[_Iterable[_Union[_dataset_pb2.DatasetVersion, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ReadDatasetItemsRequest(_message.Message):
+    __slots__ = ("name", "offset")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    offset: int
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class ReadDatasetItemsResponse(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[_dataset_pb2.DatasetItem]
+    def __init__(self, items: _Optional[_Iterable[_Union[_dataset_pb2.DatasetItem, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,56 @@
+"""What tests of every room share: certificates, free ports, settings of a service under test."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from deploy.local.certificates import Leaf, ensure_certificates
+from loupe.settings import ServiceSettings
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem and <name>.pem, <name>.key for every kind of process."""
+    folder = tmp_path_factory.mktemp("tls")
+    leaves = [Leaf(name, f"loupe://service/{name}") for name in ("auth", "storage", "scheduler", "deploy")]
+    leaves.append(Leaf("trainer-north-a", "loupe://trainer/north/a"))
+    ensure_certificates(folder, leaves, datetime.now(UTC))
+    return folder
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A function that returns a TCP port of loopback which nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    return find
+
+
+@pytest.fixture
+def service_settings(tls: Path, tmp_path: Path, free_port: Callable[[], int]) -> Callable[..., ServiceSettings]:
+    """A function that makes settings for a process by its certificate's name; fields may be overridden."""
+
+    def make(name: str, kind: type[ServiceSettings] = ServiceSettings, **fields: object) -> ServiceSettings:
+        state = tmp_path / name
+        state.mkdir(exist_ok=True)
+        values: dict[str, object] = {
+            "state": state,
+            "public_port": 0 if name.startswith("trainer") else free_port(),
+            "internal_port": free_port(),
+            "tls_ca": tls / "ca.pem",
+            "tls_cert": tls / f"{name}.pem",
+            "tls_key": tls / f"{name}.key",
+            "drain_seconds": 0.2,
+        }
+        return kind(**{**values, **fields})
+
+    return make

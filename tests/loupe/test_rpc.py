@@ -1,0 +1,299 @@
+"""Server, interceptor and channels together: real TLS on loopback, a fake service behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from loupe.errors import Internal, LoupeError, NotFound, PermissionDenied, Unauthenticated, UploadIncomplete, invalid
+from loupe.names import AccountName, JobName, ProjectName
+from loupe.rpc.access import Decision
+from loupe.rpc.channel import internal_channel, terminal_channel
+from loupe.rpc.identity import AttemptGrant, Caller, current_caller
+from loupe.rpc.server import MeshServer
+from loupe.settings import ServiceSettings
+from loupe.storage.v1 import (
+    blob_service_pb2,
+    blob_service_pb2_grpc,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    project_service_pb2,
+    project_service_pb2_grpc,
+)
+
+ANNA = AccountName("anna")
+
+
+class Verifier:
+    """Takes the token for the caller it names: "anna", "attempt"."""
+
+    async def verify(self, token: str) -> Caller:
+        if token == "anna":
+            return Caller(account=ANNA, login="l1")
+        if token == "attempt":
+            return Caller(account=ANNA, attempt=AttemptGrant(JobName("mine", "j"), 1))
+        raise Unauthenticated("no such token", problem="invalid")
+
+
+class Policy:
+    """anna is an operator (20) in "mine", nowhere else."""
+
+    def __init__(self) -> None:
+        self.parameter = 20
+        self.active = True
+        self._changed = asyncio.Event()
+
+    async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
+        need = {"datasets.read": 10, "datasets.write": 20}.get(action, 30)
+        member = project == ProjectName("mine")
+        group = "projects/mine/groups/operators" if member else ""
+        allowed = member and self.parameter >= need
+        return Decision(allowed, member, group, self.parameter if member else 0, need, self.active)
+
+    def changed(self) -> asyncio.Event:
+        return self._changed
+
+    def change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
+    """Answers with the caller's account; breaks on demand; streams for ever."""
+
+    async def GetDataset(self, request, context):
+        if request.name.endswith("/broken"):
+            raise RuntimeError("a secret detail")
+        if request.name.endswith("/bad"):
+            raise invalid("name", request.name, "something else")
+        caller = current_caller()
+        return dataset_service_pb2.GetDatasetResponse(dataset={"name": str(caller.account)})
+
+    async def ReadDatasetItems(self, request, context):
+        yield dataset_service_pb2.ReadDatasetItemsResponse()
+        await asyncio.Event().wait()
+
+    async def CreateDatasetVersion(self, request_iterator, context):
+        count = 0
+        async for _ in request_iterator:
+            count += 1
+        return dataset_service_pb2.CreateDatasetVersionResponse(left_out_count=count)
+
+
+class Blobs(blob_service_pb2_grpc.BlobServiceServicer):
+    """Answers each message of an upload."""
+
+    async def UploadPictures(self, request_iterator, context):
+        async for _ in request_iterator:
+            yield blob_service_pb2.UploadPicturesResponse(stored_count=1)
+
+    async def FindMissingBlobs(self, request, context):
+        return blob_service_pb2.FindMissingBlobsResponse()
+
+
+class Models(model_service_pb2_grpc.ModelServiceServicer):
+    """Answers a fence with who raised it."""
+
+    async def RaiseFence(self, request, context):
+        return model_service_pb2.RaiseFenceResponse(attempt=7 if current_caller().service == "scheduler" else 0)
+
+
+class Projects(project_service_pb2_grpc.ProjectServiceServicer):
+    """Lists nothing."""
+
+    async def ListProjects(self, request, context):
+        return project_service_pb2.ListProjectsResponse()
+
+
+@pytest.fixture
+async def mesh(service_settings: Callable[..., ServiceSettings]) -> AsyncIterator[tuple[ServiceSettings, Policy]]:
+    settings = service_settings("storage")
+    policy = Policy()
+    server = MeshServer(
+        settings,
+        verifier=Verifier(),
+        authorizer=policy,
+        servicers=[
+            (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, Datasets()),
+            (blob_service_pb2_grpc.add_BlobServiceServicer_to_server, Blobs()),
+            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, Models()),
+            (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, Projects()),
+        ],
+    )
+    await server.start()
+    yield settings, policy
+    await server.stop()
+
+
+@pytest.fixture
+async def terminal(mesh, tls: Path) -> AsyncIterator[Callable[[str | None], grpc.aio.Channel]]:
+    channels = []
+
+    def connect(token: str | None) -> grpc.aio.Channel:
+        async def give() -> str | None:
+            return token
+
+        address = f"127.0.0.1:{mesh[0].public_port}"
+        channels.append(terminal_channel(address, ca=(tls / "ca.pem").read_bytes(), token=give))
+        return channels[-1]
+
+    yield connect
+    for channel in channels:
+        await channel.close()
+
+
+def get(channel: grpc.aio.Channel, name: str):
+    stub = dataset_service_pb2_grpc.DatasetServiceStub(channel)
+    return stub.GetDataset(dataset_service_pb2.GetDatasetRequest(name=name))
+
+
+async def test_a_member_is_let_in_and_the_handler_knows_who_calls(terminal) -> None:
+    assert (await get(terminal("anna"), "projects/mine/datasets/d")).dataset.name == "accounts/anna"
+
+
+async def test_without_a_token_or_with_a_wrong_one_nobody_gets_in(terminal) -> None:
+    for token in (None, "mallory"):
+        with pytest.raises(Unauthenticated):
+            await get(terminal(token), "projects/mine/datasets/d")
+
+
+async def test_a_foreign_project_looks_like_one_that_does_not_exist(terminal) -> None:
+    answers = []
+    for project in ("theirs", "nowhere"):
+        with pytest.raises(NotFound) as caught:
+            await get(terminal("anna"), f"projects/{project}/datasets/d")
+        answers.append(caught.value.message.replace(project, "x"))
+    assert answers[0] == answers[1]
+
+
+async def test_below_the_threshold_the_refusal_names_group_parameter_and_threshold(terminal, mesh) -> None:
+    mesh[1].parameter = 5
+    with pytest.raises(PermissionDenied) as caught:
+        await get(terminal("anna"), "projects/mine/datasets/d")
+    assert caught.value.metadata == {
+        "account": "accounts/anna",
+        "action": "datasets.read",
+        "project": "projects/mine",
+        "group": "projects/mine/groups/operators",
+        "parameter": "5",
+        "threshold": "10",
+    }
+
+
+async def test_a_disabled_account_is_refused_everywhere(terminal, mesh) -> None:
+    mesh[1].active = False
+    channel = terminal("anna")
+    with pytest.raises(Unauthenticated):
+        await get(channel, "projects/mine/datasets/d")
+    with pytest.raises(Unauthenticated):
+        await project_service_pb2_grpc.ProjectServiceStub(channel).ListProjects(
+            project_service_pb2.ListProjectsRequest()
+        )
+
+
+async def test_a_domain_error_arrives_as_its_class_with_metadata(terminal) -> None:
+    with pytest.raises(LoupeError) as caught:
+        await get(terminal("anna"), "projects/mine/datasets/bad")
+    assert (caught.value.reason_name(), caught.value.metadata["field"]) == ("INVALID_ARGUMENT", "name")
+
+
+async def test_the_unexpected_tells_an_incident_and_nothing_else(terminal) -> None:
+    with pytest.raises(Internal) as caught:
+        await get(terminal("anna"), "projects/mine/datasets/broken")
+    assert "secret" not in caught.value.message
+    assert len(caught.value.metadata["incident"]) == 32
+
+
+async def test_a_client_stream_is_decided_on_its_first_message(terminal) -> None:
+    stub = dataset_service_pb2_grpc.DatasetServiceStub(terminal("anna"))
+
+    async def messages(parent: str) -> AsyncIterator[dataset_service_pb2.CreateDatasetVersionRequest]:
+        yield dataset_service_pb2.CreateDatasetVersionRequest(header={"parent": parent})
+        yield dataset_service_pb2.CreateDatasetVersionRequest()
+
+    assert (await stub.CreateDatasetVersion(messages("projects/mine/datasets/d"))).left_out_count == 2
+    with pytest.raises(NotFound):
+        await stub.CreateDatasetVersion(messages("projects/theirs/datasets/d"))
+
+
+async def test_a_client_stream_without_any_message_is_incomplete(terminal) -> None:
+    async def nothing() -> AsyncIterator[object]:
+        return
+        yield
+
+    with pytest.raises(UploadIncomplete):
+        await dataset_service_pb2_grpc.DatasetServiceStub(terminal("anna")).CreateDatasetVersion(nothing())
+
+
+async def test_both_ways_streaming_is_served_and_refused(terminal) -> None:
+    stub = blob_service_pb2_grpc.BlobServiceStub(terminal("anna"))
+
+    async def messages(parent: str) -> AsyncIterator[blob_service_pb2.UploadPicturesRequest]:
+        yield blob_service_pb2.UploadPicturesRequest(header={"parent": parent})
+
+    assert [answer.stored_count async for answer in stub.UploadPictures(messages("projects/mine"))] == [1]
+    with pytest.raises(NotFound):
+        async for _ in stub.UploadPictures(messages("projects/theirs")):
+            pass
+
+
+async def test_an_open_stream_ends_when_the_right_is_gone(terminal, mesh) -> None:
+    stub = dataset_service_pb2_grpc.DatasetServiceStub(terminal("anna"))
+    stream = aiter(stub.ReadDatasetItems(dataset_service_pb2.ReadDatasetItemsRequest(name="projects/mine/datasets/d")))
+    await anext(stream)
+    mesh[1].parameter = 1
+    mesh[1].change()
+    with pytest.raises(PermissionDenied):
+        await asyncio.wait_for(anext(stream), 5)
+
+
+async def test_an_attempt_token_opens_its_own_project_where_the_contract_says_so(terminal) -> None:
+    channel = terminal("attempt")
+    blobs = blob_service_pb2_grpc.BlobServiceStub(channel)
+    await blobs.FindMissingBlobs(blob_service_pb2.FindMissingBlobsRequest(parent="projects/mine"))
+    with pytest.raises(NotFound):
+        await blobs.FindMissingBlobs(blob_service_pb2.FindMissingBlobsRequest(parent="projects/theirs"))
+    with pytest.raises(Unauthenticated):
+        await get(channel, "projects/mine/datasets/d")
+
+
+async def test_a_service_is_known_by_its_certificate_on_the_internal_door_only(
+    mesh, terminal, service_settings: Callable[..., ServiceSettings]
+) -> None:
+    address = f"127.0.0.1:{mesh[0].internal_port}"
+    request = model_service_pb2.RaiseFenceRequest(job="projects/mine/jobs/j", attempt=1)
+    async with internal_channel(service_settings("scheduler"), address) as channel:
+        assert (await model_service_pb2_grpc.ModelServiceStub(channel).RaiseFence(request)).attempt == 7
+    async with internal_channel(service_settings("trainer-north-a"), address) as channel:
+        with pytest.raises(Unauthenticated):
+            await model_service_pb2_grpc.ModelServiceStub(channel).RaiseFence(request)
+    with pytest.raises(PermissionDenied):
+        await model_service_pb2_grpc.ModelServiceStub(terminal("anna")).RaiseFence(request)
+
+
+async def test_the_internal_door_wants_a_certificate_of_this_mesh(mesh, tls: Path) -> None:
+    credentials = grpc.ssl_channel_credentials((tls / "ca.pem").read_bytes())
+    async with grpc.aio.secure_channel(f"127.0.0.1:{mesh[0].internal_port}", credentials) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_health_answers_for_every_service(terminal) -> None:
+    for name in ("", "loupe.storage.v1.DatasetService"):
+        answer = await health_pb2_grpc.HealthStub(terminal(None)).Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_second_server_on_the_same_port_does_not_start(mesh, service_settings) -> None:
+    settings = service_settings("storage", internal_port=mesh[0].internal_port)
+    second = MeshServer(settings, verifier=Verifier(), authorizer=Policy(), servicers=[])
+    with pytest.raises(OSError, match="taken"):
+        await second.start()
