@@ -65,13 +65,15 @@ class Discovery:
         self._closed = threading.Event()
 
     def _client(self) -> consul.Consul:
-        return consul.Consul(
+        client = consul.Consul(
             host=self._url.hostname or "127.0.0.1",
             port=self._url.port or 8500,
             scheme=self._url.scheme,
             token=self._token,
             connections_timeout=_CALL_TIMEOUT,
         )
+        client.http.session.trust_env = False  # a proxy to the world outside is none to the mesh's own agent
+        return client
 
     async def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))

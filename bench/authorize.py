@@ -1,0 +1,232 @@
+"""Authorize against a bare grpc.aio unary over the same mutual TLS, and the decision that a service has cached.
+
+    python bench/authorize.py [--calls 3000]
+
+Both servers are processes of their own; calls alternate between them in blocks, so that both see the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deploy.local.certificates import Leaf, ensure_certificates
+from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc
+from loupe.errors import LoupeError
+from loupe.names import AccountName, ProjectName
+from loupe.rpc.access import RemoteAuthorizer
+from loupe.rpc.channel import internal_channel
+from loupe.settings import ServiceSettings
+
+BARE = "/bench.Bare/Call"
+REQUEST = policy_service_pb2.AuthorizeRequest(
+    account="accounts/admin", project="projects/system", action="projects.create"
+)
+BLOCK = 200
+
+
+def free_port() -> int:
+    """free_port returns a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def serve_bare(port: int, tls: Path) -> None:
+    """serve_bare answers a constant AuthorizeResponse: no interceptors, no work."""
+    answer = policy_service_pb2.AuthorizeResponse(
+        decision=policy_service_pb2.Decision(
+            allowed=True,
+            member=True,
+            active=True,
+            group="projects/system/groups/administrators",
+            parameter=100,
+            threshold=30,
+        ),
+        revision=7,
+    )
+
+    async def call(request: policy_service_pb2.AuthorizeRequest, context: grpc.aio.ServicerContext):
+        return answer
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        call,
+        request_deserializer=policy_service_pb2.AuthorizeRequest.FromString,
+        response_serializer=policy_service_pb2.AuthorizeResponse.SerializeToString,
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("bench.Bare", {"Call": handler})])
+    pair = ((tls / "auth.key").read_bytes(), (tls / "auth.pem").read_bytes())
+    server.add_secure_port(
+        f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair], (tls / "ca.pem").read_bytes(), True)
+    )
+    await server.start()
+    await server.wait_for_termination()
+
+
+def start_auth(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """start_auth runs the real service; Consul and NATS are not needed to decide."""
+    environment = {
+        **os.environ,
+        "LOUPE_STATE": str(folder / "auth"),
+        "LOUPE_INTERNAL_PORT": str(port),
+        "LOUPE_TLS_CA": str(folder / "tls/ca.pem"),
+        "LOUPE_TLS_CERT": str(folder / "tls/auth.pem"),
+        "LOUPE_TLS_KEY": str(folder / "tls/auth.key"),
+        "LOUPE_CONSUL_URL": "http://127.0.0.1:1",
+        "LOUPE_ADMIN_PASSWORD_FILE": str(folder / "admin-password"),
+        "LOUPE_LOG_LEVEL": "error",
+    }
+    command = [sys.executable, "-m", "services.auth"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+
+Call = Callable[[], Awaitable[object]]
+
+
+async def ready(call: Call) -> None:
+    """ready waits until a server answers."""
+    for _ in range(200):
+        try:
+            await call()
+        except (grpc.RpcError, LoupeError):
+            await asyncio.sleep(0.1)
+        else:
+            return
+    raise SystemExit("a server did not start within 20 s")
+
+
+async def one_by_one(call: Call, times: list[float]) -> None:
+    """one_by_one adds the seconds of each call of a block, with one call in flight."""
+    for _ in range(BLOCK):
+        began = time.perf_counter()
+        await call()
+        times.append(time.perf_counter() - began)
+
+
+async def many_at_once(call: Call, workers: int = 64) -> float:
+    """many_at_once returns calls a second of a block of 5 * BLOCK, `workers` in flight."""
+    left = iter(range(5 * BLOCK))
+
+    async def work() -> None:
+        for _ in left:
+            await call()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(workers)))
+    return 5 * BLOCK / (time.perf_counter() - began)
+
+
+async def cached_seconds(channel: grpc.aio.Channel) -> float:
+    """cached_seconds is the median time of a decision that a service has in memory, watch running."""
+
+    async def same() -> grpc.aio.Channel:
+        return channel
+
+    authorizer = RemoteAuthorizer(same)
+    authorizer.start()
+    question = (AccountName("admin"), ProjectName("system"), "projects.create", "")
+    known = asyncio.get_running_loop().time() + 1
+    while asyncio.get_running_loop().time() < known:
+        await authorizer.decide(*question)
+    blocks = []
+    for _ in range(50):
+        began = time.perf_counter()
+        for _ in range(1000):
+            await authorizer.decide(*question)
+        blocks.append((time.perf_counter() - began) / 1000)
+    await authorizer.close()
+    return statistics.median(blocks)
+
+
+async def measure(calls: int, folder: Path, auth_port: int, bare_port: int) -> dict[str, float]:
+    """measure returns the figures; ratios are Authorize over the bare call, of speed."""
+    tls = folder / "tls"
+    settings = ServiceSettings(
+        state=folder, internal_port=1, tls_ca=tls / "ca.pem", tls_cert=tls / "storage.pem", tls_key=tls / "storage.key"
+    )
+    channel = internal_channel(settings, f"127.0.0.1:{auth_port}")
+    bare_channel = internal_channel(settings, f"127.0.0.1:{bare_port}")
+    stub = policy_service_pb2_grpc.PolicyServiceStub(channel)
+    bare_stub = bare_channel.unary_unary(
+        BARE,
+        request_serializer=policy_service_pb2.AuthorizeRequest.SerializeToString,
+        response_deserializer=policy_service_pb2.AuthorizeResponse.FromString,
+    )
+
+    async def authorize() -> object:
+        return await stub.Authorize(REQUEST)
+
+    async def bare() -> object:
+        return await bare_stub(REQUEST)
+
+    for call in (authorize, bare):
+        await ready(call)
+        await one_by_one(call, [])
+    single: dict[str, list[float]] = {"authorize": [], "bare": []}
+    rates: dict[str, list[float]] = {"authorize": [], "bare": []}
+    for _ in range(max(1, calls // BLOCK)):
+        for name, call in (("authorize", authorize), ("bare", bare)):
+            await one_by_one(call, single[name])
+            rates[name].append(await many_at_once(call))
+    cached = await cached_seconds(channel)
+    await channel.close()
+    await bare_channel.close()
+    p50 = {name: statistics.median(times) * 1e3 for name, times in single.items()}
+    rate = {name: statistics.median(found) for name, found in rates.items()}
+    return {
+        "authorize_p50_ms": round(p50["authorize"], 3),
+        "bare_p50_ms": round(p50["bare"], 3),
+        "ratio_p50": round(p50["bare"] / p50["authorize"], 3),
+        "authorize_per_second": round(rate["authorize"]),
+        "bare_per_second": round(rate["bare"]),
+        "ratio_per_second": round(rate["authorize"] / rate["bare"], 3),
+        "cached_microseconds": round(cached * 1e6, 2),
+    }
+
+
+def main() -> None:
+    """main prints the figures as one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=3000)
+    parser.add_argument("--bare-server", nargs=2, metavar=("PORT", "TLS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.bare_server:
+        uvloop.run(serve_bare(int(arguments.bare_server[0]), Path(arguments.bare_server[1])))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "tls").mkdir()
+        ensure_certificates(
+            folder / "tls", [Leaf(one, f"loupe://service/{one}") for one in ("auth", "storage")], datetime.now(UTC)
+        )
+        auth_port, bare_port = free_port(), free_port()
+        bare = [sys.executable, __file__, "--bare-server", str(bare_port), str(folder / "tls")]
+        servers = [start_auth(folder, auth_port), subprocess.Popen(bare)]
+        try:
+            print(json.dumps(uvloop.run(measure(arguments.calls, folder, auth_port, bare_port))))
+        finally:
+            for server in servers:
+                server.send_signal(signal.SIGTERM)
+                server.wait()
+
+
+if __name__ == "__main__":
+    main()

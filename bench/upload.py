@@ -1,0 +1,293 @@
+"""Uploading many small photographs: Loupe against MLflow's log_artifacts and `cp -r` + `sync`; and the second time.
+
+    python bench/upload.py [--data DIR] [--pictures 1080] [--no-mlflow] [--rounds 3]
+
+Storage and MLflow's server are processes of their own on loopback, Loupe's behind TLS with its whole interceptor;
+auth's answers are made up, so that storage is what is measured. Loupe's time is that of the terminal's own code, from
+the paths to the last durable answer, hashing included. Prints one JSON object; rates in MB (10^6 bytes) a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import numpy as np
+import uvloop
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from deploy.local.certificates import Leaf, ensure_certificates
+from loupe.errors import LoupeError
+from loupe.names import AccountName, ProjectName
+from loupe.rpc.access import Decision
+from loupe.rpc.channel import terminal_channel
+from loupe.rpc.identity import Caller
+from loupe.rpc.server import MeshServer
+from loupe.storage.v1 import blob_service_pb2 as blobs
+from loupe.storage.v1 import project_service_pb2
+from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
+from loupe.storage.v1.project_service_pb2_grpc import ProjectServiceStub
+from loupe.telemetry import configure_logging
+from loupe.terminal.upload import hash_files, upload_pictures
+from services.storage.app import Storage
+from services.storage.settings import StorageSettings
+
+ANNA = AccountName("anna")
+START_SECONDS = 90.0
+
+
+def free_port() -> int:
+    """free_port returns a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def make_photographs(folder: Path, count: int) -> None:
+    """make_photographs writes JPEG files of about 17 kB, the same ones every time, in six folders."""
+    random = np.random.default_rng(7)
+    for number in range(count):
+        coarse = Image.fromarray(random.integers(0, 255, (12, 12), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((200, 200), Image.Resampling.BICUBIC), np.int16)
+        grain = random.integers(-16, 17, (200, 200))
+        pixels = (smooth + grain).clip(0, 255).astype(np.uint8)
+        path = folder / f"class-{number % 6}" / f"{number:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).convert("RGB").save(path, quality=90)
+
+
+class MadeUpAuth:
+    """Everybody is anna, and anna may do everything."""
+
+    def __init__(self) -> None:
+        self._never = asyncio.Event()
+
+    async def verify(self, token: str) -> Caller:
+        """verify takes any token for anna's."""
+        return Caller(ANNA, login="bench")
+
+    async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
+        """decide allows."""
+        return Decision(True, True, f"{project}/groups/owners", 40, 0, True)
+
+    def changed(self) -> asyncio.Event:
+        """changed is never set."""
+        return self._never
+
+    async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
+        """ensure_project has nothing to do."""
+
+    async def of(self, account: AccountName) -> list[ProjectName]:
+        """of is not asked here."""
+        return []
+
+
+async def serve(settings: StorageSettings) -> None:
+    """serve runs storage until SIGTERM."""
+    configure_logging(settings, "storage")
+    auth = MadeUpAuth()
+    storage = Storage(settings, auth)
+    server = MeshServer(settings, verifier=auth, authorizer=auth, servicers=storage.registrations())
+    await storage.start()
+    await server.start()
+    await server.serve_until_signal()
+    await storage.stop()
+
+
+class Door:
+    """Door is one project's BlobService as the terminal's upload needs it."""
+
+    def __init__(self, channel: grpc.aio.Channel, project: str) -> None:
+        self._stub = BlobServiceStub(channel)
+        self._project = project
+
+    async def find_missing(self, digests: list[str]) -> list[str]:
+        """find_missing asks storage."""
+        request = blobs.FindMissingBlobsRequest(parent=self._project, digests=digests)
+        return (await self._stub.FindMissingBlobs(request)).digests
+
+    async def upload(
+        self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
+    ) -> AsyncIterator[blobs.UploadPicturesResponse]:
+        """upload opens a stream."""
+        async for response in self._stub.UploadPictures(requests()):
+            yield response
+
+
+async def push(door: Door, project: str, paths: list[Path]) -> tuple[float, float]:
+    """push returns the seconds that the terminal took altogether, and those of them that went into hashing."""
+    started = time.perf_counter()
+    files = await hash_files(paths, lambda progress: None)
+    hashed = time.perf_counter()
+    uploaded = await upload_pictures(door, project, files, lambda progress: None)
+    ended = time.perf_counter()
+    assert not uploaded.refused, uploaded.refused
+    return ended - started, hashed - started
+
+
+async def measure_loupe(settings: StorageSettings, paths: list[Path], rounds: int) -> dict[str, float]:
+    """measure_loupe uploads into a new project each round, then the same files again; medians, in seconds."""
+
+    async def token() -> str:
+        return "anna"
+
+    channel = terminal_channel(f"127.0.0.1:{settings.public_port}", ca=settings.tls_ca.read_bytes(), token=token)
+    projects = ProjectServiceStub(channel)
+    await wait_for(lambda: projects.ListProjects(project_service_pb2.ListProjectsRequest()))
+    times: list[tuple[float, float, float, float]] = []
+    for number in range(rounds):
+        project = f"projects/round-{number}"
+        request = project_service_pb2.CreateProjectRequest(project_id=f"round-{number}")
+        await projects.CreateProject(request)
+        door = Door(channel, project)
+        await settled(door, paths[:1])
+        first, hashing = await push(door, project, paths)
+        second, hashing_again = await push(door, project, paths)
+        times.append((first, first - hashing, second, second - hashing_again))
+    await channel.close()
+    keys = ("first", "first_after_hashing", "second", "second_after_hashing")
+    return {key: statistics.median(column) for key, column in zip(keys, zip(*times, strict=True), strict=True)}
+
+
+async def settled(door: Door, paths: list[Path]) -> None:
+    """settled warms connection and statements, as a terminal that is logged in has them."""
+    await door.find_missing([file.digest for file in await hash_files(paths, lambda progress: None)])
+
+
+async def wait_for(call: Callable[[], object]) -> None:
+    """wait_for calls until it succeeds; raises TimeoutError after 90 s."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            await call()  # type: ignore[misc]
+        except (LoupeError, OSError) as error:
+            if time.monotonic() > end:
+                raise TimeoutError("a server did not come up") from error
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
+def copy_and_sync(source: Path, work: Path, rounds: int) -> float:
+    """copy_and_sync returns the median seconds of cp -r and sync."""
+    times = []
+    for number in range(rounds):
+        started = time.perf_counter()
+        subprocess.run(["cp", "-r", str(source), str(work / f"copy-{number}")], check=True)
+        subprocess.run(["sync", "-f", str(work)], check=True)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def measure_mlflow(python: str, source: Path, work: Path) -> float:
+    """measure_mlflow returns the seconds of one log_artifacts to a local MLflow server that serves artifacts."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": url, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    stores = ["--backend-store-uri", f"sqlite:///{work}/mlflow.db", "--artifacts-destination", str(work / "artifacts")]
+    command = [python, "-m", "mlflow", "server", *arguments, *stores]
+    with (work / "mlflow.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log, start_new_session=True)
+    client = (
+        "import sys, time, mlflow\n"
+        "mlflow.set_experiment('bench')\n"
+        "with mlflow.start_run():\n"
+        "    started = time.perf_counter()\n"
+        "    mlflow.log_artifacts(sys.argv[1])\n"
+        "    print(time.perf_counter() - started)\n"
+    )
+    try:
+        asyncio.run(wait_for(lambda: asyncio.to_thread(urllib.request.urlopen, f"{url}/health", timeout=5)))
+        done = subprocess.run(
+            [python, "-c", client, str(source)], env=environment, check=True, capture_output=True, text=True
+        )
+        return float(done.stdout.strip().splitlines()[-1])
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
+    """measure runs all sides after each other on the same files."""
+    source = options.data or work / "photographs"
+    if options.data is None:
+        make_photographs(source, options.pictures)
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp"))
+    paths = paths[: options.pictures]
+    size = sum(path.stat().st_size for path in paths)
+    tls = work / "tls"
+    tls.mkdir()
+    ensure_certificates(tls, [Leaf("storage", "loupe://service/storage")], datetime.now(UTC))
+    settings = StorageSettings(
+        state=work / "storage",
+        public_port=free_port(),
+        internal_port=free_port(),
+        tls_ca=tls / "ca.pem",
+        tls_cert=tls / "storage.pem",
+        tls_key=tls / "storage.key",
+        log_level="warning",
+    )
+    server = subprocess.Popen([sys.executable, __file__, "--serve", settings.model_dump_json()])
+    try:
+        seconds = uvloop.run(measure_loupe(settings, paths, options.rounds))
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+    seconds["cp_and_sync"] = copy_and_sync(source, work, options.rounds)
+    ratios = {
+        "second_time_faster": round(seconds["first"] / seconds["second"], 1),
+        "second_time_faster_after_hashing": round(seconds["first_after_hashing"] / seconds["second_after_hashing"], 1),
+        "to_cp_and_sync": round(seconds["cp_and_sync"] / seconds["first"], 2),
+    }
+    if not options.no_mlflow:
+        seconds["mlflow_log_artifacts"] = measure_mlflow(options.mlflow_python, source, work)
+        ratios["to_mlflow"] = round(seconds["mlflow_log_artifacts"] / seconds["first"], 1)
+    return {
+        "pictures": len(paths),
+        "megabytes": round(size / 1e6, 2),
+        "seconds": {key: round(value, 4) for key, value in seconds.items()},
+        "megabytes_per_second": {key: round(size / value / 1e6, 1) for key, value in seconds.items()},
+        "ratio": ratios,
+    }
+
+
+def main() -> None:
+    """main measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="a folder of pictures; made by rule when not given")
+    parser.add_argument("--pictures", type=int, default=1080)
+    parser.add_argument("--rounds", type=int, default=3, help="of Loupe and of cp; MLflow is measured once")
+    parser.add_argument("--no-mlflow", action="store_true")
+    parser.add_argument("--mlflow-python", default=sys.executable, help="a Python that has mlflow")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        uvloop.run(serve(StorageSettings.model_validate_json(options.serve)))
+        return
+    work = Path(tempfile.mkdtemp(prefix="loupe-bench-upload-"))
+    try:
+        print(json.dumps(measure(options, work), indent=2))
+    finally:
+        shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The main job from beginning to end on this machine: pictures in, a model out, pictures classified."""

@@ -1,0 +1,341 @@
+"""LocalMesh: brings a whole mesh up on this machine, keeps it supervised, and takes it down again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deploy.algorithms import ToolCertificates, publish_built_in
+from deploy.local import consul, nats
+from deploy.local.certificates import ensure_certificates
+from deploy.local.consul_binary import consul_version, find_consul
+from deploy.local.errors import DeployError, StartError
+from deploy.local.files import write_if_changed
+from deploy.local.health import is_healthy
+from deploy.local.ports import settle
+from deploy.local.processes import (
+    FIXED_PORTS,
+    Process,
+    Tier,
+    build,
+    leaves,
+    port_names,
+    ports_of,
+    process_names,
+    tier_of,
+)
+from deploy.local.state import DEFAULT_STATE, Shape, StateDirectory, trainer_names
+from deploy.local.supervisor import SUPERVISOR, Supervisor, tail
+from loupe.errors import LoupeError
+
+DEFAULT_TRAINERS = (("north", "a"), ("south", "b"))
+DEFAULT_SLOTS = 1
+_GIVE_UP_AFTER_STARTS = 6
+_LOOK_EVERY_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Endpoints is what a terminal or a test needs to reach a mesh."""
+
+    auth: str
+    """host:port where terminals log in; TLS by `ca`. Empty where the mesh has no auth process."""
+    public: Mapping[str, str]
+    """host:port for terminals, by service."""
+    internal: Mapping[str, str]
+    """host:port for mutual TLS, by process."""
+    ca: Path
+    """PEM of the mesh's certificate authority."""
+    tls: Path
+    """Folder with <process>.pem and <process>.key; `deploy` is the certificate for tools like this one."""
+    consul_url: str
+    nats_url: str
+    admin_password_file: Path
+    """File that auth wrote the first administrator's password to, or that the operator put there before."""
+
+    @property
+    def admin_password(self) -> str:
+        """admin_password is the first administrator's password; DeployError while auth has not written it."""
+        try:
+            return self.admin_password_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError as error:
+            raise DeployError(f"auth has not written {self.admin_password_file} yet") from error
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """ProcessStatus is one line of `make status`."""
+
+    name: str
+    pid: int | None
+    state: str
+    """healthy, starting (runs, does not serve yet), restarting, stopped, or unsupervised."""
+    uptime_seconds: float
+    ports: Mapping[str, int]
+    restarts: int
+
+
+class LocalMesh:
+    """LocalMesh is one mesh on this machine; as a context manager it is up inside and gone after.
+
+    What is not given is taken from the state directory, and from the defaults in a new one. `processes` narrows
+    the mesh to some of its processes (a test of Consul alone needs no trainer); `environment` is added to the
+    environment of services and trainers. With `lifeline` the mesh goes down when this process ends, however it ends.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path | str = DEFAULT_STATE,
+        *,
+        trainers: Sequence[tuple[str, str]] | None = None,
+        slots: int | None = None,
+        processes: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        lifeline: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.state = StateDirectory(Path(state_dir))
+        known = self.state.load()
+        self._shape = Shape(
+            trainer_names(trainers if trainers is not None else DEFAULT_TRAINERS)
+            if trainers is not None or known is None
+            else known.trainers,
+            slots if slots is not None else known.slots if known else DEFAULT_SLOTS,
+            known.ports if known else {},
+        )
+        every = process_names(self._shape.trainers)
+        foreign = sorted(set(processes or ()) - set(every))
+        if foreign:
+            raise DeployError(f"No process of this mesh is called {', '.join(foreign)}; it has {', '.join(every)}.")
+        self._names = [name for name in every if processes is None or name in processes]
+        self._environment = dict(environment or {})
+        self._supervisor = Supervisor(self.state)
+        self._lifeline = lifeline
+        self._say = say
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def processes(self) -> list[str]:
+        """processes returns the names of the mesh's processes in the order of their start."""
+        return list(self._names)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """endpoints tells where the mesh is reached; the ports are settled at the first start."""
+        ports = self._shape.ports
+
+        def places(suffix: str) -> dict[str, str]:
+            return {
+                name: f"127.0.0.1:{port}" for name in self._names if (port := ports.get(f"{name}-{suffix}")) is not None
+            }
+
+        public = places("public")
+        return Endpoints(
+            auth=public.get("auth", ""),
+            public=public,
+            internal=places("internal"),
+            ca=self.state.tls / "ca.pem",
+            tls=self.state.tls,
+            consul_url=f"http://127.0.0.1:{ports['consul-http']}" if "consul-http" in ports else "",
+            nats_url=f"tls://127.0.0.1:{ports['nats']}" if "nats" in ports else "",
+            admin_password_file=self.state.secret("admin-password"),
+        )
+
+    def start(self, timeout: float = 120) -> None:
+        """start brings every process up and returns when all are healthy.
+
+        A mesh that runs already is brought to the asked shape; processes whose settings did not change go on
+        undisturbed. What an earlier, lost supervisor left running is ended first. StartError after `timeout`
+        seconds; then everything that this call started is stopped again.
+        """
+        deadline = time.monotonic() + timeout
+        self.state.prepare()
+        with self.state.locked():
+            running = self._supervisor.answers()
+            if not running:
+                self._supervisor.clear_away()
+            processes = self._prepare(running)
+            self._supervisor.configure(processes)
+            if running:
+                self._supervisor.update()
+            else:
+                self._supervisor.launch(lifeline=self._lifeline)
+            try:
+                self._start_tiers(processes, deadline)
+            except BaseException:
+                if not running:
+                    self._supervisor.shut_down()
+                raise
+
+    def stop(self, timeout: float = 60) -> None:
+        """stop ends every process, trainers first and Consul last, and leaves nothing running."""
+        if not self.state.run.exists():
+            return
+        with self.state.locked():
+            if self._supervisor.answers():
+                known = self._supervisor.states()
+                for tier in reversed(Tier):
+                    names = [name for name in known if tier_of(name) == tier]
+                    self._supervisor.stop(names, timeout)
+            self._supervisor.shut_down()
+
+    def restart(self, process: str, timeout: float = 60) -> None:
+        """restart stops one process as the operator would, starts it again and waits until it is healthy."""
+        self._known(process)
+        with self.state.locked():
+            self._supervisor.stop([process], timeout)
+            self._supervisor.start([process])
+            self._wait([process], time.monotonic() + timeout)
+
+    def kill(self, process: str) -> None:
+        """kill sends SIGKILL to one process; the supervisor starts it again."""
+        self._known(process)
+        identity = self._supervisor.alive(process)
+        if identity is None:
+            raise DeployError(f"{process} does not run, so it cannot be killed.")
+        identity.signal(signal.SIGKILL)
+
+    def pid(self, process: str) -> int | None:
+        """pid is the process id of one process (or of the `supervisor`); None while it does not run."""
+        self._known(process)
+        identity = self._supervisor.alive(process)
+        return identity.pid if identity else None
+
+    def wait_healthy(self, *processes: str, timeout: float = 60) -> None:
+        """wait_healthy returns when the processes (all of them by default) are healthy; StartError after `timeout`."""
+        self._wait(list(processes) or self._names, time.monotonic() + timeout)
+
+    def status(self) -> list[ProcessStatus]:
+        """status tells about each process now, in the order of their start."""
+        if not self.state.run.exists():
+            return [ProcessStatus(name, None, "stopped", 0.0, self._ports_of(name), 0) for name in self._names]
+        states = self._supervisor.states() if self._supervisor.answers() else {}
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            return list(pool.map(lambda name: self._status_of(name, states), self._names))
+
+    @property
+    def supervised(self) -> bool:
+        """supervised tells whether the supervisor is there."""
+        return self._supervisor.answers()
+
+    def _status_of(self, name: str, states: Mapping[str, Mapping[str, object]]) -> ProcessStatus:
+        identity = self._supervisor.identity(name)
+        alive = identity is not None and identity.is_alive()
+        if alive and name not in states:
+            state = "unsupervised"
+        elif alive:
+            state = "healthy" if is_healthy(self.state, name, self._shape.ports) else "starting"
+        else:
+            waiting = states.get(name, {}).get("statename") in {"STARTING", "BACKOFF", "RUNNING"}
+            state = "restarting" if waiting else "stopped"
+        return ProcessStatus(
+            name,
+            identity.pid if identity and alive else None,
+            state,
+            identity.uptime_seconds() if identity and alive else 0.0,
+            self._ports_of(name),
+            max(0, identity.starts - 1) if identity else 0,
+        )
+
+    def _ports_of(self, name: str) -> dict[str, int]:
+        return ports_of(name, self._shape.ports)
+
+    def _prepare(self, running: bool) -> list[Process]:
+        """_prepare makes everything on disk that the processes read: ports, certificates, secrets, configurations."""
+        wanted = port_names(process_names(self._shape.trainers))
+        ports = settle(wanted, self._shape.ports, FIXED_PORTS, running, random.SystemRandom())
+        self._shape = Shape(self._shape.trainers, self._shape.slots, ports)
+        now = datetime.now(UTC)
+        ensure_certificates(self.state.tls, leaves(self._shape.trainers), now)
+        # An authority of Consul's own: whoever holds a certificate of it may speak for the server.
+        ensure_certificates(consul.tls_folder(self.state), [consul.CERTIFICATE], now)
+        consul.ensure_consul_secrets(self.state, self._shape.trainers)
+        nats.ensure_nats_secrets(self.state)
+        binary = find_consul(self._say)
+        configuration = consul.consul_configuration(self.state, ports, consul_version(binary))
+        write_if_changed(self.state.of("consul") / "agent.json", configuration)
+        write_if_changed(self.state.of("nats") / "server.conf", nats.nats_configuration(self.state, ports["nats"]))
+        found = self.endpoints
+        self.state.save(
+            self._shape,
+            {
+                "auth": found.auth,
+                "public": dict(found.public),
+                "internal": dict(found.internal),
+                "consul": found.consul_url,
+                "nats": found.nats_url,
+                "ca": str(found.ca),
+            },
+        )
+        return build(self.state, self._shape, self._names, binary, self._environment)
+
+    def _start_tiers(self, processes: Sequence[Process], deadline: float) -> None:
+        first = [process.name for process in processes if process.tier == Tier.INFRASTRUCTURE]
+        rest = [process.name for process in processes if process.tier != Tier.INFRASTRUCTURE]
+        if first:
+            self._bring_up(first, deadline)
+        if "consul" in first:
+            consul.ensure_tokens(self.state, self._shape.ports["consul-http"], self._shape.trainers)
+        if rest:
+            self._bring_up(rest, deadline)
+        if "storage" in rest:
+            self._fill_library()
+
+    def _bring_up(self, names: Sequence[str], deadline: float) -> None:
+        if missing := [name for name in names if self._supervisor.alive(name) is None]:
+            self._say(f"starting {', '.join(missing)}")
+        self._supervisor.start(names)
+        self._wait(names, deadline)
+
+    def _fill_library(self) -> None:
+        own = ToolCertificates(*(self.state.tls / name for name in ("ca.pem", "deploy.pem", "deploy.key")))
+        try:
+            asyncio.run(publish_built_in(self.endpoints.internal["storage"], own))
+        except LoupeError as error:
+            raise StartError(f"the built-in algorithm images could not be published: {error}") from error
+
+    def _wait(self, names: Sequence[str], deadline: float) -> None:
+        waiting = list(names)
+        while True:
+            waiting = [name for name in waiting if not self._healthy(name)]
+            if not waiting:
+                return
+            hopeless = [name for name in waiting if self._starts(name) >= _GIVE_UP_AFTER_STARTS]
+            if hopeless or time.monotonic() > deadline:
+                raise StartError(self._why_not(hopeless or waiting))
+            time.sleep(_LOOK_EVERY_SECONDS)
+
+    def _healthy(self, name: str) -> bool:
+        return self._supervisor.alive(name) is not None and is_healthy(self.state, name, self._shape.ports)
+
+    def _starts(self, name: str) -> int:
+        identity = self._supervisor.identity(name)
+        return identity.starts if identity else 0
+
+    def _why_not(self, names: Sequence[str]) -> str:
+        parts = [f"{', '.join(names)} did not become healthy."]
+        for name in names:
+            log = self.state.log(name)
+            parts.append(f"{name}: started {self._starts(name)} times; its log ({log}) ends:\n{tail(log)}")
+        return "\n".join(parts)
+
+    def _known(self, process: str) -> None:
+        if process not in {*self._names, SUPERVISOR}:
+            raise DeployError(f"No process is called {process}; this mesh has {', '.join(self._names)}.")

@@ -1,0 +1,93 @@
+"""Checkpoints as folders of safetensors and JSON: nothing in them can run when it is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+FORMAT = "loupe-checkpoint/1"
+_STATE, _TENSORS = "state.json", "tensors.safetensors"
+_TENSOR_KEY = "$tensor"
+
+
+class BadCheckpoint(ValueError):
+    """BadCheckpoint says why a state cannot be written, or a folder is no whole checkpoint."""
+
+
+def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
+    """write_checkpoint puts a state into a new folder and returns it.
+
+    The state is made of dicts with text keys, lists, numbers, text, booleans, None, tensors and numpy arrays.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _separate(state, "", tensors)
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / _TENSORS, metadata={"format": FORMAT})
+    text = json.dumps({"format": FORMAT, "state": tree}, ensure_ascii=False, allow_nan=False)
+    (folder / _STATE).write_text(text, encoding="utf-8")
+    return folder
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """read_checkpoint returns the state; arrays come back as tensors on the CPU. Raises BadCheckpoint."""
+    try:
+        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise BadCheckpoint(f"{folder}: format {document['format']!r}, where {FORMAT!r} was expected")
+        with safe_open(os.fspath(folder / _TENSORS), framework="pt") as stored:
+            return _join(document["state"], {name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+        raise BadCheckpoint(f"{folder} is no whole checkpoint: {error}") from error
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """optimizer_state returns what an optimizer has gathered, in a form that a checkpoint takes."""
+    return {str(index): dict(slots) for index, slots in optimizer.state_dict()["state"].items()}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """load_optimizer_state gives it back to an optimizer over the same parameters in the same order."""
+    current = optimizer.state_dict()
+    current["state"] = {int(index): dict(slots) for index, slots in state.items()}
+    optimizer.load_state_dict(current)
+
+
+def _separate(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.array(value))
+    if isinstance(value, torch.Tensor):
+        # A copy: safetensors refuses tensors that share memory, and a view would drag its whole base along.
+        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {_TENSOR_KEY: path}
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise BadCheckpoint(f"{path or 'the state'}: keys must be text")
+        return {key: _separate(part, f"{path}/{key}", tensors) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_separate(part, f"{path}/{index}", tensors) for index, part in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadCheckpoint(f"{path}: {value} cannot be kept")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise BadCheckpoint(f"{path}: a {type(value).__name__} cannot be kept; use tensors, numbers and text")
+
+
+def _join(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_TENSOR_KEY}:
+            return tensors[value[_TENSOR_KEY]]
+        return {key: _join(part, tensors) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_join(part, tensors) for part in value]
+    return value

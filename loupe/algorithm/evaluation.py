@@ -1,0 +1,128 @@
+"""How good a classifier is, and which labels look wrong: numbers for the report, from probabilities and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MATRIX_CLASSES = 100
+LABEL_ERRORS = 100
+WORST_CLASSES = 5
+
+
+@dataclass(frozen=True)
+class OutOfSample:
+    """OutOfSample is predictions for pictures that the predicting model was not fitted to.
+
+    indices: int64 [M] into the data set. probabilities: float32 [M, C].
+    """
+
+    indices: np.ndarray
+    probabilities: np.ndarray
+
+
+def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """evaluate returns the metrics of a split, JSON-able.
+
+    probabilities: [M, C]; classes: int [M]; labels: C names. balanced_accuracy averages the recall of the classes
+    that occur. accuracy_interval is Wilson's 95 % interval. confusion_matrix rows are the true classes; it is None
+    above MATRIX_CLASSES classes.
+    """
+    from scipy.stats import binomtest
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    every = np.arange(len(labels))
+    predicted = probabilities.argmax(axis=1)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        classes, predicted, labels=every, zero_division=0.0
+    )
+    correct = int((predicted == classes).sum())
+    interval = binomtest(correct, len(classes)).proportion_ci(0.95, method="wilson")
+    present = support > 0
+    small = len(labels) <= MATRIX_CLASSES
+    per_class = [
+        {
+            "label": label,
+            "precision": round(float(precision[index]), 6),
+            "recall": round(float(recall[index]), 6),
+            "f1": round(float(f1[index]), 6),
+            "pictures": int(support[index]),
+        }
+        for index, label in enumerate(labels)
+    ]
+    return {
+        "pictures": len(classes),
+        "accuracy": correct / len(classes),
+        "accuracy_interval": [float(interval.low), float(interval.high)],
+        "balanced_accuracy": float(recall[present].mean()),
+        "log_loss": log_loss(probabilities, classes),
+        "per_class": per_class,
+        "worst_classes": _worst(per_class),
+        "confusion_matrix": confusion_matrix(classes, predicted, labels=every).tolist() if small else None,
+    }
+
+
+def log_loss(probabilities: np.ndarray, classes: np.ndarray) -> float:
+    """log_loss returns the mean negative log-likelihood, in nats."""
+    chosen = probabilities[np.arange(len(classes)), classes].astype(np.float64)
+    return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
+
+
+def calibrate_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
+    """calibrate_temperature returns the T in 0.25..8 for which softmax(logits / T) fits the labels best."""
+    from scipy.optimize import minimize_scalar
+
+    logits = logits.astype(np.float64)
+
+    def loss(log_temperature: float) -> float:
+        return log_loss(softmax(logits / np.exp(log_temperature)), classes)
+
+    found = minimize_scalar(loss, bounds=(np.log(0.25), np.log(8.0)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """softmax over the last axis, in the precision of its input."""
+    from scipy.special import softmax as scipy_softmax
+
+    return scipy_softmax(logits, axis=-1)
+
+
+def likely_label_errors(
+    sample: OutOfSample, classes: np.ndarray, labels: Sequence[str], digests: Sequence[str]
+) -> list[dict[str, Any]]:
+    """likely_label_errors returns the pictures whose label cleanlab doubts, the most doubtful first.
+
+    classes: int [N], the given labels of the whole data set. score: the probability of the given label, 0..1.
+    At most LABEL_ERRORS are returned.
+    """
+    from cleanlab.filter import find_label_issues
+
+    given = classes[sample.indices]
+    # cleanlab wants classes 0..K-1, each of them given at least once.
+    present = np.unique(given)
+    if len(present) < 2:
+        return []
+    probabilities = sample.probabilities[:, present].astype(np.float64)
+    probabilities = np.clip(probabilities, 1e-12, None)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    compact = np.searchsorted(present, given)
+    ranked = find_label_issues(compact, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return [
+        {
+            "digest": digests[sample.indices[row]],
+            "label": labels[given[row]],
+            "suggested": labels[present[probabilities[row].argmax()]],
+            "score": round(float(probabilities[row, compact[row]]), 6),
+        }
+        for row in ranked[:LABEL_ERRORS]
+    ]
+
+
+def _worst(per_class: Sequence[dict[str, Any]]) -> list[str]:
+    """_worst returns the labels with the lowest recall, among those that are not perfect."""
+    imperfect = [row for row in per_class if row["pictures"] and row["recall"] < 1.0]
+    return [row["label"] for row in sorted(imperfect, key=lambda row: (row["recall"], row["label"]))][:WORST_CLASSES]

@@ -1,0 +1,208 @@
+"""A host for one run on this machine, over a folder of pictures: for authors of algorithms, benches and tests."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
+from loupe.picture import BadPicture, decode, digest
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+SPLITS_FILE = "splits.csv"
+_SPLIT_NAMES = {
+    "train": Split.TRAIN,
+    "val": Split.VALIDATION,
+    "valid": Split.VALIDATION,
+    "validation": Split.VALIDATION,
+    "test": Split.TEST,
+}
+
+
+class BadFolder(ValueError):
+    """BadFolder says what keeps a folder from being read as labelled pictures."""
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """PictureFolder is labelled pictures on disk.
+
+    classes: int32 [N] indices into labels, none withheld. splits: uint8 [N].
+    """
+
+    root: Path
+    labels: Sequence[str]
+    paths: Sequence[Path]
+    digests: Sequence[str]
+    classes: np.ndarray
+    splits: np.ndarray
+
+    @property
+    def identity(self) -> str:
+        """identity changes with the pictures and their order, hex."""
+        return hashlib.sha256("".join(self.digests).encode()).hexdigest()[:32]
+
+    def index(self) -> DatasetIndex:
+        """index is the data set as a run may see it: test labels withheld."""
+        withheld = np.where(self.splits == Split.TEST, np.int32(-1), self.classes)
+        return DatasetIndex(self.root.name, self.labels, withheld, self.splits, self.digests)
+
+
+def read_folder(root: Path, *, validation: float = 0.2, test: float = 0.2) -> PictureFolder:
+    """read_folder reads splits.csv (path, label, split) where there is one, else a folder per class.
+
+    Without splits.csv each class is split by the order of its pictures' digests: the same pictures always fall the
+    same way. A picture that is there twice counts once. Raises BadFolder.
+    """
+    rows = _listed(root) if (root / SPLITS_FILE).is_file() else _per_class(root)
+    if not rows:
+        raise BadFolder(f"{root} has no pictures; expected a folder per class, or {SPLITS_FILE}")
+    seen: dict[str, tuple[Path, str, Split | None]] = {}
+    for path, label, split in rows:
+        try:
+            seen.setdefault(digest(path.read_bytes()), (path, label, split))
+        except OSError as error:
+            raise BadFolder(f"{path} cannot be read: {error}") from error
+    labels = sorted({label for _, label, _ in seen.values()})
+    digests = sorted(seen)
+    classes = np.array([labels.index(seen[each][1]) for each in digests], dtype=np.int32)
+    splits = np.zeros(len(digests), dtype=np.uint8)
+    for number in range(len(labels)):
+        members = np.flatnonzero(classes == number)
+        place = (np.arange(len(members)) + 0.5) / len(members)
+        drawn = np.where(place < test, Split.TEST, np.where(place < test + validation, Split.VALIDATION, Split.TRAIN))
+        splits[members] = drawn
+    for row, each in enumerate(digests):
+        split = seen[each][2]
+        if split is not None:
+            splits[row] = split
+    return PictureFolder(root, labels, [seen[each][0] for each in digests], digests, classes, splits)
+
+
+class LocalHost:
+    """LocalHost is a `Host` over a picture folder.
+
+    work: the run's folder; the last checkpoint is kept beside it, in `<work>.checkpoint`. cache: where decoded
+    pictures are kept from run to run. show and say get progress and log lines.
+    """
+
+    def __init__(
+        self,
+        folder: PictureFolder,
+        spec: RunSpec,
+        *,
+        work: Path,
+        cache: Path,
+        show: Callable[[Progress], None] = lambda progress: None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._folder = folder
+        self._spec = replace(spec, dataset=folder.index())
+        self._work, self._cache = work, cache
+        self._show, self._say = show, say
+        self._checkpoint = work.with_name(work.name + ".checkpoint")
+        self._revealed = False
+        self.result: Result | None = None
+        work.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def work(self) -> Path:
+        return self._work
+
+    def spec(self) -> RunSpec:
+        return self._spec
+
+    def pictures(self, height: int, width: int) -> Path:
+        target = self._cache / f"{self._folder.identity}-{height}x{width}.npy"
+        if not target.exists():
+            partial = target.with_suffix(f".{os.getpid()}.partial")
+            shape = (len(self._folder.paths), height, width, 3)
+            pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+
+            def fill(row: int) -> None:
+                try:
+                    pixels[row] = decode(self._folder.paths[row].read_bytes(), height, width)
+                except BadPicture as error:
+                    raise BadFolder(f"{self._folder.paths[row]}: {error}") from error
+
+            try:
+                with ThreadPoolExecutor(self._spec.threads) as pool:
+                    list(pool.map(fill, range(len(self._folder.paths))))
+                pixels.flush()
+                partial.rename(target)
+            finally:
+                partial.unlink(missing_ok=True)
+        return target
+
+    def reveal_test(self) -> np.ndarray:
+        if self._revealed:
+            raise RuntimeError("the test labels were revealed before; that is done once in a run")
+        self._revealed = True
+        return self._folder.classes
+
+    def report(self, progress: Progress) -> None:
+        self._show(progress)
+
+    def log(self, text: str) -> None:
+        self._say(text)
+
+    def save_checkpoint(self, folder: Path) -> None:
+        if self._revealed:
+            raise RuntimeError("no checkpoint is taken after the test labels were revealed")
+        fresh = self._checkpoint.with_name(self._checkpoint.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(folder, fresh)
+        shutil.rmtree(self._checkpoint, ignore_errors=True)
+        fresh.rename(self._checkpoint)
+
+    def restore_checkpoint(self) -> Path | None:
+        return self._checkpoint if self._checkpoint.is_dir() else None
+
+    def stop_requested(self) -> bool:
+        return False
+
+    def finish(self, result: Result) -> None:
+        self.result = result
+        text = json.dumps(dict(result.report), ensure_ascii=False, indent=2, allow_nan=False)
+        (self._work / "report.json").write_text(text + "\n", encoding="utf-8")
+
+
+def local_spec(folder: PictureFolder, parameters: Mapping[str, Any], target_accuracy: float, **rest: Any) -> RunSpec:
+    """local_spec returns what a run over the folder is asked to do; rest as in RunSpec."""
+    return RunSpec(parameters=parameters, target_accuracy=target_accuracy, dataset=folder.index(), **rest)
+
+
+def _per_class(root: Path) -> list[tuple[Path, str, Split | None]]:
+    if not root.is_dir():
+        raise BadFolder(f"{root} is not a folder")
+    return [
+        (path, folder.name, None)
+        for folder in sorted(root.iterdir())
+        if folder.is_dir()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+
+
+def _listed(root: Path) -> list[tuple[Path, str, Split | None]]:
+    rows: list[tuple[Path, str, Split | None]] = []
+    with (root / SPLITS_FILE).open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            split = _SPLIT_NAMES.get((row.get("split") or "").strip().lower())
+            if not row.get("path") or not row.get("label") or split is None:
+                raise BadFolder(
+                    f"{root / SPLITS_FILE}, line {number}: expected path, label and split (train, validation or test)"
+                )
+            rows.append((root / row["path"], row["label"], split))
+    return rows

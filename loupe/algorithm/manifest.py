@@ -1,0 +1,213 @@
+"""The manifest of an algorithm image, `algorithm.toml`: what it is, how it is entered, which parameters it takes."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+FILE_NAME = "algorithm.toml"
+MAX_BYTES = 64 << 10
+ID_PATTERN = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+VERSION_PATTERN = r"[0-9A-Za-z]([0-9A-Za-z.+-]{0,61}[0-9A-Za-z])?"
+PARAMETER_PATTERN = r"[a-z][a-z0-9_]{0,62}"
+ENTRY_PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+
+Value = int | float | bool | str | None
+
+
+class BadManifest(ValueError):
+    """BadManifest says what in `algorithm.toml` is wrong, and what would be right."""
+
+
+class BadParameter(ValueError):
+    """BadParameter names a parameter of a job, the value given for it, and what is allowed."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(f"parameter {parameter!r}: {message}")
+        self.parameter = parameter
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Parameter(_Table):
+    """Parameter is one setting that a job may give.
+
+    type "file" is the digest of an uploaded file; it has no default and may be left out unless `required`.
+    min and max are inclusive and belong to "int" and "float"; choices belong to "choice".
+    """
+
+    type: Literal["int", "float", "bool", "string", "choice", "file"]
+    default: int | float | bool | str | None = None
+    min: int | float | None = None
+    max: int | float | None = None
+    choices: tuple[str, ...] = ()
+    required: bool = False
+    description: str = ""
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Parameter:
+        if (self.min is not None or self.max is not None) and self.type not in ("int", "float"):
+            raise ValueError(f"min and max do not apply to type {self.type!r}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        if bool(self.choices) != (self.type == "choice"):
+            raise ValueError('choices must be given for type "choice", and for no other')
+        if self.type == "file" and self.default is not None:
+            raise ValueError("a file has no default")
+        if self.type != "file" and self.default is None and not self.required:
+            raise ValueError("give a default, or required = true")
+        if self.default is not None:
+            self.accept("default", self.default)
+        return self
+
+    def allowed(self) -> str:
+        """allowed describes in words what may be given."""
+        if self.type == "choice":
+            return "one of " + ", ".join(self.choices)
+        if self.type == "bool":
+            return "true or false"
+        if self.type == "string":
+            return "text of at most 1,000 characters"
+        if self.type == "file":
+            return "the sha256 of an uploaded file"
+        kind = "a whole number" if self.type == "int" else "a number"
+        if self.min is not None and self.max is not None:
+            return f"{kind} from {self.min} to {self.max}"
+        if self.min is not None:
+            return f"{kind} of at least {self.min}"
+        return f"{kind} of at most {self.max}" if self.max is not None else kind
+
+    def accept(self, name: str, value: Any) -> Value:
+        """accept returns the value in its type; text as typed in a shell is understood. Raises BadParameter."""
+        typed = _typed(self.type, value)
+        if typed is None or not self._in_range(typed):
+            raise BadParameter(name, f"{_shown(value)} is not {self.allowed()}")
+        return typed
+
+    def _in_range(self, value: Any) -> bool:
+        if self.type == "choice":
+            return value in self.choices
+        if self.type in ("int", "float"):
+            return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+        return self.type == "bool" or len(value) <= 1000
+
+
+class Resources(_Table):
+    """Resources is what a trainer must have to run the image. min_memory_mb in MiB."""
+
+    min_memory_mb: int = Field(default=0, ge=0)
+    gpu: Literal["none", "optional", "required"] = "none"
+
+
+class Manifest(_Table):
+    """Manifest is a parsed and checked `algorithm.toml`."""
+
+    name: str = Field(pattern=f"^{ID_PATTERN}$")
+    version: str = Field(pattern=f"^{VERSION_PATTERN}$")
+    task: Literal["classification"]
+    entry: str = Field(pattern=f"^{ENTRY_PATTERN}$")
+    licence: str = Field(min_length=1, max_length=200)
+    summary: str = Field(min_length=1, max_length=500)
+    parameters: Mapping[str, Parameter] = Field(default_factory=dict)
+    resources: Resources = Field(default_factory=Resources)
+
+    @field_validator("parameters")
+    @classmethod
+    def _names(cls, value: Mapping[str, Parameter]) -> Mapping[str, Parameter]:
+        for name in value:
+            if not re.fullmatch(PARAMETER_PATTERN, name):
+                raise ValueError(f"{name!r} is no parameter name; use {PARAMETER_PATTERN}")
+        return value
+
+
+def parse_manifest(text: str | bytes) -> Manifest:
+    """parse_manifest reads the text of an `algorithm.toml`. Raises BadManifest."""
+    if len(text) > MAX_BYTES:
+        raise BadManifest(f"{FILE_NAME}: {len(text)} bytes; at most {MAX_BYTES} are taken")
+    try:
+        table = tomllib.loads(text.decode() if isinstance(text, bytes) else text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadManifest(f"{FILE_NAME} is not TOML: {error}") from error
+    try:
+        return Manifest.model_validate(table)
+    except ValidationError as error:
+        found = "; ".join(_fault(each) for each in error.errors(include_url=False))
+        raise BadManifest(f"{FILE_NAME}: {found}") from error
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """read_manifest reads the `algorithm.toml` of an image folder. Raises BadManifest."""
+    try:
+        return parse_manifest((folder / FILE_NAME).read_bytes())
+    except FileNotFoundError as error:
+        raise BadManifest(f"{folder} has no {FILE_NAME}") from error
+
+
+def resolve_parameters(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Value]:
+    """resolve_parameters returns a value for every parameter, the given ones checked. Raises BadParameter.
+
+    A whole number may come as 3, 3.0 or "3" (JSON and shells have no integers); a file left out is None.
+    """
+    for name in given:
+        if name not in manifest.parameters:
+            near = difflib.get_close_matches(name, manifest.parameters, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            known = ", ".join(sorted(manifest.parameters)) or "none"
+            raise BadParameter(name, f"{manifest.name} has no such parameter; {hint}it has: {known}")
+    resolved: dict[str, Value] = {}
+    for name, parameter in manifest.parameters.items():
+        value = given.get(name)
+        if value is None and parameter.required:
+            raise BadParameter(name, f"{manifest.name} cannot do without it; give {parameter.allowed()}")
+        if value is None:
+            value = parameter.default
+        resolved[name] = None if value is None else parameter.accept(name, value)
+    return resolved
+
+
+def _typed(kind: str, value: Any) -> Value:
+    """_typed returns the value in its type, or None where it cannot be read as one."""
+    if kind in ("string", "choice", "file"):
+        return value if isinstance(value, str) else None
+    if kind == "bool":
+        if isinstance(value, str):
+            return {"true": True, "false": False}.get(value.strip().lower())
+        return value if isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = int(value) if kind == "int" and isinstance(value, str) else value
+        number = float(number) if kind == "float" or isinstance(number, float) else number
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(number):
+        return None
+    if kind == "float":
+        return number
+    return int(number) if number == int(number) else None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _fault(error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "the file"
+    given = error.get("input")
+    shown = "" if isinstance(given, dict) or error["type"] == "missing" else f" (given: {_shown(given)})"
+    return f"{where}: {error['msg']}{shown}"

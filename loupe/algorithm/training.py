@@ -1,0 +1,298 @@
+"""The training loop that images share: epochs over cached pictures until the target accuracy, the plateau or the budget."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from loupe.algorithm.augmentation import Augmentation, augment
+from loupe.algorithm.checkpoint import load_optimizer_state, optimizer_state
+from loupe.algorithm.context import Context
+from loupe.algorithm.host import Outcome
+
+VALIDATION_BATCH = 64
+# An epoch faster than this is quicker done again than written down.
+CHECKPOINT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """TrainingPlan is everything about a training that is decided before it starts.
+
+    size: picture side in pixels. epochs: at most so many; the learning rate falls along a cosine over all of them.
+    patience: epochs without a better validation accuracy after which training has reached its plateau.
+    balance: 0 counts every picture the same, 1 every class the same.
+    """
+
+    size: int
+    epochs: int
+    batch_size: int = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.05
+    warm_up: float = 0.05
+    patience: int = 10
+    balance: float = 0.5
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Fitted is what a training came to; the network then carries the weights of its best epoch.
+
+    accuracy: on the validation pictures, of that epoch. epochs: how many were done, earlier attempts included.
+    """
+
+    outcome: Outcome
+    accuracy: float
+    epochs: int
+
+
+def fit(
+    context: Context,
+    network: nn.Module,
+    plan: TrainingPlan,
+    *,
+    phase: str = "train",
+    frozen: Sequence[nn.Module] = (),
+    keep: Callable[[Mapping[str, Any]], None] | None = None,
+    resume: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """fit trains until validation accuracy reaches the target, stops getting better, or the budget is used up.
+
+    Every epoch ends with a look at the validation pictures and a checkpoint, and draws its random numbers from
+    (seed, epoch) alone: a run that goes on from a checkpoint ends with the same weights as one that never stopped.
+    frozen: modules whose batch norms keep their statistics. keep and resume: how an algorithm that has more to
+    remember stores this training's state and gives it back; by default it is the whole checkpoint.
+    Raises Stopped.
+    """
+    if keep is None:
+        keep, resume = context.checkpoint, context.restore()
+    loop = TrainingLoop(context, network, plan, phase=phase, frozen=frozen)
+    if resume is not None:
+        loop.load(resume)
+    outcome = loop.verdict()
+    saved = -math.inf
+    while outcome is None:
+        loop.train_epoch()
+        loop.validate_epoch()
+        outcome = loop.verdict()
+        if outcome is not None or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            keep(loop.state())
+            saved = time.monotonic()
+    network.load_state_dict(loop.best)
+    return Fitted(outcome, loop.best_accuracy, loop.epoch)
+
+
+class TrainingLoop:
+    """TrainingLoop is one training in progress: a network, its optimizer, and how far they are."""
+
+    def __init__(
+        self,
+        context: Context,
+        network: nn.Module,
+        plan: TrainingPlan,
+        *,
+        phase: str = "train",
+        frozen: Sequence[nn.Module] = (),
+    ) -> None:
+        self.context, self.plan, self.phase = context, plan, phase
+        self.network = network.to(device=context.device, memory_format=torch.channels_last)
+        self._frozen = frozen
+        self._pictures = context.data.images(plan.size)
+        self._classes = torch.from_numpy(context.data.classes)
+        self.optimizer = _optimizer(self.network, plan)
+        self._weights = class_weights(context.data.class_counts(), plan.balance).to(context.device)
+        self._mean, self._std = (
+            (torch.tensor(part) * 255).view(1, 3, 1, 1).to(context.device) for part in (plan.mean, plan.std)
+        )
+        self.steps = steps_per_epoch(len(context.data.train), plan.batch_size)
+        self.epochs = min(plan.epochs, context.max_epochs or plan.epochs)
+        self.epoch = 0
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_accuracy, self.best_epoch = -1.0, 0
+
+    def state(self) -> dict[str, Any]:
+        """state is all that `load` needs to go on after the last whole epoch."""
+        return {
+            "epoch": self.epoch,
+            "network": self.network.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
+            "best": self.best,
+            "best_accuracy": self.best_accuracy,
+            "best_epoch": self.best_epoch,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """load goes back to a state of the same plan."""
+        self.epoch = state["epoch"]
+        self.network.load_state_dict(state["network"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.best = dict(state["best"])
+        self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
+
+    def verdict(self) -> Outcome | None:
+        """verdict says whether training is over, and why; None while it goes on."""
+        if self.best_accuracy >= self.context.target_accuracy:
+            return Outcome.TARGET_REACHED
+        if self.epoch and self.context.out_of_budget():
+            return Outcome.BUDGET
+        if self.epoch >= self.epochs:
+            return Outcome.PLATEAU if self.epochs == self.plan.epochs else Outcome.BUDGET
+        return Outcome.PLATEAU if self.epoch - self.best_epoch >= self.plan.patience else None
+
+    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """batches yields an epoch's training pictures, normalised float [B, 3, H, W], and classes [B], shuffled."""
+        generator = torch.Generator().manual_seed(self.context.seed * 1_000_003 + epoch)
+        order = self.context.data.train[torch.randperm(len(self.context.data.train), generator=generator).numpy()]
+        for step in range(self.steps):
+            rows = order[step * self.plan.batch_size : (step + 1) * self.plan.batch_size]
+            pictures = self.as_input(self._pictures[rows], generator)
+            yield pictures, self._classes[rows].to(self.context.device)
+
+    def as_input(self, pixels: np.ndarray, generator: torch.Generator | None) -> torch.Tensor:
+        """as_input turns uint8 [B, H, W, 3] into the network's input; changed at random when a generator is given."""
+        # Seen as [B, 3, H, W] the bytes already lie as channels_last wants them.
+        pictures = torch.from_numpy(pixels).to(self.context.device).permute(0, 3, 1, 2).float()
+        if generator is not None and self.plan.augmentation is not None:
+            pictures = augment(pictures.div_(255), self.plan.augmentation, generator).mul_(255)
+        return pictures.sub_(self._mean).div_(self._std)
+
+    def step(self, pictures: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """step learns from one batch and returns its loss, on the device."""
+        with autocast(self.context.device):
+            logits = self.network(pictures)
+        loss = functional.cross_entropy(
+            logits.float(), classes, weight=self._weights, label_smoothing=self.plan.label_smoothing
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def train_epoch(self) -> None:
+        """train_epoch learns once from every training picture; less when the budget ends. Raises Stopped."""
+        epoch = self.epoch + 1
+        # Dropout draws from torch's global generator.
+        torch.manual_seed(self.context.seed * 1_000_003 + epoch)
+        self.network.train()
+        for module in self._frozen:
+            module.eval()
+        since, pictures_seen = time.monotonic(), 0
+        total = torch.zeros((), device=self.context.device)
+        for step, (pictures, classes) in enumerate(self.batches(epoch), start=1):
+            rate = learning_rate(self.plan, (epoch - 1) * self.steps + step - 1, self.steps * self.epochs)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            total += self.step(pictures, classes)
+            pictures_seen += len(classes)
+            if self.context.report_due() or step == 1 == epoch:
+                self.context.report(
+                    self.phase,
+                    epoch=epoch,
+                    step=step,
+                    total_steps=self.steps,
+                    loss=float(total) / step,
+                    pictures_per_second=pictures_seen / (time.monotonic() - since),
+                )
+                self.context.stop_if_asked()
+                if self.context.out_of_budget():
+                    break
+        self.context.stop_if_asked()
+        self.epoch = epoch
+
+    def validate_epoch(self) -> None:
+        """validate_epoch measures the epoch just done and keeps its weights when they are the best so far."""
+        accuracy, loss = self.validate()
+        if accuracy > self.best_accuracy:
+            self.best_accuracy, self.best_epoch = accuracy, self.epoch
+            self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+        self.context.report(
+            self.phase,
+            epoch=self.epoch,
+            step=self.steps,
+            total_steps=self.steps,
+            message=f"epoch {self.epoch}: {accuracy:.2%} of the validation pictures",
+            validation_accuracy=accuracy,
+            validation_loss=loss,
+        )
+
+    def validate(self) -> tuple[float, float]:
+        """validate returns accuracy and mean loss on the validation pictures, in float32."""
+        rows = self.context.data.validation
+        self.network.eval()
+        correct, loss = 0, 0.0
+        with torch.inference_mode():
+            for start in range(0, len(rows), VALIDATION_BATCH):
+                batch = rows[start : start + VALIDATION_BATCH]
+                classes = self._classes[batch].to(self.context.device)
+                logits = self.network(self.as_input(self._pictures[batch], None)).float()
+                correct += int((logits.argmax(dim=1) == classes).sum())
+                loss += float(functional.cross_entropy(logits, classes, reduction="sum"))
+        return correct / len(rows), loss / len(rows)
+
+
+def steps_per_epoch(pictures: int, batch_size: int) -> int:
+    """steps_per_epoch counts batches; a last one of a single picture is left out, as batch norm cannot take it."""
+    steps = math.ceil(pictures / batch_size)
+    return steps - 1 if steps > 1 and pictures % batch_size == 1 else steps
+
+
+def learning_rate(plan: TrainingPlan, step: int, steps: int) -> float:
+    """learning_rate rises evenly through the warm-up and falls along a cosine to a hundredth at the last step."""
+    warm_up = max(1, int(plan.warm_up * steps))
+    if step < warm_up:
+        return plan.learning_rate * (step + 1) / warm_up
+    part = (step - warm_up) / max(1, steps - warm_up)
+    return plan.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
+
+
+def class_weights(counts: np.ndarray, balance: float) -> torch.Tensor:
+    """class_weights returns float32 [C], larger for rarer classes, 1 on average over the pictures.
+
+    A class without pictures gets 1: no picture of it occurs in the loss.
+    """
+    known = counts > 0
+    weights = np.ones(len(counts))
+    weights[known] = (counts[known].mean() / counts[known]) ** balance
+    weights[known] *= counts[known].sum() / (weights[known] * counts[known]).sum()
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """autocast is bfloat16 where the hardware computes in it, and float32 elsewhere.
+
+    Decided by what the processor can do and not by a measurement, so that a resumed run computes the same.
+    """
+    if device.type == "cuda" or has_fast_bfloat16():
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def has_fast_bfloat16() -> bool:
+    """has_fast_bfloat16 says whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def _optimizer(network: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": plan.weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate)

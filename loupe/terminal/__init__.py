@@ -1,0 +1,31 @@
+"""The terminal of a factory: the SDK (`Terminal`), the CLI `loupe` and the classifier. No torch, no server packages.
+
+    async with Terminal.connect(ProfileStore()) as loupe:
+        pushed = await loupe.datasets.push("screws", Path("pictures/"))
+        job = await loupe.jobs.submit(pushed.version.name, target_accuracy=0.97)
+        async for event in loupe.jobs.watch(job.name): ...
+        pulled = await loupe.models.pull("projects/line-7/models/screws/versions/1")
+    Classifier(pulled.folder).classify([Path("part.png")])
+
+Names are loaded when they are first used, so that the command line starts quickly.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "Terminal": "loupe.terminal.client",
+    "ProfileStore": "loupe.terminal.profile",
+    "Profile": "loupe.terminal.profile",
+    "Classifier": "loupe.terminal.classifier",
+    "read_labelled": "loupe.terminal.labelled",
+}
+
+__all__ = ["Classifier", "Profile", "ProfileStore", "Terminal", "read_labelled"]  # noqa: F822 - loaded below
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,149 @@
+"""Classifying pictures on the terminal with a pulled model: onnxruntime on the CPU, no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loupe import picture
+from loupe.errors import DataLoss, GateFailed, InvalidArgument, invalid
+
+FORMAT = "loupe-model/1"
+NEEDED_FILES = {"model.json", "model.onnx", "golden.npz"}
+GOLDEN_TOLERANCE = 1e-3
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Prediction is the answer for one picture.
+
+    confidence: the probability of `label`, 0 to 1. probabilities: [C], in the order of the classifier's labels.
+    problem: why there is no answer; then label is empty.
+    """
+
+    path: Path
+    label: str = ""
+    confidence: float = 0.0
+    probabilities: Sequence[float] = ()
+    problem: str = ""
+
+
+class Classifier:
+    """Classifier answers with a model folder: model.json, model.onnx and golden.npz.
+
+    threads: CPU threads of one inference; all that this process may use when None. They wait without spinning, so that
+    the rest of the machine stays usable. Raises InvalidArgument for a folder that is not such a model.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.folder = folder
+        document = _document(folder)
+        self.labels: list[str] = document["labels"]
+        self.height: int = document["input"]["height"]
+        self.width: int = document["input"]["width"]
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._session = _session(folder / "model.onnx", self._threads)
+
+    def probabilities(self, pictures: np.ndarray) -> np.ndarray:
+        """probabilities returns float32 [N, C] for uint8 [N, height, width, 3], RGB."""
+        answers = [
+            self._session.run(["probabilities"], {"pictures": np.ascontiguousarray(pictures[start : start + BATCH])})[0]
+            for start in range(0, len(pictures), BATCH)
+        ]
+        return np.concatenate(answers) if answers else np.zeros((0, len(self.labels)), np.float32)
+
+    def classify(self, paths: Iterable[Path]) -> Iterator[Prediction]:
+        """classify yields a prediction per picture, in their order; one that cannot be read gets its problem told."""
+        remaining = iter(paths)
+        with ThreadPoolExecutor(self._threads) as pool:
+            decoding = [pool.submit(self._decode, path) for path in islice(remaining, BATCH)]
+            while decoding:
+                decoded = [one.result() for one in decoding]
+                # The next batch is decoded while this one is answered.
+                decoding = [pool.submit(self._decode, path) for path in islice(remaining, BATCH)]
+                yield from self._answer(decoded)
+
+    def check_golden(self) -> None:
+        """check_golden raises GateFailed when the golden pictures are not answered as they were where it was trained."""
+        with np.load(self.folder / "golden.npz", allow_pickle=False) as golden:
+            pictures, expected = golden["pictures"], golden["probabilities"]
+        if len(pictures) == 0:
+            raise GateFailed(f"the model in {self.folder} has no golden pictures", model=self.folder)
+        answers = self.probabilities(pictures)
+        difference = float(np.abs(answers - expected).max()) if answers.shape == expected.shape else float("inf")
+        if not difference <= GOLDEN_TOLERANCE:  # also catches NaN
+            raise GateFailed(
+                f"on this machine the model answers its golden pictures differently (by up to {difference:.2g}; "
+                f"at most {GOLDEN_TOLERANCE} is taken): it was altered, or this onnxruntime computes otherwise",
+                model=self.folder,
+                difference=f"{difference:.3g}",
+            )
+
+    def _decode(self, path: Path) -> tuple[Path, np.ndarray | None, str]:
+        try:
+            return path, picture.decode(path.read_bytes(), self.height, self.width), ""
+        except picture.BadPicture as error:
+            return path, None, str(error)
+        except OSError as error:
+            return path, None, error.strerror or str(error)
+
+    def _answer(self, decoded: Sequence[tuple[Path, np.ndarray | None, str]]) -> Iterator[Prediction]:
+        pixels = [one for _, one, _ in decoded if one is not None]
+        answers = iter(self.probabilities(np.stack(pixels)) if pixels else ())
+        for path, one, problem in decoded:
+            if one is None:
+                yield Prediction(path, problem=problem)
+                continue
+            row = next(answers)
+            best = int(row.argmax())
+            yield Prediction(path, self.labels[best], float(row[best]), row.tolist())
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    file = folder / "model.json"
+    if not file.is_file():
+        raise invalid("model", str(folder), "a folder with a pulled model (model.json, model.onnx, golden.npz)")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        form, labels, size = document["format"], document["labels"], document["input"]
+        whole = all(isinstance(size[side], int) and size[side] > 0 for side in ("height", "width"))
+        readable = isinstance(labels, list) and all(isinstance(label, str) for label in labels) and whole
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataLoss(f"{file} is damaged ({error!r}); pull the model again", file=file) from error
+    if form != FORMAT:
+        raise InvalidArgument(
+            f'{file} has the format "{form}"; expected "{FORMAT}": this model was made for another Loupe',
+            field="format",
+            value=form,
+            expected=FORMAT,
+        )
+    if not readable:
+        raise DataLoss(f"{file} is damaged (labels or input); pull the model again", file=file)
+    return document
+
+
+def _session(file: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        doors = [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()]
+    except Exception as error:  # onnxruntime's own errors have no base class but Exception
+        raise DataLoss(f"{file} cannot be loaded ({str(error)[:200]}); pull the model again", file=file) from error
+    if doors[0] != ["pictures"] or "probabilities" not in doors[1]:
+        raise DataLoss(f'{file} has inputs {doors[0]} and outputs {doors[1]}; expected "pictures", "probabilities"')
+    return session

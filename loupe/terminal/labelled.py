@@ -1,0 +1,233 @@
+"""Labelled pictures on disk: a folder per class, folders of splits, or a CSV file, read into one list."""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loupe.errors import BadDataset, invalid
+from loupe.storage.v1.dataset_pb2 import SPLIT_TEST, SPLIT_TRAIN, SPLIT_UNSPECIFIED, SPLIT_VALIDATION
+
+SPLITS = {
+    "train": SPLIT_TRAIN,
+    "training": SPLIT_TRAIN,
+    "validation": SPLIT_VALIDATION,
+    "valid": SPLIT_VALIDATION,
+    "val": SPLIT_VALIDATION,
+    "test": SPLIT_TEST,
+}
+SPLIT_WORDS = {SPLIT_TRAIN: "train", SPLIT_VALIDATION: "validation", SPLIT_TEST: "test"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".dib", ".tif", ".tiff"}
+SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
+MAX_LABEL = 128
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """LabelledPicture is a file, its class, its split (0: storage decides), and the name that people know it under."""
+
+    path: Path
+    label: str
+    split: int
+    filename: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Skipped is a file that is not sent, and why."""
+
+    filename: str
+    reason: str
+
+
+@dataclass
+class Collection:
+    """Collection is what was found, in a stable order. given: the pictures carry their own split."""
+
+    source: Path
+    pictures: list[LabelledPicture] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def given(self) -> bool:
+        return bool(self.pictures) and self.pictures[0].split != SPLIT_UNSPECIFIED
+
+    @property
+    def classes(self) -> Counter[str]:
+        return Counter(picture.label for picture in self.pictures)
+
+
+def read_labelled(source: Path) -> Collection:
+    """read_labelled reads a folder or a CSV file; `read_folder` and `read_csv` say how.
+
+    Raises InvalidArgument for a source that is neither, BadDataset when it holds nothing to train on.
+    """
+    if source.is_dir():
+        return read_folder(source)
+    if source.is_file() and source.suffix.lower() == ".csv":
+        return read_csv(source)
+    raise invalid("source", str(source), "a folder with a folder of pictures per class, or a .csv file")
+
+
+def read_folder(folder: Path) -> Collection:
+    """read_folder takes each first-level folder for a class, with all pictures below it, however deep.
+
+    When the first level holds only folders named train, validation (val, valid) and test, these are the user's own
+    split, and the classes stand one level deeper.
+    """
+    found = Collection(folder)
+    tops = [entry for entry in sorted(folder.iterdir()) if _is_class(entry)]
+    by_split = _are_splits(tops)
+    for entry in sorted(folder.iterdir()):
+        if entry not in tops:
+            found.skipped.append(Skipped(entry.name, _outside(entry)))
+    for top in tops:
+        if not by_split:
+            _read_class(found, top, SPLIT_UNSPECIFIED)
+            continue
+        for entry in sorted(top.iterdir()):
+            if _is_class(entry):
+                _read_class(found, entry, SPLITS[top.name.lower()])
+            else:
+                found.skipped.append(Skipped(entry.relative_to(folder).as_posix(), _outside(entry)))
+    return _checked(found)
+
+
+def _are_splits(tops: list[Path]) -> bool:
+    """_are_splits tells folders of splits from classes that happen to be called so: splits hold folders of classes."""
+    words = {SPLITS.get(top.name.lower()) for top in tops}
+    return SPLIT_TRAIN in words and None not in words and all(any(_is_class(e) for e in t.iterdir()) for t in tops)
+
+
+def _is_class(entry: Path) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")
+
+
+def _outside(entry: Path) -> str:
+    return "hidden" if entry.name.startswith(".") else "not inside a folder that names its class"
+
+
+def _read_class(found: Collection, folder: Path, split: int) -> None:
+    label = check_label(folder.name, f"folder {folder}")
+    for path in _walk(folder):
+        filename = path.relative_to(found.source).as_posix()
+        if reason := _why_skipped(path, folder):
+            found.skipped.append(Skipped(filename, reason))
+        else:
+            found.pictures.append(LabelledPicture(path, label, split, filename))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+            yield from _walk(entry)
+        else:
+            yield entry
+
+
+def _why_skipped(path: Path, folder: Path) -> str:
+    if any(part.startswith(".") for part in path.relative_to(folder).parts):
+        return "hidden"
+    if path.is_dir():
+        return "a link to another folder"
+    if not path.is_file():
+        return "not a file (a broken link, a pipe or a device)"
+    if path.suffix.lower() not in SUFFIXES and not _looks_like_picture(path):
+        return "not a picture: neither its name nor its first bytes are those of PNG, JPEG, WebP, BMP or TIFF"
+    return ""
+
+
+def _looks_like_picture(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
+def read_csv(file: Path) -> Collection:
+    """read_csv reads UTF-8 with the header `path,label` or `path,label,split`; further columns are left alone.
+
+    Paths are relative to the file's own folder. Every row says its split (train, validation, test), or none does.
+    """
+    found = Collection(file)
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        rows = csv.DictReader(text)
+        columns = [name.strip() for name in rows.fieldnames or []]
+        if not {"path", "label"} <= set(columns):
+            raise BadDataset(
+                f'{file}, line 1: the header is "{",".join(columns)}"; expected path,label or path,label,split',
+                problem="csv_header",
+            )
+        rows.fieldnames = columns
+        try:
+            for row in rows:
+                found.pictures.append(_csv_row(file, rows.line_num, row))
+        except UnicodeDecodeError as error:
+            raise BadDataset(f"{file} is not UTF-8 text; save it as CSV UTF-8", problem="csv_encoding") from error
+    unsplit = sum(picture.split == SPLIT_UNSPECIFIED for picture in found.pictures)
+    if unsplit not in (0, len(found.pictures)):
+        raise BadDataset(
+            f"{file}: {unsplit} of {len(found.pictures)} rows have no split; expected a split in every row, or in none",
+            problem="csv_split",
+        )
+    return _checked(found)
+
+
+def _csv_row(file: Path, line: int, row: dict[str, str | None]) -> LabelledPicture:
+    where = f"{file}, line {line}"
+    filename = (row["path"] or "").strip()
+    path = file.parent / filename
+    if not filename or not path.is_file():
+        raise BadDataset(
+            f'{where}: there is no file "{filename}"; expected a path relative to {file.parent}', problem="csv_path"
+        )
+    word = (row.get("split") or "").strip()
+    if word and word.lower() not in SPLITS:
+        raise BadDataset(f'{where}: the split is "{word}"; expected train, validation or test', problem="csv_split")
+    label = check_label(row["label"] or "", where)
+    return LabelledPicture(path, label, SPLITS.get(word.lower(), SPLIT_UNSPECIFIED), filename)
+
+
+def check_label(label: str, where: str) -> str:
+    """check_label returns a class name in Unicode's composed form, or raises BadDataset that says where it stands.
+
+    The same name typed on two systems may come composed or decomposed; both are one class.
+    """
+    label = unicodedata.normalize("NFC", label)
+    problem = ""
+    if not label.strip():
+        problem = "is empty"
+    elif label != label.strip():
+        problem = "begins or ends with a space"
+    elif len(label) > MAX_LABEL:
+        problem = f"has {len(label)} characters"
+    elif any(unicodedata.category(character) in ("Cc", "Cs") for character in label):
+        problem = "has a control character or bytes that are not UTF-8"
+    if problem:
+        raise BadDataset(
+            f"{where}: the class {label[:150]!a} {problem}; expected 1 to {MAX_LABEL} characters of any script, "
+            "without control characters, not beginning or ending with a space",
+            problem="label",
+        )
+    return label
+
+
+def _checked(found: Collection) -> Collection:
+    if not found.pictures:
+        note = f" ({len(found.skipped)} files were skipped, the first: " if found.skipped else ""
+        note += f"{found.skipped[0].filename}: {found.skipped[0].reason})" if found.skipped else ""
+        raise BadDataset(
+            f"{found.source} has no pictures{note}; expected a folder per class with PNG, JPEG, WebP, BMP or TIFF files",
+            problem="empty",
+        )
+    if len(found.classes) == 1:
+        (only,) = found.classes
+        raise BadDataset(
+            f'{found.source} has one class only, "{only}"; expected at least two, each in a folder of its own',
+            problem="one_class",
+            **{"class": only},
+        )
+    return found

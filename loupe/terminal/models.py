@@ -1,0 +1,79 @@
+"""Models: listing the library and pulling a version to this machine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from pathlib import Path
+
+from loupe.errors import NotFound
+from loupe.storage.v1 import model_pb2
+from loupe.storage.v1 import model_service_pb2 as service
+from loupe.storage.v1.model_service_pb2_grpc import ModelServiceStub
+from loupe.terminal.connection import Connection
+from loupe.terminal.pull import Pulled, PullProgress, pull_version
+
+
+class Models:
+    """Models is the model library of the projects that the account is in."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def get(self, name: str) -> model_pb2.Model:
+        """get returns a model; raises NotFound."""
+        request = service.GetModelRequest(name=name)
+        return (await self._connection.call(ModelServiceStub, "GetModel", request)).model
+
+    def list(self, project: str) -> AsyncIterator[model_pb2.Model]:
+        """list yields a project's models, by id."""
+        return self._connection.items(
+            ModelServiceStub, "ListModels", service.ListModelsRequest(parent=project), "models"
+        )
+
+    async def version(self, name: str) -> model_pb2.ModelVersion:
+        """version returns a version; "latest" is the newest released one. Raises NotFound."""
+        request = service.GetModelVersionRequest(name=name)
+        return (await self._connection.call(ModelServiceStub, "GetModelVersion", request)).model_version
+
+    def versions(self, model: str) -> AsyncIterator[model_pb2.ModelVersion]:
+        """versions yields a model's versions, newest first, without their reports."""
+        request = service.ListModelVersionsRequest(parent=model)
+        return self._connection.items(ModelServiceStub, "ListModelVersions", request, "model_versions")
+
+    async def pull(
+        self,
+        name: str,
+        folder: Path | None = None,
+        *,
+        allow_below_target: bool = False,
+        show: Callable[[PullProgress], None] = lambda progress: None,
+    ) -> Pulled:
+        """pull brings a version to this machine, checked, and says where it is; see `loupe.terminal.pull`."""
+        version = await self._wanted(name, allow_below_target)
+
+        def read(filename: str, offset: int) -> AsyncGenerator[bytes]:
+            return self._chunks(version.name, filename, offset)
+
+        return await pull_version(version, read, folder, allow_below_target=allow_below_target, show=show)
+
+    async def _wanted(self, name: str, allow_below_target: bool) -> model_pb2.ModelVersion:
+        try:
+            return await self.version(name)
+        except NotFound as error:
+            model, _, number = name.rpartition("/versions/")
+            if number != "latest":
+                raise
+            async for newest in self.versions(model):
+                if allow_below_target:
+                    return newest
+                raise NotFound(
+                    f"{model} has no version that reached its target; its newest is {newest.name}: "
+                    "pull that by name with --allow-below-target, or train again",
+                    resource=name,
+                ) from error
+            raise
+
+    async def _chunks(self, name: str, filename: str, offset: int) -> AsyncGenerator[bytes]:
+        request = service.DownloadModelFileRequest(name=name, filename=filename, offset=offset)
+        async for response in self._connection.read(ModelServiceStub, "DownloadModelFile", request):
+            yield response.chunk

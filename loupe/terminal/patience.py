@@ -1,0 +1,43 @@
+"""How long to go on trying: pauses that grow, with jitter, until nothing has moved for too long."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+
+
+class Patience:
+    """Patience lasts for `seconds` after the last thing that worked."""
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+        self._failures = 0
+        self._since = clock()
+
+    def moved(self) -> None:
+        """moved says that something worked: the time starts again, and so do the pauses."""
+        self._failures = 0
+        self._since = self._clock()
+
+    async def wait(self, error: Exception) -> None:
+        """wait pauses before the next try; raises `error` when the time is over."""
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures) * (0.5 + self._jitter() / 2)
+        if self._clock() + pause - self._since > self._seconds:
+            raise error
+        self._failures += 1
+        await self._sleep(pause)

@@ -1,0 +1,110 @@
+"""What a terminal remembers between commands: where the mesh is, its certificate authority, and the tokens of one login."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from loupe.errors import FailedPrecondition, Unauthenticated
+from loupe.terminal.locks import file_lock
+
+VARIABLE = "LOUPE_PROFILE"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Profile is one login at one mesh.
+
+    server: "host:port" of auth's public door; the others are asked from it. ca: PEM text of the mesh's authority.
+    account: "accounts/{account}". project: the default project's id. access_expires: seconds since the epoch by this
+    machine's clock. Empty tokens: logged out.
+    """
+
+    server: str
+    ca: str
+    account: str = ""
+    project: str = ""
+    access_token: str = ""
+    access_expires: float = 0.0
+    refresh_token: str = ""
+
+    def __repr__(self) -> str:
+        # Tokens must not reach logs or tracebacks.
+        return f"Profile(server={self.server!r}, account={self.account!r}, project={self.project!r})"
+
+    def logged_out(self) -> Profile:
+        """logged_out returns the same profile without its tokens."""
+        return replace(self, access_token="", access_expires=0.0, refresh_token="")
+
+
+def default_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """default_path is $LOUPE_PROFILE, or profile.json in the user's configuration folder."""
+    if chosen := environment.get(VARIABLE):
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("loupe")) / "profile.json"
+
+
+class ProfileStore:
+    """ProfileStore keeps a profile in a file that only its owner can read."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or default_path()
+
+    def load(self) -> Profile:
+        """load returns the profile.
+
+        Raises Unauthenticated when there is none, FailedPrecondition when others may read it or it is damaged.
+        """
+        try:
+            text = self._read()
+        except FileNotFoundError as error:
+            raise Unauthenticated(
+                f"not logged in: {self.path} does not exist; run `loupe login --server HOST:PORT --ca FILE ACCOUNT`",
+                problem="no_profile",
+            ) from error
+        try:
+            known = {field.name for field in fields(Profile)}
+            return Profile(**{key: value for key, value in json.loads(text).items() if key in known})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise FailedPrecondition(
+                f"{self.path} is not a Loupe profile; remove it and log in again", resource=self.path, state="damaged"
+            ) from error
+
+    def _read(self) -> str:
+        handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        with os.fdopen(handle, encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise FailedPrecondition(
+                    f"{self.path} holds tokens and can be read by others (mode {mode:04o}); "
+                    f"run `chmod 600 {self.path}`, then log in again",
+                    resource=self.path,
+                    state=f"mode {mode:04o}",
+                )
+            return file.read()
+
+    def save(self, profile: Profile) -> None:
+        """save writes the profile, mode 0600: readers see the old one or the new one, never half of it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(asdict(profile), file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self.path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def lock(self) -> AbstractAsyncContextManager[None]:
+        """lock keeps other processes of this machine from refreshing the same login at the same time."""
+        return file_lock(self.path.with_name(f"{self.path.name}.lock"))

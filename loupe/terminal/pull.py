@@ -1,0 +1,187 @@
+"""Bringing a model version to this machine: resumed, every byte checked, and installed only when it answers as it should."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from loupe.errors import AlreadyExists, DataLoss, GateFailed, LoupeError, Unavailable
+from loupe.names import ModelVersionName
+from loupe.storage.v1 import model_pb2
+from loupe.terminal.classifier import NEEDED_FILES, Classifier
+from loupe.terminal.locks import file_lock
+from loupe.terminal.patience import Patience
+
+PATIENCE_SECONDS = 120.0
+PLAIN_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+HASH_BLOCK = 1 << 20
+
+Read = Callable[[str, int], AsyncGenerator[bytes]]
+"""Read begins a file of the version at an offset; raises LoupeError."""
+
+
+@dataclass(frozen=True)
+class PullProgress:
+    """PullProgress is how many of the version's bytes are here."""
+
+    bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """Pulled says where a version stands. fresh: it was brought now; else it stood there already, whole."""
+
+    version: model_pb2.ModelVersion
+    folder: Path
+    fresh: bool
+
+
+def library() -> Path:
+    """library is where pulled models stand unless another folder is named."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("loupe")) / "models"
+
+
+def default_folder(name: ModelVersionName, root: Path | None = None) -> Path:
+    """default_folder is library/<project>/<model>/<n>."""
+    return (root or library()) / name.project / name.model / name.number
+
+
+async def pull_version(
+    version: model_pb2.ModelVersion,
+    read: Read,
+    folder: Path | None = None,
+    *,
+    allow_below_target: bool = False,
+    show: Callable[[PullProgress], None] = lambda progress: None,
+    patience: Patience | None = None,
+) -> Pulled:
+    """pull_version makes `folder` hold the version's files; nothing stands there before all of it is checked.
+
+    Raises GateFailed for a version below its target, or one that does not answer its golden pictures here as it should;
+    DataLoss for bytes that are not what the library says; Unavailable when storage stays away.
+    """
+    if not version.released and not allow_below_target:
+        metrics = version.metrics
+        raise GateFailed(
+            f"{version.name} did not reach its target ({metrics.validation_accuracy:.2%} of validation pictures, "
+            f"{metrics.target_accuracy:.2%} was asked for); use --allow-below-target to pull it all the same",
+            model=version.name,
+            accuracy=metrics.validation_accuracy,
+            target=metrics.target_accuracy,
+        )
+    _check_files(version)
+    folder = folder or default_folder(ModelVersionName.parse(version.name))
+    partial = folder.parent / f".{folder.name}.{version.uid[:12] or 'new'}.part"
+    async with file_lock(folder.parent / f".{folder.name}.lock"):
+        if await asyncio.to_thread(_holds, folder, version):
+            return Pulled(version, folder, fresh=False)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / "model.json").exists():
+            raise AlreadyExists(
+                f"{folder} holds something that is not a Loupe model; name an empty folder", resource=folder
+            )
+        partial.mkdir(parents=True, exist_ok=True)
+        await _fetch_all(version, read, partial, show, patience or Patience(PATIENCE_SECONDS))
+        await asyncio.to_thread(_check_answers, partial)
+        await asyncio.to_thread(_install, partial, folder)
+    return Pulled(version, folder, fresh=True)
+
+
+def _check_files(version: model_pb2.ModelVersion) -> None:
+    names = [file.filename for file in version.files]
+    for name in names:
+        if not PLAIN_FILENAME.fullmatch(name):
+            raise DataLoss(f"{version.name} has a file called {name[:120]!a}; expected a plain file name", file=name[:120])
+    lacking = sorted(NEEDED_FILES - set(names))
+    if lacking:
+        raise DataLoss(
+            f"{version.name} cannot be used on a terminal: it has no {', '.join(lacking)}", file=", ".join(lacking)
+        )
+
+
+def _holds(folder: Path, version: model_pb2.ModelVersion) -> bool:
+    return all(_is_whole(folder / file.filename, file) for file in version.files)
+
+
+def _is_whole(path: Path, file: model_pb2.ModelFile) -> bool:
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == file.digest
+
+
+async def _fetch_all(
+    version: model_pb2.ModelVersion, read: Read, folder: Path, show: Callable[[PullProgress], None], patience: Patience
+) -> None:
+    total = sum(file.size for file in version.files)
+    before = 0
+    for file in version.files:
+        path = folder / file.filename
+
+        def moved(here: int, before: int = before) -> None:
+            patience.moved()
+            show(PullProgress(before + here, total))
+
+        resumed = path.exists()
+        await _fetch(read, file, path, moved, patience)
+        if not await asyncio.to_thread(_is_whole, path, file):
+            path.unlink(missing_ok=True)
+            if resumed:
+                # What an earlier pull left may have been the bad part: once more from the beginning.
+                await _fetch(read, file, path, moved, patience)
+            if not await asyncio.to_thread(_is_whole, path, file):
+                path.unlink(missing_ok=True)
+                raise DataLoss(
+                    f"{file.filename} of {version.name} arrived with another sha256 than the library's; "
+                    "pull again, and tell whoever runs the storage service if it stays so",
+                    digest=file.digest,
+                )
+        before += file.size
+
+
+async def _fetch(
+    read: Read, file: model_pb2.ModelFile, path: Path, moved: Callable[[int], None], patience: Patience
+) -> None:
+    """_fetch appends to the file from where it ends until it has its size, through as many cuts as patience bears."""
+    with path.open("ab") as content:
+        if content.tell() > file.size:
+            content.truncate(0)
+        while True:
+            try:
+                async with contextlib.aclosing(read(file.filename, content.tell())) as chunks:
+                    async for chunk in chunks:
+                        content.write(chunk)
+                        moved(content.tell())
+                if content.tell() < file.size:
+                    raise Unavailable(f"the download of {file.filename} ended early", dependency="storage")
+                break
+            except Unavailable as error:
+                await patience.wait(error)
+        content.flush()
+        os.fsync(content.fileno())
+
+
+def _check_answers(folder: Path) -> None:
+    try:
+        Classifier(folder).check_golden()
+    except LoupeError:
+        shutil.rmtree(folder)
+        raise
+
+
+def _install(partial: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

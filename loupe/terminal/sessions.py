@@ -1,0 +1,56 @@
+"""Logging in and out, and who one is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from loupe.auth.v1 import account_pb2
+from loupe.auth.v1 import session_service_pb2 as service
+from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from loupe.names import AccountName
+from loupe.terminal.connection import Connection
+from loupe.terminal.profile import ProfileStore
+from loupe.terminal.tokens import TokenKeeper, with_tokens
+
+
+class Sessions:
+    """Sessions keeps the login of one profile."""
+
+    def __init__(
+        self, connection: Connection, store: ProfileStore, keeper: TokenKeeper, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._keeper = keeper
+        self._clock = clock
+
+    async def login(self, account: AccountName, password: str) -> account_pb2.Account:
+        """login exchanges the password for tokens and stores them in the profile; raises BadCredentials, Throttled."""
+        request = service.LoginRequest(account=str(account), password=password)
+        response = await self._connection.anonymous("Login", request)
+        async with self._store.lock():
+            profile = replace(self._store.load(), account=response.account.name)
+            self._store.save(with_tokens(profile, response.tokens, self._clock()))
+        self._keeper.forget()
+        return response.account
+
+    async def logout(self) -> bool:
+        """logout ends the login at the mesh and removes its tokens here; False when nobody was logged in."""
+        async with self._store.lock():
+            profile = self._store.load()
+            if not profile.refresh_token:
+                return False
+            await self._connection.anonymous("Logout", service.LogoutRequest(refresh_token=profile.refresh_token))
+            self._store.save(profile.logged_out())
+        self._keeper.forget()
+        return True
+
+    async def who_am_i(self) -> account_pb2.Account:
+        """who_am_i returns the account that is logged in, as the mesh sees it."""
+        return (await self._connection.call(SessionServiceStub, "WhoAmI", service.WhoAmIRequest())).account
+
+    async def endpoints(self) -> service.ListEndpointsResponse:
+        """endpoints returns where the public doors of the mesh are."""
+        return await self._connection.endpoints()

@@ -1,0 +1,85 @@
+"""Keeping an access token that is valid: refreshed before it expires, by one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from loupe.auth.v1 import session_service_pb2
+from loupe.errors import RefreshReplayed, Unauthenticated
+from loupe.terminal.profile import Profile, ProfileStore
+
+MARGIN_SECONDS = 30.0
+
+Refresh = Callable[[str], Awaitable[session_service_pb2.Tokens]]
+
+
+def with_tokens(profile: Profile, tokens: session_service_pb2.Tokens, now: float) -> Profile:
+    """with_tokens returns the profile with new tokens; `now` is seconds since the epoch."""
+    return replace(
+        profile,
+        access_token=tokens.access_token,
+        access_expires=now + tokens.access_lifetime.ToTimedelta().total_seconds(),
+        refresh_token=tokens.refresh_token,
+    )
+
+
+class TokenKeeper:
+    """TokenKeeper gives a valid access token.
+
+    A refresh token works once and a replay revokes the login. So whoever refreshes holds the profile's lock, looks
+    first whether another process was quicker, and stores the new pair before anybody uses it.
+    """
+
+    def __init__(self, store: ProfileStore, refresh: Refresh, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._refresh = refresh
+        self._clock = clock
+        self._profile: Profile | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def token(self) -> str:
+        """token returns an access token that is valid for a while. Raises Unauthenticated when the login has ended."""
+        if self._profile is None or not self._fresh(self._profile):
+            async with self._one_at_a_time:
+                if self._profile is None or not self._fresh(self._profile):
+                    self._profile = await self._renewed(rejected="")
+        return self._profile.access_token
+
+    async def renew(self, rejected: str) -> None:
+        """renew replaces a token that a service refused, unless somebody has replaced it already."""
+        async with self._one_at_a_time:
+            if self._profile is None or self._profile.access_token == rejected:
+                self._profile = await self._renewed(rejected)
+
+    def forget(self) -> None:
+        """forget drops what is in memory: the profile was changed by a login or logout."""
+        self._profile = None
+
+    def _fresh(self, profile: Profile, rejected: str = "") -> bool:
+        usable = bool(profile.access_token) and profile.access_token != rejected
+        return usable and profile.access_expires - self._clock() > MARGIN_SECONDS
+
+    async def _renewed(self, rejected: str) -> Profile:
+        profile = self._store.load()
+        if self._fresh(profile, rejected):
+            return profile
+        async with self._store.lock():
+            profile = self._store.load()
+            if self._fresh(profile, rejected):
+                return profile
+            if not profile.refresh_token:
+                raise Unauthenticated("not logged in; run `loupe login ACCOUNT`", problem="logged_out")
+            try:
+                tokens = await self._refresh(profile.refresh_token)
+            except (RefreshReplayed, Unauthenticated) as error:
+                self._store.save(profile.logged_out())
+                raise Unauthenticated(
+                    f"the login of {profile.account} has ended ({error.message}); run `loupe login ACCOUNT`",
+                    problem="login_ended",
+                ) from error
+            renewed = with_tokens(profile, tokens, self._clock())
+            self._store.save(renewed)
+            return renewed
