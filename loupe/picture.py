@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_BYTES = 32 << 20
@@ -43,13 +43,20 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _identify(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)  # twice as fast as asking every reader that Pillow has
+    except UnidentifiedImageError:
+        return Image.open(io.BytesIO(data))  # only to be able to say which format it is that is not taken
+
+
 def _open(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise BadPicture("too_large", f"{len(data)} bytes; at most {MAX_BYTES} are taken")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
+            image = _identify(data)
     except Exception as error:
         raise BadPicture("not_a_picture", "the bytes are not a picture in any known format") from error
     if image.format not in FORMATS:

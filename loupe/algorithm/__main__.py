@@ -40,6 +40,7 @@ def run(
     image: Annotated[Path, typer.Argument(help="folder with algorithm.toml")],
     data: Annotated[Path, typer.Option(help="folder per class, or a folder with splits.csv (path,label,split)")],
     target: Annotated[float, typer.Option(min=0.0, max=1.0, help="validation accuracy at which training is done")],
+    *,
     param: Annotated[list[str] | None, typer.Option(help="name=value, as often as needed")] = None,
     weights: Annotated[list[str] | None, typer.Option(help="name=file.safetensors for a file parameter")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads")] = 1,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def conclude(
     context: Context,
     host: Host,
+    *,
     network: nn.Module,
     preprocessing: Preprocessing,
     architecture: str,

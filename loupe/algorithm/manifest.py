@@ -76,20 +76,19 @@ class Parameter(_Table):
 
     def allowed(self) -> str:
         """allowed describes in words what may be given."""
-        if self.type == "choice":
-            return "one of " + ", ".join(self.choices)
-        if self.type == "bool":
-            return "true or false"
-        if self.type == "string":
-            return "text of at most 1,000 characters"
-        if self.type == "file":
-            return "the sha256 of an uploaded file"
-        kind = "a whole number" if self.type == "int" else "a number"
-        if self.min is not None and self.max is not None:
-            return f"{kind} from {self.min} to {self.max}"
+        words = {
+            "choice": "one of " + ", ".join(self.choices),
+            "bool": "true or false",
+            "string": "text of at most 1,000 characters",
+            "file": "the sha256 of an uploaded file",
+            "int": "a whole number",
+            "float": "a number",
+        }[self.type]
         if self.min is not None:
-            return f"{kind} of at least {self.min}"
-        return f"{kind} of at most {self.max}" if self.max is not None else kind
+            words += f" from {self.min}" if self.max is not None else f" of at least {self.min}"
+        if self.max is not None:
+            words += f" to {self.max}" if self.min is not None else f" of at most {self.max}"
+        return words
 
     def accept(self, name: str, value: Any) -> Value:
         """accept returns the value in its type; text as typed in a shell is understood. Raises BadParameter."""
@@ -184,21 +183,22 @@ def _typed(kind: str, value: Any) -> Value:
     if kind in ("string", "choice", "file"):
         return value if isinstance(value, str) else None
     if kind == "bool":
-        if isinstance(value, str):
-            return {"true": True, "false": False}.get(value.strip().lower())
-        return value if isinstance(value, bool) else None
+        words = {"true": True, "false": False}
+        read = words.get(value.strip().lower()) if isinstance(value, str) else value
+        return read if isinstance(read, bool) else None
+    return _number(kind, value)
+
+
+def _number(kind: str, value: Any) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        number = int(value) if kind == "int" and isinstance(value, str) else value
-        number = float(number) if kind == "float" or isinstance(number, float) else number
+        number = int(value) if kind == "int" and isinstance(value, str) else float(value)
     except (ValueError, OverflowError):
         return None
-    if not math.isfinite(number):
-        return None
-    if kind == "float":
-        return number
-    return int(number) if number == int(number) else None
+    if kind == "float" or not math.isfinite(number):
+        return number if math.isfinite(number) else None
+    return int(value) if number == int(number) else None
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ FORMAT = "loupe-model/1"
 OPSET = 20
 TOLERANCE = 1e-3
 GOLDEN_PICTURES = 8
-PREDICT_BATCH = 16
+PREDICT_BATCH = 32
 
 
 class ExportMismatch(RuntimeError):
@@ -84,7 +85,7 @@ def ready_for_inference(network: nn.Module, height: int, width: int) -> nn.Modul
     folded = copy.deepcopy(plain)
     for parent in list(folded.modules()):
         children = list(parent.named_children())
-        for (_, first), (name, second) in zip(children, children[1:], strict=False):
+        for (_, first), (name, second) in itertools.pairwise(children):
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d) and _foldable(first, second):
                 _fold(first, second)
                 # timm's BatchNormAct2d brings its activation along.
@@ -117,8 +118,20 @@ def export_onnx(network: nn.Module, preprocessing: Preprocessing, output: str = 
     return program.model_proto
 
 
+def with_size(model: Any, height: int, width: int) -> Any:
+    """with_size returns a copy of an exported model that takes pictures of another size.
+
+    Right for networks that work the same way at every size; the caller checks the answers.
+    """
+    changed = copy.deepcopy(model)
+    rows, columns = changed.graph.input[0].type.tensor_type.shape.dim[1:3]
+    rows.dim_value, columns.dim_value = height, width
+    del changed.graph.value_info[:]  # shapes in between, as they were at the old size
+    return changed
+
+
 def append_linear(model: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
-    """append_linear returns a copy of a model with features [batch, D] out that gives logits = features @ weight.T + bias."""
+    """append_linear returns a copy of a model with features out that gives logits = features @ weight.T + bias."""
     from onnx import helper, numpy_helper
 
     extended = copy.deepcopy(model)
@@ -130,13 +143,13 @@ def append_linear(model: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
         ]
     )
     inputs = [graph.output[0].name, "loupe_head_weight", "loupe_head_bias"]
-    graph.node.append(helper.make_node("Gemm", inputs, ["logits"], transB=1))
-    _replace_output(graph, "logits", len(bias))
+    graph.node.append(helper.make_node("Gemm", inputs, ["loupe_logits"], transB=1))
+    _replace_output(graph, "loupe_logits", len(bias))
     return extended
 
 
 def append_softmax(model: Any, temperature: float) -> Any:
-    """append_softmax returns a copy of a model with logits out that gives probabilities = softmax(logits / temperature)."""
+    """append_softmax returns a copy of a model with logits out that gives softmax(logits / temperature)."""
     from onnx import helper, numpy_helper
 
     extended = copy.deepcopy(model)

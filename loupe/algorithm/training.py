@@ -1,4 +1,4 @@
-"""The training loop that images share: epochs over cached pictures until the target accuracy, the plateau or the budget."""
+"""The training loop that images share: epochs over cached pictures until target, plateau or budget."""
 
 from __future__ import annotations
 

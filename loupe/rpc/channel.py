@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -25,6 +26,18 @@ OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
+
+
+class Certificates(Protocol):
+    """Certificates is who a process is in mutual TLS, as PEM files; ServiceSettings is one."""
+
+    @property
+    def tls_ca(self) -> Path: ...
+    @property
+    def tls_cert(self) -> Path: ...
+    @property
+    def tls_key(self) -> Path: ...
+
 
 TokenSource = Callable[[], Awaitable[str | None]]
 
@@ -91,13 +104,13 @@ def _interceptors(token: TokenSource | None) -> list[grpc.aio.ClientInterceptor]
     return [kind(token) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
 
 
-def internal_channel(settings: ServiceSettings, address: str, *, token: TokenSource | None = None) -> grpc.aio.Channel:
+def internal_channel(own: Certificates, address: str, *, token: TokenSource | None = None) -> grpc.aio.Channel:
     """internal_channel opens a mutual-TLS channel to another service's internal door, "host:port".
 
     token: an attempt's token to send along, if any. Stream calls are to be read with `async for`.
     """
     credentials = grpc.ssl_channel_credentials(
-        settings.tls_ca.read_bytes(), settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
+        own.tls_ca.read_bytes(), own.tls_key.read_bytes(), own.tls_cert.read_bytes()
     )
     return grpc.aio.secure_channel(address, credentials, options=OPTIONS, interceptors=_interceptors(token))
 

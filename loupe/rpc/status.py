@@ -59,6 +59,9 @@ _BARE: dict[grpc.StatusCode, type[LoupeError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
 }
 
+# What grpc.aio makes of a write to a stream that has just died, when it notices before the true status has come.
+_WRITE_TO_A_DEAD_STREAM = "Internal error from Core"
+
 
 def to_status(error: LoupeError) -> tuple[grpc.StatusCode, status_pb2.Status]:
     """to_status returns the code and the google.rpc.Status with one ErrorInfo for a domain error."""
@@ -84,5 +87,7 @@ def from_rpc_error(error: grpc.RpcError) -> LoupeError:
                 rebuilt = kind(status.message)
                 rebuilt.metadata = dict(info.metadata)
                 return rebuilt
+    if code is grpc.StatusCode.INTERNAL and error.details() == _WRITE_TO_A_DEAD_STREAM:
+        return errors.Unavailable("the stream was cut while sending", status=grpc.StatusCode.UNAVAILABLE.name)
     kind = _BARE.get(code, errors.Internal)
     return kind(error.details() or code.name, status=code.name)

@@ -22,7 +22,7 @@ _HOMES = {
     "read_labelled": "loupe.terminal.labelled",
 }
 
-__all__ = ["Classifier", "Profile", "ProfileStore", "Terminal", "read_labelled"]  # noqa: F822 - loaded below
+__all__ = ["Classifier", "Profile", "ProfileStore", "Terminal", "read_labelled"]
 
 
 def __getattr__(name: str) -> object:

@@ -73,7 +73,7 @@ class Classifier:
                 yield from self._answer(decoded)
 
     def check_golden(self) -> None:
-        """check_golden raises GateFailed when the golden pictures are not answered as they were where it was trained."""
+        """check_golden raises GateFailed when the golden pictures are answered otherwise than after training."""
         with np.load(self.folder / "golden.npz", allow_pickle=False) as golden:
             pictures, expected = golden["pictures"], golden["probabilities"]
         if len(pictures) == 0:

@@ -9,7 +9,7 @@ import grpc
 
 from loupe.auth.v1 import session_service_pb2 as sessions
 from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
-from loupe.errors import NotFound, Unauthenticated, Unavailable
+from loupe.errors import Unauthenticated, Unavailable
 from loupe.rpc.channel import terminal_channel
 from loupe.terminal.patience import Patience
 from loupe.terminal.tokens import TokenKeeper
@@ -36,8 +36,8 @@ class Connection:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._endpoints: sessions.ListEndpointsResponse | None = None
 
-    async def close(self) -> None:
-        """close closes every channel."""
+    async def aclose(self) -> None:
+        """aclose closes every channel."""
         for channel in (self._anonymous, *self._channels.values()):
             await channel.close()
         self._channels.clear()
@@ -112,8 +112,14 @@ class Connection:
             finally:
                 call.cancel()
 
-    async def send(self, stub: Stub, method: str, requests: Callable[[], AsyncIterator[Any]]) -> Any:
-        """send makes a request stream with one response, once; raises LoupeError."""
+    async def send(
+        self, stub: Stub, method: str, requests: Callable[[], AsyncIterator[Any]], seconds: float | None = None
+    ) -> Any:
+        """send makes a request stream with one response and returns that; raises LoupeError.
+
+        It must have one effect however often it is made: after a cut it is made again, for `seconds` at most.
+        """
+        patience = Patience(self._retry_seconds if seconds is None else seconds)
         renewed = False
         while True:
             used = await self.token()
@@ -126,7 +132,7 @@ class Connection:
                 await self.tokens.renew(used)
             except Unavailable as error:
                 self._endpoints = None
-                raise self._away(stub, error) from error
+                await patience.wait(self._away(stub, error))
 
     async def token(self) -> str:
         """token returns the access token; raises Unauthenticated when nobody is logged in."""
@@ -162,11 +168,3 @@ class Connection:
 
 def _service(stub: Stub) -> str:
     return stub.__module__.split(".")[1]
-
-
-async def found(answer: Any) -> Any | None:
-    """found awaits a call and returns None where there is no such resource."""
-    try:
-        return await answer
-    except NotFound:
-        return None

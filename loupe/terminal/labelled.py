@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,20 +153,15 @@ def read_csv(file: Path) -> Collection:
     Paths are relative to the file's own folder. Every row says its split (train, validation, test), or none does.
     """
     found = Collection(file)
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        rows = csv.DictReader(text)
-        columns = [name.strip() for name in rows.fieldnames or []]
-        if not {"path", "label"} <= set(columns):
-            raise BadDataset(
-                f'{file}, line 1: the header is "{",".join(columns)}"; expected path,label or path,label,split',
-                problem="csv_header",
-            )
-        rows.fieldnames = columns
-        try:
-            for row in rows:
-                found.pictures.append(_csv_row(file, rows.line_num, row))
-        except UnicodeDecodeError as error:
-            raise BadDataset(f"{file} is not UTF-8 text; save it as CSV UTF-8", problem="csv_encoding") from error
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            found.pictures += _csv_rows(file, text)
+    except UnicodeDecodeError as error:
+        raise BadDataset(f"{file} is not UTF-8 text; save it as CSV UTF-8", problem="csv_encoding") from error
+    except csv.Error as error:
+        raise BadDataset(
+            f"{file} is not CSV ({error}); expected path,label or path,label,split", problem="csv"
+        ) from error
     unsplit = sum(picture.split == SPLIT_UNSPECIFIED for picture in found.pictures)
     if unsplit not in (0, len(found.pictures)):
         raise BadDataset(
@@ -174,6 +169,19 @@ def read_csv(file: Path) -> Collection:
             problem="csv_split",
         )
     return _checked(found)
+
+
+def _csv_rows(file: Path, text: Iterable[str]) -> Iterator[LabelledPicture]:
+    rows = csv.DictReader(text)
+    columns = [name.strip() for name in rows.fieldnames or []]
+    if not {"path", "label"} <= set(columns):
+        raise BadDataset(
+            f'{file}, line 1: the header is "{",".join(columns)}"; expected path,label or path,label,split',
+            problem="csv_header",
+        )
+    rows.fieldnames = columns
+    for row in rows:
+        yield _csv_row(file, rows.line_num, row)
 
 
 def _csv_row(file: Path, line: int, row: dict[str, str | None]) -> LabelledPicture:
@@ -220,7 +228,7 @@ def _checked(found: Collection) -> Collection:
         note = f" ({len(found.skipped)} files were skipped, the first: " if found.skipped else ""
         note += f"{found.skipped[0].filename}: {found.skipped[0].reason})" if found.skipped else ""
         raise BadDataset(
-            f"{found.source} has no pictures{note}; expected a folder per class with PNG, JPEG, WebP, BMP or TIFF files",
+            f"{found.source} has no pictures{note}; expected a folder per class with PNG, JPEG, WebP, BMP or TIFF",
             problem="empty",
         )
     if len(found.classes) == 1:

@@ -1,4 +1,4 @@
-"""What a terminal remembers between commands: where the mesh is, its certificate authority, and the tokens of one login."""
+"""What a terminal remembers between commands: where the mesh is, its authority, and the tokens of one login."""
 
 from __future__ import annotations
 

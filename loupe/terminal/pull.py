@@ -1,4 +1,4 @@
-"""Bringing a model version to this machine: resumed, every byte checked, and installed only when it answers as it should."""
+"""Bringing a model version to this machine: resumed, every byte checked, installed only when it answers right."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def _check_files(version: model_pb2.ModelVersion) -> None:
     names = [file.filename for file in version.files]
     for name in names:
         if not PLAIN_FILENAME.fullmatch(name):
-            raise DataLoss(f"{version.name} has a file called {name[:120]!a}; expected a plain file name", file=name[:120])
+            raise DataLoss(
+                f"{version.name} has a file called {name[:120]!a}; expected a plain file name", file=name[:120]
+            )
     lacking = sorted(NEEDED_FILES - set(names))
     if lacking:
         raise DataLoss(
@@ -161,9 +163,10 @@ async def _fetch(
                     async for chunk in chunks:
                         content.write(chunk)
                         moved(content.tell())
-                if content.tell() < file.size:
-                    raise Unavailable(f"the download of {file.filename} ended early", dependency="storage")
-                break
+                if content.tell() >= file.size:
+                    break
+                early = Unavailable(f"the download of {file.filename} ended early", dependency="storage")
+                await patience.wait(early)
             except Unavailable as error:
                 await patience.wait(error)
         content.flush()

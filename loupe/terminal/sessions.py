@@ -11,8 +11,20 @@ from loupe.auth.v1 import session_service_pb2 as service
 from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from loupe.names import AccountName
 from loupe.terminal.connection import Connection
-from loupe.terminal.profile import ProfileStore
+from loupe.terminal.profile import Profile, ProfileStore
 from loupe.terminal.tokens import TokenKeeper, with_tokens
+
+
+async def log_in(
+    connection: Connection, profile: Profile, account: AccountName, password: str, now: float
+) -> tuple[Profile, account_pb2.Account]:
+    """log_in exchanges the password for tokens and returns the profile with them; raises BadCredentials, Throttled.
+
+    now: seconds since the epoch.
+    """
+    request = service.LoginRequest(account=str(account), password=password)
+    response = await connection.anonymous("Login", request)
+    return with_tokens(replace(profile, account=response.account.name), response.tokens, now), response.account
 
 
 class Sessions:
@@ -28,13 +40,11 @@ class Sessions:
 
     async def login(self, account: AccountName, password: str) -> account_pb2.Account:
         """login exchanges the password for tokens and stores them in the profile; raises BadCredentials, Throttled."""
-        request = service.LoginRequest(account=str(account), password=password)
-        response = await self._connection.anonymous("Login", request)
+        profile, found = await log_in(self._connection, self._store.load(), account, password, self._clock())
         async with self._store.lock():
-            profile = replace(self._store.load(), account=response.account.name)
-            self._store.save(with_tokens(profile, response.tokens, self._clock()))
+            self._store.save(profile)
         self._keeper.forget()
-        return response.account
+        return found
 
     async def logout(self) -> bool:
         """logout ends the login at the mesh and removes its tokens here; False when nobody was logged in."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +72,7 @@ Show = Callable[[PushProgress], None]
 
 
 async def hash_files(paths: Sequence[Path], show: Show) -> list[Hashed]:
-    """hash_files returns digest and size of each file, in the same order. Raises InvalidArgument for an unreadable one."""
+    """hash_files returns digest and size of each file, in their order; raises InvalidArgument for an unreadable one."""
     loop = asyncio.get_running_loop()
     hashed: list[Hashed] = []
     size = 0
@@ -112,97 +112,106 @@ async def upload_pictures(
 ) -> Uploaded:
     """upload_pictures makes every picture durable in the project `parent`, or says which were refused and why.
 
-    After a cut it asks what is missing and sends the rest. Raises Unavailable when nothing moved for the patience's time.
+    After a cut it asks what is missing and sends the rest. Raises Unavailable when nothing moved for too long.
     """
-    patience = patience or Patience(PATIENCE_SECONDS)
-    uploaded = Uploaded()
-    wanted: dict[str, Hashed] = {}
-    for one in files:
-        if one.size > MAX_BYTES:
-            message = f"{one.size} bytes; at most {MAX_BYTES} are taken"
-            uploaded.refused[one.digest] = blobs.PictureVerdict(
-                digest=one.digest, problem=blobs.PICTURE_PROBLEM_TOO_LARGE, message=message
-            )
-        else:
-            wanted.setdefault(one.digest, one)
-    total = Uploaded(len(wanted), sum(one.size for one in wanted.values()))
-    missing = list(wanted.values())
-    while missing:
+    return await _Upload(door, parent, files, show, patience or Patience(PATIENCE_SECONDS)).run()
+
+
+class _Upload:
+    """_Upload is one upload through as many streams as it takes."""
+
+    def __init__(self, door: BlobDoor, parent: str, files: Sequence[Hashed], show: Show, patience: Patience) -> None:
+        self._door = door
+        self._parent = parent
+        self._show = show
+        self._patience = patience
+        self._uploaded = Uploaded()
+        self._wanted: dict[str, Hashed] = {}
+        for one in files:
+            if one.size > MAX_BYTES:
+                self._uploaded.refused[one.digest] = blobs.PictureVerdict(
+                    digest=one.digest,
+                    problem=blobs.PICTURE_PROBLEM_TOO_LARGE,
+                    message=f"{one.size} bytes; at most {MAX_BYTES} are taken",
+                )
+            else:
+                self._wanted.setdefault(one.digest, one)
+        self._total_bytes = sum(one.size for one in self._wanted.values())
+
+    async def run(self) -> Uploaded:
+        missing = list(self._wanted.values())
+        while missing:
+            try:
+                missing = await self._still_missing(missing)
+                if missing:
+                    await self._send(missing)
+            except (Unavailable, UploadIncomplete) as error:
+                self._uploaded.cuts += 1
+                await self._patience.wait(error)
+            else:
+                break
+        self._tell(len(self._wanted), self._total_bytes)
+        return self._uploaded
+
+    async def _still_missing(self, files: Sequence[Hashed]) -> list[Hashed]:
+        missing: list[Hashed] = []
+        for start in range(0, len(files), PAGE):
+            page = {one.digest: one for one in files[start : start + PAGE]}
+            missing += [page[digest] for digest in await self._door.find_missing(list(page))]
+        return [one for one in missing if one.digest not in self._uploaded.refused]
+
+    async def _send(self, files: Sequence[Hashed]) -> None:
+        """_send is one stream; batches follow each other without waiting, up to IN_FLIGHT that are not answered."""
+        slots = asyncio.Semaphore(IN_FLIGHT)
+        unanswered: deque[tuple[int, int]] = deque()
+        own_fault: list[LoupeError] = []
+        here = len(self._wanted) - len(files)
+        here_bytes = self._total_bytes - sum(one.size for one in files)
+
+        async def requests() -> AsyncIterator[blobs.UploadPicturesRequest]:
+            yield blobs.UploadPicturesRequest(header=blobs.UploadPicturesHeader(parent=self._parent))
+            closing = blobs.UploadPicturesClosing()
+            try:
+                async for batch in _read_ahead(_batches(files)):
+                    await slots.acquire()
+                    unanswered.append((len(batch.pictures), sum(len(one.data) for one in batch.pictures)))
+                    closing.picture_count += unanswered[-1][0]
+                    closing.byte_count += unanswered[-1][1]
+                    yield blobs.UploadPicturesRequest(batch=batch)
+            except LoupeError as error:
+                own_fault.append(error)  # gRPC would only cancel the call
+                raise
+            yield blobs.UploadPicturesRequest(closing=closing)
+
+        complete = False
         try:
-            missing = [one for one in await _find_missing(door, missing) if one.digest not in uploaded.refused]
-            present = Uploaded(total.pictures - len(missing), total.bytes - sum(one.size for one in missing))
-            if missing:
-                await _send(door, parent, missing, uploaded, present, total, show, patience)
-            show(PushProgress("send", total.pictures, total.pictures, total.bytes, total.bytes))
-        except (Unavailable, UploadIncomplete) as error:
-            uploaded.cuts += 1
-            await patience.wait(error)
-        else:
-            break
-    return uploaded
-
-
-async def _find_missing(door: BlobDoor, files: Sequence[Hashed]) -> list[Hashed]:
-    missing: list[Hashed] = []
-    for start in range(0, len(files), PAGE):
-        page = {one.digest: one for one in files[start : start + PAGE]}
-        missing += [page[digest] for digest in await door.find_missing(list(page))]
-    return missing
-
-
-async def _send(
-    door: BlobDoor,
-    parent: str,
-    files: Sequence[Hashed],
-    uploaded: Uploaded,
-    present: Uploaded,
-    total: Uploaded,
-    show: Show,
-    patience: Patience,
-) -> None:
-    slots = asyncio.Semaphore(IN_FLIGHT)
-    unanswered: deque[int] = deque()
-    own_fault: list[LoupeError] = []
-
-    async def requests() -> AsyncIterator[blobs.UploadPicturesRequest]:
-        yield blobs.UploadPicturesRequest(header=blobs.UploadPicturesHeader(parent=parent))
-        pictures = size = 0
-        try:
-            async for batch in _read_ahead(_batches(files)):
-                await slots.acquire()
-                unanswered.append(sum(len(picture.data) for picture in batch.pictures))
-                pictures += len(batch.pictures)
-                size += unanswered[-1]
-                yield blobs.UploadPicturesRequest(batch=batch)
-        except LoupeError as error:
-            own_fault.append(error)  # gRPC would only cancel the call
+            async with contextlib.aclosing(self._door.upload(requests)) as responses:
+                async for response in responses:
+                    self._patience.moved()
+                    self._take_verdicts(response.verdicts)
+                    complete = complete or response.complete
+                    if unanswered and not response.complete:
+                        slots.release()
+                        count, size = unanswered.popleft()
+                        self._uploaded.pictures += count
+                        self._uploaded.bytes += size
+                        here += count
+                        here_bytes += size
+                        self._tell(here, here_bytes)
+        except (Cancelled, asyncio.CancelledError):
+            if own_fault:
+                raise own_fault[0] from None
             raise
-        yield blobs.UploadPicturesRequest(closing=blobs.UploadPicturesClosing(picture_count=pictures, byte_count=size))
+        if not complete:
+            raise UploadIncomplete("storage ended the stream before everything was there", committed=here_bytes)
 
-    complete = False
-    done = present.bytes
-    try:
-        async with contextlib.aclosing(door.upload(requests)) as responses:
-            async for response in responses:
-                patience.moved()
-                complete = complete or response.complete
-                if not response.complete:
-                    slots.release()
-                    size = unanswered.popleft() if unanswered else 0
-                    done += size
-                    uploaded.bytes += size
-                for verdict in response.verdicts:
-                    if verdict.problem != blobs.PICTURE_PROBLEM_DUPLICATE:
-                        uploaded.refused[verdict.digest] = verdict
-                stored = present.pictures + response.stored_count
-                show(PushProgress("send", stored, total.pictures, done, total.bytes))
-    except (Cancelled, asyncio.CancelledError):
-        if own_fault:
-            raise own_fault[0] from None
-        raise
-    if not complete:
-        raise UploadIncomplete("storage ended the stream before everything was there", committed=done)
-    uploaded.pictures += len(files)
+    def _take_verdicts(self, verdicts: Iterable[blobs.PictureVerdict]) -> None:
+        for verdict in verdicts:
+            if verdict.problem != blobs.PICTURE_PROBLEM_DUPLICATE:
+                self._uploaded.refused[verdict.digest] = verdict
+
+    def _tell(self, pictures: int, size: int) -> None:
+        self._show(PushProgress("send", pictures, len(self._wanted), size, self._total_bytes))
 
 
 async def _read_ahead(batches: Iterator[blobs.PictureBatch]) -> AsyncIterator[blobs.PictureBatch]:

@@ -1,0 +1,56 @@
+"""The algorithm image library: looking, and publishing an image of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from loupe.algorithm import image, manifest
+from loupe.errors import BadAlgorithm
+from loupe.storage.v1 import algorithm_pb2
+from loupe.storage.v1 import algorithm_service_pb2 as service
+from loupe.storage.v1.algorithm_service_pb2_grpc import AlgorithmServiceStub
+from loupe.terminal.connection import Connection
+
+CHUNK = 1 << 20
+
+
+class Algorithms:
+    """Algorithms is the library that all projects share."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self, algorithm: str = "") -> AsyncIterator[algorithm_pb2.AlgorithmVersion]:
+        """list yields the newest version of each algorithm, or all versions of "algorithms/{algorithm}"."""
+        request = service.ListAlgorithmVersionsRequest(algorithm=algorithm)
+        return self._connection.items(AlgorithmServiceStub, "ListAlgorithmVersions", request, "algorithm_versions")
+
+    async def version(self, name: str) -> algorithm_pb2.AlgorithmVersion:
+        """version returns a version; it may be "latest". Raises NotFound."""
+        request = service.GetAlgorithmVersionRequest(name=name)
+        return (await self._connection.call(AlgorithmServiceStub, "GetAlgorithmVersion", request)).algorithm_version
+
+    async def push(self, folder: Path) -> algorithm_pb2.AlgorithmVersion:
+        """push packs a folder with algorithm.toml and publishes it; the same image again is the same version.
+
+        Raises BadAlgorithm when the folder breaks a rule of the format.
+        """
+        try:
+            packed = await asyncio.to_thread(image.pack, folder)
+        except (image.BadImage, manifest.BadManifest, OSError) as error:
+            raise BadAlgorithm(f"{folder} is not an algorithm image: {error}", entry=folder) from error
+        digest, size = hashlib.sha256(packed).hexdigest(), len(packed)
+
+        async def requests() -> AsyncIterator[service.PublishAlgorithmVersionRequest]:
+            request = service.PublishAlgorithmVersionRequest
+            yield request(header=service.AlgorithmVersionHeader(digest=digest, size=size))
+            for start in range(0, size, CHUNK):
+                yield request(chunk=packed[start : start + CHUNK])
+            yield request(closing=service.AlgorithmVersionClosing(digest=digest, size=size))
+
+        return (
+            await self._connection.send(AlgorithmServiceStub, "PublishAlgorithmVersion", requests)
+        ).algorithm_version

@@ -1,0 +1,41 @@
+"""The command line `loupe`: what a person or a script at a factory terminal types."""
+
+from __future__ import annotations
+
+import typer
+
+from loupe.terminal.codes import MEANINGS
+from loupe.terminal.commands import data, frame, login, models, people, training
+
+EPILOG = (
+    "First steps:  loupe login --server HOST:PORT --ca ca.pem anna;  loupe project create line-7;  "
+    "loupe project use line-7;  loupe dataset push screws pictures/;  "
+    "loupe train screws --target-accuracy 0.97 --watch;  loupe classify screws part.png"
+    "\n\n"
+    f"Exit codes:  {' · '.join(f'{code.value} {meaning}' for code, meaning in MEANINGS.items())}"
+)
+
+
+def build() -> typer.Typer:
+    """build makes the application with all commands."""
+    app = typer.Typer(
+        name="loupe",
+        help="Loupe makes image models for factories: labelled pictures in, a model of the asked accuracy out.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(frame.root_options)
+    for noun in (login, people, data, training, models):
+        noun.register(app)
+    return app
+
+
+app = build()
+
+
+def main() -> None:
+    """main is the entry point `loupe`."""
+    app()

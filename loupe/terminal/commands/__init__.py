@@ -1,0 +1,1 @@
+"""The commands of `loupe`, a module per noun."""

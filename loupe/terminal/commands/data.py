@@ -1,0 +1,231 @@
+"""loupe project | dataset"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loupe.terminal.commands.frame import Cli, Ended, command, new_group
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from loupe.storage.v1.dataset_pb2 import DatasetVersion, SplitPolicy
+    from loupe.terminal.datasets import PushReport
+
+SHOWN_ROWS = 20
+VERSION_HELP = "Data set: screws, screws/versions/2, or a whole name."
+
+project_app = new_group("Projects: each holds data sets, jobs and models, and no right crosses its border.")
+dataset_app = new_group("Data sets: labelled pictures, in versions that never change.")
+
+
+async def project_create(
+    cli: Cli,
+    project: Annotated[str, typer.Argument(metavar="PROJECT", help="Id of the new project.")],
+    display_name: Annotated[str, typer.Option("--display-name", help="For people.")] = "",
+) -> None:
+    """Create a project with the groups owners, engineers, operators and viewers; you become an owner."""
+    from loupe.names import ProjectName
+
+    name = cli.name(ProjectName, project)
+    async with cli.terminal() as loupe:
+        made = await loupe.projects.create(name.project, display_name)
+    cli.show(made, lambda: f"created {made.name}")
+
+
+async def project_list(cli: Cli) -> None:
+    """List the projects that you are in."""
+    from loupe.terminal.tables import short, table, when
+
+    async with cli.terminal() as loupe:
+        found = [one async for one in loupe.projects.list()]
+    rows = [(short(one.name), one.display_name, when(one.create_time)) for one in found]
+    cli.show({"projects": found}, lambda: table(("project", "name", "created"), rows))
+
+
+async def project_show(cli: Cli, project: Annotated[str, typer.Argument(metavar="PROJECT")]) -> None:
+    """Show a project."""
+    from loupe.names import ProjectName
+    from loupe.terminal.tables import facts, when
+
+    async with cli.terminal() as loupe:
+        found = await loupe.projects.get(str(cli.name(ProjectName, project)))
+    pairs = [("project", found.name), ("name", found.display_name), ("created", when(found.create_time))]
+    cli.show(found, lambda: facts(pairs))
+
+
+async def project_use(cli: Cli, project: Annotated[str, typer.Argument(metavar="PROJECT")]) -> None:
+    """Remember a project, so that --project can be left away."""
+    from loupe.names import ProjectName
+
+    name = cli.name(ProjectName, project)
+    async with cli.terminal() as loupe:
+        await loupe.projects.get(str(name))
+    async with cli.store.lock():
+        cli.store.save(replace(cli.store.load(), project=name.project))
+    cli.show({"project": str(name)}, lambda: f"short ids are looked up in {name} from now on")
+
+
+def parse_split(text: str | None, seed: int | None) -> SplitPolicy | None:
+    """parse_split reads "0.6,0.2,0.2"; raises InvalidArgument."""
+    from loupe.errors import invalid
+    from loupe.storage.v1.dataset_pb2 import SplitPolicy
+
+    if text is None and seed is None:
+        return None
+    try:
+        fractions = [float(part) for part in (text or "0.6,0.2,0.2").split(",")]
+    except ValueError:
+        fractions = []
+    if len(fractions) != 3 or any(not 0 <= part <= 1 for part in fractions) or abs(sum(fractions) - 1) > 1e-6:
+        raise invalid("split", text, "three fractions that add up to 1: train,validation,test, as in 0.6,0.2,0.2")
+    train, validation, test = fractions
+    return SplitPolicy(train_fraction=train, validation_fraction=validation, test_fraction=test, seed=seed or 0)
+
+
+async def dataset_push(
+    cli: Cli,
+    *,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Id of the data set; made when it is not there.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder with a folder per class, or a CSV file.")],
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="TRAIN,VAL,TEST", help="Fractions; default 0.6,0.2,0.2.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another seed makes another split.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Make no version when any picture cannot be taken.")] = False,
+) -> None:
+    """Send labelled pictures and make a new version of the data set.
+
+    SOURCE is a folder with a folder per class (in any script; pictures may lie deeper), or one with the folders train,
+    validation and test that hold the classes, or a CSV file with the header path,label or path,label,split.
+
+    Only what the mesh lacks is sent; after a cut it goes on where it was. Pictures that cannot be taken are left out
+    and listed, and the exit code is 6 then.
+    """
+    from loupe.names import DatasetName
+    from loupe.terminal.progress import push_bar
+
+    name, policy = cli.name(DatasetName, dataset), parse_split(split, seed)
+    async with cli.terminal() as loupe:
+        with push_bar(cli.messages, cli.messages.is_terminal and not cli.as_json) as show:
+            report = await loupe.datasets.push(name, source, split=policy, strict=strict, show=show)
+    cli.show(_push_value(report), lambda: _push_view(report))
+    if report.left_out:
+        raise Ended(6)
+
+
+def _push_value(report: PushReport) -> dict[str, Any]:
+    return {
+        "version": report.version,
+        "sent": {"pictures": report.uploaded.pictures, "bytes": report.uploaded.bytes, "cuts": report.uploaded.cuts},
+        "left_out": report.left_out,
+        "problems": [vars(one) for one in report.problems],
+        "duplicates": [vars(one) for one in report.duplicates],
+        "skipped": [vars(one) for one in report.skipped],
+        "warnings": report.warnings,
+    }
+
+
+def _push_view(report: PushReport) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from loupe.terminal.tables import size, table
+
+    sent = f"sent {report.uploaded.pictures} pictures, {size(report.uploaded.bytes)}; the rest was there already"
+    parts: list[RenderableType] = [Text(sent)]
+    if report.problems:
+        rows = [(one.filename, one.message, one.remedy) for one in report.problems[:SHOWN_ROWS]]
+        parts.append(table(("file", "problem", "what would be right"), rows, title=_of("left out", report.problems)))
+    for title, files in (("duplicates", report.duplicates), ("skipped", report.skipped)):
+        if files:
+            rows = [(one.filename, one.reason) for one in files[:SHOWN_ROWS]]
+            parts.append(table(("file", "why"), rows, title=_of(title, files)))
+    parts += [Text(f"note: {warning}", style="yellow") for warning in report.warnings]
+    return Group(*parts, _version_view(report.version))
+
+
+def _of(title: str, rows: list[Any]) -> str:
+    return f"{title}: {len(rows)}" + (f" (the first {SHOWN_ROWS}; all with --json)" if len(rows) > SHOWN_ROWS else "")
+
+
+def _version_view(version: DatasetVersion) -> RenderableType:
+    from rich.console import Group
+
+    from loupe.terminal.tables import facts, size, table, when
+
+    policy = version.split
+    fractions = f"{policy.train_fraction:g}, {policy.validation_fraction:g}, {policy.test_fraction:g}"
+    pairs = [
+        ("version", version.name),
+        ("pictures", f"{version.picture_count} ({size(version.byte_count)})"),
+        ("split", "given with the pictures" if policy.given else f"{fractions}, seed {policy.seed}"),
+        ("near duplicates", f"{version.near_duplicate_clusters} clusters kept on one side of the split"),
+        ("created", f"{when(version.create_time)} by {version.creator}"),
+        ("digest", version.digest),
+    ]
+    rows = [(one.label, one.train_count, one.validation_count, one.test_count) for one in version.labels]
+    labels = table(("class", "train", "validation", "test"), rows, right=(1, 2, 3))
+    return Group(facts(pairs), labels)
+
+
+async def dataset_list(cli: Cli) -> None:
+    """List the project's data sets."""
+    from loupe.terminal.tables import short, table, when
+
+    async with cli.terminal() as loupe:
+        found = [one async for one in loupe.datasets.list(cli.project)]
+    rows = [(short(one.name), short(one.latest_version), when(one.create_time)) for one in found]
+    cli.show({"datasets": found}, lambda: table(("data set", "newest version", "created"), rows))
+
+
+async def dataset_show(cli: Cli, dataset: Annotated[str, typer.Argument(metavar="DATASET", help=VERSION_HELP)]) -> None:
+    """Show a version of a data set: classes, counts, split."""
+    from loupe.names import DatasetVersionName
+
+    async with cli.terminal() as loupe:
+        found = await loupe.datasets.version(str(cli.name(DatasetVersionName, dataset)))
+    cli.show(found, lambda: _version_view(found))
+
+
+async def dataset_export(
+    cli: Cli,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=VERSION_HELP)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="An empty folder, or the one of an export that was cut.")
+    ],
+) -> None:
+    """Write a version into a folder per class, with a splits.csv that pushes the very same version again."""
+    from loupe.names import DatasetVersionName
+    from loupe.terminal.export import LISTING, export_version
+    from loupe.terminal.progress import export_bar
+
+    name = cli.name(DatasetVersionName, dataset)
+    async with cli.terminal() as loupe:
+        with export_bar(cli.messages, cli.messages.is_terminal and not cli.as_json) as show:
+            count = await export_version(loupe.datasets, name, folder, show)
+    value = {"folder": folder, "listing": folder / LISTING, "pictures": count}
+    cli.show(value, lambda: f"wrote {count} pictures and {folder / LISTING}")
+
+
+def register(app: typer.Typer) -> None:
+    """register adds the nouns to `loupe`."""
+    command(project_app, "create", "loupe project create line-7")(project_create)
+    command(project_app, "list", "loupe project list")(project_list)
+    command(project_app, "show", "loupe project show line-7")(project_show)
+    command(project_app, "use", "loupe project use line-7")(project_use)
+    command(
+        dataset_app,
+        "push",
+        "loupe dataset push screws pictures/ --project line-7",
+        "loupe dataset push screws listing.csv --split 0.7,0.15,0.15 --seed 3",
+    )(dataset_push)
+    command(dataset_app, "list", "loupe dataset list --project line-7")(dataset_list)
+    command(dataset_app, "show", "loupe dataset show screws --project line-7")(dataset_show)
+    command(dataset_app, "export", "loupe dataset export screws/versions/2 exported/ --project line-7")(dataset_export)
+    app.add_typer(project_app, name="project")
+    app.add_typer(dataset_app, name="dataset")

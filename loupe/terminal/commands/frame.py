@@ -1,0 +1,279 @@
+"""The frame that every command runs in: shared options, the connection, output for people or programs, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from loupe.errors import LoupeError
+    from loupe.names import Name
+    from loupe.terminal.client import Terminal
+    from loupe.terminal.profile import ProfileStore
+
+EVERYWHERE = "Everywhere"
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=EVERYWHERE)]
+ProjectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--project", "-p", metavar="ID", help="Project of short ids; else $LOUPE_PROJECT or `loupe project use`.",
+        rich_help_panel=EVERYWHERE,
+    ),
+]  # fmt: skip
+ProfileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile", metavar="FILE", help="Where the login is kept; else $LOUPE_PROFILE.", rich_help_panel=EVERYWHERE
+    ),
+]
+SHARED = {
+    "json_option": (JsonOption, False),
+    "project_option": (ProjectOption, None),
+    "profile_option": (ProfileOption, None),
+}
+
+Work = TypeVar("Work", bound=Callable[..., Awaitable[None]])
+Parsed = TypeVar("Parsed", bound="Name")
+
+
+@dataclass(frozen=True)
+class Cli:
+    """Cli is one invocation: how to answer, and which profile and project it is about."""
+
+    as_json: bool = False
+    project_option: str | None = None
+    profile: Path | None = None
+
+    @property
+    def store(self) -> ProfileStore:
+        """store is where the login is kept."""
+        from loupe.terminal.profile import ProfileStore
+
+        return ProfileStore(self.profile)
+
+    @contextlib.asynccontextmanager
+    async def terminal(self) -> AsyncIterator[Terminal]:
+        """terminal is a connected terminal."""
+        from loupe.terminal.client import Terminal
+
+        _quiet_logs()
+        async with Terminal.connect(self.store) as loupe:
+            yield loupe
+
+    @property
+    def project(self) -> str:
+        """project is "projects/{project}" that short ids stand in; raises InvalidArgument when none is chosen."""
+        from loupe.errors import InvalidArgument, Unauthenticated
+        from loupe.names import ProjectName
+
+        chosen = self.project_option or os.environ.get("LOUPE_PROJECT")
+        if not chosen:
+            try:
+                chosen = self.store.load().project
+            except Unauthenticated:
+                chosen = ""
+        if not chosen:
+            raise InvalidArgument(
+                "no project is chosen; add --project ID, set LOUPE_PROJECT, or run `loupe project use ID`",
+                field="project",
+                expected="a project's id",
+            )
+        return str(ProjectName.parse(chosen if "/" in chosen else f"projects/{chosen}", "project"))
+
+    def name(self, kind: type[Parsed], text: str) -> Parsed:
+        """name makes a resource's whole name of a short one: "screws" of projects/p/datasets/screws/versions/latest.
+
+        Raises InvalidArgument that shows the pattern.
+        """
+        first, *rest = kind.pattern.split("/")
+        if text.startswith(f"{first}/"):
+            whole = text
+        elif first == "projects" and rest:
+            whole = f"{self.project}/{rest[1]}/{text}" if len(rest) > 1 else f"projects/{text}"
+        else:
+            whole = f"{first}/{text}"
+        if "/versions/" in kind.pattern and "/versions/" not in whole:
+            whole += "/versions/latest"
+        return kind.parse(whole)
+
+    def show(self, value: Any, human: Callable[[], RenderableType | str]) -> None:
+        """show prints the value as JSON, or what `human` makes of it, on stdout."""
+        if self.as_json:
+            self.emit(value, indent=2)
+        else:
+            made = human()
+            self.console.print(made, markup=False, highlight=False) if isinstance(made, str) else self.console.print(
+                made
+            )
+
+    def emit(self, value: Any, indent: int | None = None) -> None:
+        """emit prints one JSON value on stdout."""
+        from loupe.terminal.plain import plain
+
+        sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=indent) + "\n")
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """note tells a person something on stderr; nothing in JSON."""
+        if not self.as_json:
+            self.messages.print(text, markup=False, highlight=False)
+
+    @functools.cached_property
+    def console(self) -> Console:
+        """console is stdout for a person."""
+        from rich.console import Console
+
+        return Console()
+
+    @functools.cached_property
+    def messages(self) -> Console:
+        """messages is stderr: progress bars, notes, errors."""
+        from rich.console import Console
+
+        return Console(stderr=True)
+
+
+def new_group(help: str) -> typer.Typer:
+    """new_group makes the Typer application of one noun."""
+    return typer.Typer(help=help, no_args_is_help=True)
+
+
+def root_options(
+    context: typer.Context, as_json: JsonOption = False, project: ProjectOption = None, profile: ProfileOption = None
+) -> None:
+    """root_options take what stands before the noun; the same options after the verb win."""
+    context.obj = Cli(as_json, project, profile)
+
+
+def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Work], Work]:
+    """command makes `async def verb(cli, …)` a command of `app`: shared options, examples, errors told."""
+
+    def register(work: Work) -> Work:
+        hints = get_type_hints(work, include_extras=True)
+        own = list(inspect.signature(work).parameters.values())[1:]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [one.replace(annotation=hints[one.name], kind=keyword) for one in own]
+        parameters += [
+            inspect.Parameter(shared, keyword, default=default, annotation=annotation)
+            for shared, (annotation, default) in SHARED.items()
+        ]
+        parameters.append(inspect.Parameter("context", keyword, annotation=typer.Context))
+
+        def run(**values: Any) -> None:
+            context = values.pop("context")
+            shared = [values.pop(one) for one in SHARED]
+            cli = _merged(context.find_root().obj or Cli(), *shared)
+            raise typer.Exit(run_work(cli, lambda: work(cli, **values)))
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__doc__ = work.__doc__
+        epilog = "\n\n".join(f"Example:  {example}" for example in examples)
+        app.command(name, epilog=epilog)(run)
+        return work
+
+    return register
+
+
+def _merged(outer: Cli, as_json: bool, project: str | None, profile: Path | None) -> Cli:
+    return replace(
+        outer,
+        as_json=outer.as_json or as_json,
+        project_option=project or outer.project_option,
+        profile=profile or outer.profile,
+    )
+
+
+class Ended(Exception):
+    """Ended leaves a command with an exit code after everything was said."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def run_work(cli: Cli, work: Callable[[], Awaitable[None]]) -> int:
+    """run_work runs a command to its end and returns the exit code; a LoupeError is told, not thrown."""
+    from loupe.errors import LoupeError
+
+    async def whole() -> None:
+        await work()
+
+    try:
+        asyncio.run(whole())
+    except Ended as ended:
+        return ended.code
+    except LoupeError as error:
+        return tell(cli, error)
+    except KeyboardInterrupt:
+        cli.note("\ninterrupted")
+        return 130
+    return 0
+
+
+def tell(cli: Cli, error: LoupeError) -> int:
+    """tell prints an error on stderr and returns its exit code."""
+    from loupe.terminal.exits import advice, exit_code
+
+    code = int(exit_code(error))
+    hint = advice(error)
+    if cli.as_json:
+        body = {"reason": error.reason_name(), "message": error.message, "advice": hint, "metadata": error.metadata}
+        sys.stderr.write(json.dumps({"error": body}, ensure_ascii=False) + "\n")
+        return code
+    from rich.text import Text
+
+    cli.messages.print(Text.assemble(("error: ", "bold red"), error.message))
+    if hint:
+        cli.messages.print(Text(f"       {hint}"))
+    return code
+
+
+def _quiet_logs() -> None:
+    import logging
+
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def read_password(
+    file: Path | None, prompt: str, variable: str = "LOUPE_PASSWORD_FILE", *, confirm: bool = False
+) -> str:
+    """read_password takes a password from a file ("-": stdin), the file that `variable` names, or a person; never argv.
+
+    Raises InvalidArgument when there is none of them.
+    """
+    from loupe.errors import invalid
+
+    if file is None and os.environ.get(variable):
+        file = Path(os.environ[variable])
+    if file is None:
+        if not sys.stdin.isatty():
+            raise invalid("password", "", f"--password-file FILE (- for stdin), ${variable}, or a terminal to ask on")
+        return typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise invalid("password-file", str(file), f"a file that can be read ({error.strerror})") from error
+    password = text.rstrip("\r\n")
+    if not password:
+        raise invalid("password-file", str(file), "a file with a password in it")
+    return password

@@ -1,0 +1,129 @@
+"""loupe login | logout | whoami | why"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loupe.terminal.commands.frame import Cli, command, read_password
+
+if TYPE_CHECKING:
+    from loupe.terminal.profile import Profile
+
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option("--password-file", metavar="FILE", help="File with the password, - for stdin; else it is asked for."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """register adds the commands to `loupe`."""
+    command(
+        app,
+        "login",
+        "loupe login --server loupe.example:7001 --ca ca.pem anna",
+        "loupe login anna --password-file secret.txt",
+    )(login)
+    command(app, "logout", "loupe logout")(logout)
+    command(app, "whoami", "loupe whoami --json")(whoami)
+    command(app, "why", "loupe why datasets.write --project line-7 --account anna")(why)
+
+
+async def login(
+    cli: Cli,
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Id of the account.")],
+    server: Annotated[
+        str | None,
+        typer.Option("--server", envvar="LOUPE_SERVER", metavar="HOST:PORT", help="The mesh's auth service."),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option("--ca", envvar="LOUPE_CA", metavar="FILE", help="The mesh's certificate authority, PEM."),
+    ] = None,
+    password_file: PasswordFile = None,
+) -> None:
+    """Log in. Server and authority are remembered, so that the next login needs the account only."""
+    from loupe.names import AccountName
+    from loupe.terminal.connection import Connection
+    from loupe.terminal.sessions import log_in
+
+    name = cli.name(AccountName, account)
+    wanted = _profile(cli, server, ca)
+    password = read_password(password_file, f"Password of {name.account}")
+    async with contextlib.aclosing(Connection(wanted.server, wanted.ca.encode())) as connection:
+        profile, found = await log_in(connection, wanted, name, password, time.time())
+    # Only now: a login that fails leaves an earlier one as it was.
+    async with cli.store.lock():
+        cli.store.save(profile)
+    cli.show({"account": found, "profile": cli.store.path}, lambda: f"logged in as {found.name} at {profile.server}")
+
+
+def _profile(cli: Cli, server: str | None, ca: Path | None) -> Profile:
+    from loupe.errors import Unauthenticated, invalid
+    from loupe.terminal.profile import Profile
+
+    try:
+        old = cli.store.load()
+    except Unauthenticated:
+        old = None
+    if ca is not None and not ca.is_file():
+        raise invalid("ca", str(ca), "a PEM file with the mesh's certificate authority")
+    server = server or (old.server if old else "")
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdigit():
+        raise invalid("server", server, "--server HOST:PORT of the mesh's auth service")
+    authority = ca.read_text(encoding="utf-8") if ca else (old.ca if old else "")
+    if "BEGIN CERTIFICATE" not in authority:
+        raise invalid("ca", str(ca or ""), "--ca FILE, the PEM of the mesh's certificate authority")
+    project = cli.project_option or (old.project if old else "")
+    if old is not None and (old.server, old.ca) == (server, authority):
+        return replace(old, project=project)
+    return Profile(server, authority, project=project)
+
+
+async def logout(cli: Cli) -> None:
+    """End this login at the mesh and remove its tokens from this machine."""
+    async with cli.terminal() as loupe:
+        ended = await loupe.sessions.logout()
+    cli.show({"logged_out": ended}, lambda: "logged out" if ended else "nobody was logged in")
+
+
+async def whoami(cli: Cli) -> None:
+    """Show who is logged in, where, and in which groups."""
+    from loupe.terminal.tables import facts
+
+    async with cli.terminal() as loupe:
+        account = await loupe.sessions.who_am_i()
+    profile = cli.store.load()
+    value = {"account": account, "server": profile.server, "project": profile.project}
+    cli.show(
+        value,
+        lambda: facts(
+            [
+                ("account", account.name),
+                ("name", account.display_name),
+                ("groups", "\n".join(account.groups)),
+                ("server", profile.server),
+                ("project", profile.project),
+            ]
+        ),
+    )
+
+
+async def why(
+    cli: Cli,
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="For example datasets.write.")],
+    account: Annotated[str | None, typer.Option("--account", help="Another account than oneself.")] = None,
+) -> None:
+    """Explain why an action is allowed or denied in a project: group, permission parameter, threshold."""
+    from loupe.names import AccountName
+
+    whose = str(cli.name(AccountName, account)) if account else ""
+    async with cli.terminal() as loupe:
+        answer = await loupe.policy.why(cli.project, action, whose)
+    cli.show(answer, lambda: f"{'allowed' if answer.decision.allowed else 'denied'}: {answer.explanation}")

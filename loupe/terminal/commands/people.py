@@ -1,0 +1,240 @@
+"""loupe account | group | threshold"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loupe.terminal.commands.frame import Cli, command, new_group, read_password
+from loupe.terminal.commands.login import PasswordFile
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from loupe.auth.v1.account_pb2 import Account
+    from loupe.auth.v1.group_pb2 import Group
+
+AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Id of the account.")]
+GroupId = Annotated[str, typer.Argument(metavar="GROUP", help="Id of the group in the project.")]
+Parameter = Annotated[
+    int, typer.Option("--parameter", min=1, max=100, help="Permission parameter, 1 to 100; more may do more.")
+]
+
+account_app = new_group("Accounts: the people and terminals that may log in.")
+group_app = new_group("Account groups of a project; their permission parameter says what members may do.")
+threshold_app = new_group("Thresholds: the permission parameter that each action needs.")
+
+
+def _account_table(accounts: list[Account]) -> Table:
+    from loupe.terminal.tables import short, table
+
+    rows = [
+        (short(one.name), one.display_name, "disabled" if one.disabled else "", "\n".join(one.groups))
+        for one in accounts
+    ]
+    return table(("account", "name", "", "groups"), rows)
+
+
+def _group_table(groups: list[Group]) -> Table:
+    from loupe.terminal.tables import short, table
+
+    rows = [(short(one.name), one.permission_parameter, one.member_count) for one in groups]
+    return table(("group", "parameter", "members"), rows, right=(1, 2))
+
+
+async def account_create(
+    cli: Cli,
+    account: AccountId,
+    group: Annotated[str, typer.Option("--group", help="Group where it lands, for example operators.")],
+    display_name: Annotated[str, typer.Option("--display-name", help="For people.")] = "",
+    password_file: PasswordFile = None,
+) -> None:
+    """Create an account in a group of the project."""
+    from loupe.names import AccountName, GroupName
+
+    name, lands = cli.name(AccountName, account), cli.name(GroupName, group)
+    password = read_password(
+        password_file, f"First password of {name.account}", "LOUPE_NEW_PASSWORD_FILE", confirm=True
+    )
+    async with cli.terminal() as loupe:
+        made = await loupe.accounts.create(name.account, password, str(lands), display_name)
+    cli.show(made, lambda: f"created {made.name} in {lands}")
+
+
+async def account_list(cli: Cli) -> None:
+    """List all accounts."""
+    async with cli.terminal() as loupe:
+        found = [one async for one in loupe.accounts.list()]
+    cli.show({"accounts": found}, lambda: _account_table(found))
+
+
+async def account_show(cli: Cli, account: AccountId) -> None:
+    """Show an account."""
+    from loupe.names import AccountName
+
+    async with cli.terminal() as loupe:
+        found = await loupe.accounts.get(str(cli.name(AccountName, account)))
+    cli.show(found, lambda: _account_table([found]))
+
+
+async def account_disable(cli: Cli, account: AccountId) -> None:
+    """Refuse an account's logins and tokens from now on."""
+    from loupe.names import AccountName
+
+    async with cli.terminal() as loupe:
+        found = await loupe.accounts.disable(str(cli.name(AccountName, account)))
+    cli.show(found, lambda: f"{found.name} is disabled")
+
+
+async def account_enable(cli: Cli, account: AccountId) -> None:
+    """Let a disabled account log in again."""
+    from loupe.names import AccountName
+
+    async with cli.terminal() as loupe:
+        found = await loupe.accounts.enable(str(cli.name(AccountName, account)))
+    cli.show(found, lambda: f"{found.name} may log in again")
+
+
+async def account_password(
+    cli: Cli,
+    account: Annotated[str | None, typer.Argument(metavar="[ACCOUNT]", help="Another account than oneself.")] = None,
+    password_file: PasswordFile = None,
+    new_password_file: Annotated[
+        Path | None, typer.Option("--new-password-file", metavar="FILE", help="File with the new password.")
+    ] = None,
+) -> None:
+    """Change a password: one's own (the old one is asked too), or another account's. All its logins end."""
+    from loupe.names import AccountName
+
+    me = cli.store.load().account
+    name = cli.name(AccountName, account) if account else AccountName.parse(me, "account")
+    own = str(name) == me
+    old = read_password(password_file, "Old password") if own else ""
+    new = read_password(new_password_file, "New password", "LOUPE_NEW_PASSWORD_FILE", confirm=True)
+    async with cli.terminal() as loupe:
+        await loupe.accounts.set_password(str(name), new, old)
+        if own:
+            await loupe.sessions.login(name, new)
+    cli.show({"account": str(name)}, lambda: f"the password of {name} is changed")
+
+
+async def group_create(cli: Cli, group: GroupId, parameter: Parameter) -> None:
+    """Create a group in the project."""
+    from loupe.names import GroupName
+
+    name = cli.name(GroupName, group)
+    async with cli.terminal() as loupe:
+        made = await loupe.groups.create(f"projects/{name.project}", name.group, parameter)
+    cli.show(made, lambda: _group_table([made]))
+
+
+async def group_list(cli: Cli) -> None:
+    """List the project's groups."""
+    async with cli.terminal() as loupe:
+        found = [one async for one in loupe.groups.list(cli.project)]
+    cli.show({"groups": found}, lambda: _group_table(found))
+
+
+async def group_show(cli: Cli, group: GroupId) -> None:
+    """Show a group."""
+    from loupe.names import GroupName
+
+    async with cli.terminal() as loupe:
+        found = await loupe.groups.get(str(cli.name(GroupName, group)))
+    cli.show(found, lambda: _group_table([found]))
+
+
+async def group_set(cli: Cli, group: GroupId, parameter: Parameter) -> None:
+    """Change a group's permission parameter; it holds everywhere within seconds."""
+    from loupe.names import GroupName
+
+    async with cli.terminal() as loupe:
+        found = await loupe.groups.set_parameter(str(cli.name(GroupName, group)), parameter)
+    cli.show(found, lambda: _group_table([found]))
+
+
+async def group_delete(cli: Cli, group: GroupId) -> None:
+    """Delete a group that has no members."""
+    from loupe.names import GroupName
+
+    name = cli.name(GroupName, group)
+    async with cli.terminal() as loupe:
+        await loupe.groups.delete(str(name))
+    cli.show({"deleted": str(name)}, lambda: f"deleted {name}")
+
+
+async def group_add(cli: Cli, group: GroupId, account: AccountId) -> None:
+    """Put an account into a group; it leaves the one of this project in which it was."""
+    from loupe.names import AccountName, GroupName
+
+    async with cli.terminal() as loupe:
+        found = await loupe.groups.add(str(cli.name(GroupName, group)), str(cli.name(AccountName, account)))
+    cli.show(found, lambda: _group_table([found]))
+
+
+async def group_remove(cli: Cli, group: GroupId, account: AccountId) -> None:
+    """Take an account out of a group."""
+    from loupe.names import AccountName, GroupName
+
+    async with cli.terminal() as loupe:
+        found = await loupe.groups.remove(str(cli.name(GroupName, group)), str(cli.name(AccountName, account)))
+    cli.show(found, lambda: _group_table([found]))
+
+
+async def group_members(cli: Cli, group: GroupId) -> None:
+    """List the accounts in a group."""
+    from loupe.names import GroupName
+
+    async with cli.terminal() as loupe:
+        found = [one async for one in loupe.groups.members(str(cli.name(GroupName, group)))]
+    cli.show({"members": found}, lambda: "\n".join(found) or "no members")
+
+
+async def threshold_list(cli: Cli) -> None:
+    """List what each action needs."""
+    from loupe.terminal.tables import short, table
+
+    async with cli.terminal() as loupe:
+        found = await loupe.policy.thresholds()
+    cli.show(
+        {"thresholds": found},
+        lambda: table(("action", "needs"), [(short(one.name), one.value) for one in found], right=(1,)),
+    )
+
+
+async def threshold_set(
+    cli: Cli,
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="For example datasets.write.")],
+    value: Annotated[int, typer.Argument(metavar="VALUE", min=1, max=100, help="1 to 100.")],
+) -> None:
+    """Change what an action needs, in all projects."""
+    from loupe.names import ThresholdName
+
+    async with cli.terminal() as loupe:
+        found = await loupe.policy.set_threshold(str(cli.name(ThresholdName, action)), value)
+    cli.show(found, lambda: f"{found.name} needs {found.value} now")
+
+
+def register(app: typer.Typer) -> None:
+    """register adds the nouns to `loupe`."""
+    command(account_app, "create", "loupe account create bob --group operators --project line-7")(account_create)
+    command(account_app, "list", "loupe account list")(account_list)
+    command(account_app, "show", "loupe account show bob")(account_show)
+    command(account_app, "disable", "loupe account disable bob")(account_disable)
+    command(account_app, "enable", "loupe account enable bob")(account_enable)
+    command(account_app, "password", "loupe account password", "loupe account password bob")(account_password)
+    command(group_app, "create", "loupe group create night-shift --parameter 25 --project line-7")(group_create)
+    command(group_app, "list", "loupe group list --project line-7")(group_list)
+    command(group_app, "show", "loupe group show operators --project line-7")(group_show)
+    command(group_app, "set", "loupe group set operators --parameter 40 --project line-7")(group_set)
+    command(group_app, "delete", "loupe group delete night-shift --project line-7")(group_delete)
+    command(group_app, "add", "loupe group add operators bob --project line-7")(group_add)
+    command(group_app, "remove", "loupe group remove operators bob --project line-7")(group_remove)
+    command(group_app, "members", "loupe group members operators --project line-7")(group_members)
+    command(threshold_app, "list", "loupe threshold list")(threshold_list)
+    command(threshold_app, "set", "loupe threshold set datasets.write 30")(threshold_set)
+    app.add_typer(account_app, name="account")
+    app.add_typer(group_app, name="group")
+    app.add_typer(threshold_app, name="threshold")

@@ -1,0 +1,233 @@
+"""Data sets: pushing labelled pictures into an immutable version, listing, reading."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loupe.errors import AlreadyExists, BadDataset, Unavailable
+from loupe.names import DatasetName
+from loupe.storage.v1 import blob_service_pb2 as blobs
+from loupe.storage.v1 import dataset_pb2
+from loupe.storage.v1 import dataset_service_pb2 as service
+from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
+from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from loupe.terminal.connection import Connection
+from loupe.terminal.labelled import Collection, LabelledPicture, Skipped, read_labelled
+from loupe.terminal.patience import Patience
+from loupe.terminal.upload import PATIENCE_SECONDS, PushProgress, Uploaded, hash_files, upload_pictures
+
+ITEMS_IN_BATCH = 5_000
+
+REMEDIES = {
+    blobs.PICTURE_PROBLEM_NOT_A_PICTURE: "send a PNG, JPEG, WebP, BMP or TIFF file",
+    blobs.PICTURE_PROBLEM_UNSUPPORTED_FORMAT: "save it as PNG, JPEG, WebP, BMP or TIFF",
+    blobs.PICTURE_PROBLEM_TOO_LARGE: "at most 32 MiB and 64 million pixels: cut or shrink it",
+    blobs.PICTURE_PROBLEM_BROKEN: "copy or export it again from where it came from",
+    blobs.PICTURE_PROBLEM_DUPLICATE: "nothing is wrong; one copy is enough",
+    blobs.PICTURE_PROBLEM_DIGEST_MISMATCH: "it changed while it was sent; push again",
+    blobs.PICTURE_PROBLEM_CONFLICTING_LABEL: "keep it in one class only",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Problem is a picture that did not join the version: which file, what is the matter, what would be right."""
+
+    filename: str
+    kind: str
+    message: str
+    remedy: str
+
+
+@dataclass
+class PushReport:
+    """PushReport is what a push came to. duplicates: files whose very bytes stand in the version under another name."""
+
+    version: dataset_pb2.DatasetVersion
+    uploaded: Uploaded
+    problems: list[Problem] = field(default_factory=list)
+    left_out: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    duplicates: list[Skipped] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class ProjectBlobs:
+    """ProjectBlobs is a project's BlobService as an upload needs it."""
+
+    def __init__(self, connection: Connection, project: str) -> None:
+        self._connection = connection
+        self._project = project
+
+    async def find_missing(self, digests: Sequence[str]) -> Sequence[str]:
+        """find_missing returns those that the project does not have."""
+        request = blobs.FindMissingBlobsRequest(parent=self._project, digests=digests)
+        return (await self._connection.call(BlobServiceStub, "FindMissingBlobs", request)).digests
+
+    def upload(
+        self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
+    ) -> AsyncGenerator[blobs.UploadPicturesResponse]:
+        """upload opens one UploadPictures stream."""
+        return self._connection.read(BlobServiceStub, "UploadPictures", requests)
+
+
+class Datasets:
+    """Datasets are named series of immutable versions."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def push(
+        self,
+        name: DatasetName,
+        source: Path | Collection,
+        *,
+        split: dataset_pb2.SplitPolicy | None = None,
+        strict: bool = False,
+        show: Callable[[PushProgress], None] = lambda progress: None,
+    ) -> PushReport:
+        """push uploads what is missing and makes a version of all pictures; the data set is made when absent.
+
+        Pictures that storage does not take are left out and named in the report; with strict nothing is made then, and
+        BadDataset is raised. Raises BadDataset also for a source without pictures or with one class.
+        """
+        collection = source if isinstance(source, Collection) else read_labelled(source)
+        if collection.given and split is not None:
+            raise BadDataset(
+                f"{collection.source} says the split of every picture itself; leave the fractions and seed away",
+                problem="split_given_twice",
+            )
+        project = f"projects/{name.project}"
+        hashed = await hash_files([one.path for one in collection.pictures], show)
+        uploaded = await upload_pictures(ProjectBlobs(self._connection, project), project, hashed, show)
+        pictures = [(one, file.digest, file.size) for one, file in zip(collection.pictures, hashed, strict=True)]
+        kept, duplicates = _without_duplicates(pictures)
+        filenames = defaultdict(list)
+        for one, digest, _ in kept:
+            filenames[digest].append(one.filename)
+        problems = list(_problems(uploaded.refused.values(), filenames))
+        if strict and problems:
+            first = problems[0]
+            raise BadDataset(
+                f"{len(problems)} pictures cannot be taken, the first: {first.filename}: {first.message}; "
+                f"{first.remedy}, or push without --strict to leave them out",
+                problem=first.kind,
+                file=first.filename,
+            )
+        items = [
+            dataset_pb2.DatasetItem(digest=digest, label=one.label, split=one.split, filename=one.filename)
+            for one, digest, _ in kept
+            if digest not in uploaded.refused
+        ]
+        show(PushProgress("version", 0, len(items)))
+        await self._ensure(name)
+        response = await self._create_version(name, items, split, strict)
+        show(PushProgress("version", len(items), len(items)))
+        problems += _problems(response.verdicts, filenames)
+        return PushReport(
+            version=response.dataset_version,
+            uploaded=uploaded,
+            problems=problems,
+            left_out=len(list(_problems(uploaded.refused.values(), filenames))) + response.left_out_count,
+            skipped=collection.skipped,
+            duplicates=duplicates,
+            warnings=list(response.warnings),
+        )
+
+    async def _ensure(self, name: DatasetName) -> None:
+        request = service.CreateDatasetRequest(parent=f"projects/{name.project}", dataset_id=name.dataset)
+        with contextlib.suppress(AlreadyExists):
+            await self._connection.call(DatasetServiceStub, "CreateDataset", request)
+
+    async def _create_version(
+        self,
+        name: DatasetName,
+        items: Sequence[dataset_pb2.DatasetItem],
+        split: dataset_pb2.SplitPolicy | None,
+        strict: bool,
+    ) -> service.CreateDatasetVersionResponse:
+        header = service.DatasetVersionHeader(
+            parent=str(name), split=split, strict=strict, request_id=str(uuid.uuid4())
+        )
+
+        async def requests() -> AsyncIterator[service.CreateDatasetVersionRequest]:
+            yield service.CreateDatasetVersionRequest(header=header)
+            for start in range(0, len(items), ITEMS_IN_BATCH):
+                batch = service.DatasetItemBatch(items=items[start : start + ITEMS_IN_BATCH])
+                yield service.CreateDatasetVersionRequest(batch=batch)
+            yield service.CreateDatasetVersionRequest(closing=service.DatasetVersionClosing(item_count=len(items)))
+
+        return await self._connection.send(DatasetServiceStub, "CreateDatasetVersion", requests, PATIENCE_SECONDS)
+
+    async def get(self, name: str) -> dataset_pb2.Dataset:
+        """get returns a data set; raises NotFound."""
+        request = service.GetDatasetRequest(name=name)
+        return (await self._connection.call(DatasetServiceStub, "GetDataset", request)).dataset
+
+    def list(self, project: str) -> AsyncIterator[dataset_pb2.Dataset]:
+        """list yields a project's data sets, by id."""
+        request = service.ListDatasetsRequest(parent=project)
+        return self._connection.items(DatasetServiceStub, "ListDatasets", request, "datasets")
+
+    async def version(self, name: str) -> dataset_pb2.DatasetVersion:
+        """version returns a version; its number may be "latest". Raises NotFound."""
+        request = service.GetDatasetVersionRequest(name=name)
+        return (await self._connection.call(DatasetServiceStub, "GetDatasetVersion", request)).dataset_version
+
+    def versions(self, dataset: str) -> AsyncIterator[dataset_pb2.DatasetVersion]:
+        """versions yields a data set's versions, newest first."""
+        request = service.ListDatasetVersionsRequest(parent=dataset)
+        return self._connection.items(DatasetServiceStub, "ListDatasetVersions", request, "dataset_versions")
+
+    async def items(self, name: str) -> AsyncGenerator[dataset_pb2.DatasetItem]:
+        """items yields a version's pictures in their order; a cut is healed from the place where it happened."""
+        patience = Patience(PATIENCE_SECONDS)
+        received = 0
+        while True:
+            request = service.ReadDatasetItemsRequest(name=name, offset=received)
+            try:
+                async for response in self._connection.read(DatasetServiceStub, "ReadDatasetItems", request):
+                    patience.moved()
+                    for item in response.items:
+                        received += 1
+                        yield item
+            except Unavailable as error:
+                await patience.wait(error)
+            else:
+                return
+
+    def download(
+        self, project: str, digests: Sequence[str], offset: int = 0
+    ) -> AsyncGenerator[blobs.DownloadBlobsResponse]:
+        """download opens one stream of blobs, in the order asked for; raises Unavailable when it is cut."""
+        request = blobs.DownloadBlobsRequest(parent=project, digests=digests, offset=offset)
+        return self._connection.read(BlobServiceStub, "DownloadBlobs", request)
+
+
+def _without_duplicates(
+    pictures: Sequence[tuple[LabelledPicture, str, int]],
+) -> tuple[list[tuple[LabelledPicture, str, int]], list[Skipped]]:
+    """_without_duplicates keeps the first of equal files with the same label; other labels are storage's to judge."""
+    first: dict[tuple[str, str], str] = {}
+    kept, duplicates = [], []
+    for one in pictures:
+        picture, digest, _ = one
+        known = first.setdefault((digest, picture.label), picture.filename)
+        if known is picture.filename:
+            kept.append(one)
+        else:
+            duplicates.append(Skipped(picture.filename, f"the same file as {known}"))
+    return kept, duplicates
+
+
+def _problems(verdicts: Sequence[blobs.PictureVerdict], filenames: dict[str, list[str]]) -> Iterator[Problem]:
+    for verdict in verdicts:
+        kind = blobs.PictureProblem.Name(verdict.problem).removeprefix("PICTURE_PROBLEM_").lower()
+        remedy = REMEDIES.get(verdict.problem, "")
+        for filename in filenames.get(verdict.digest, [verdict.digest]):
+            yield Problem(filename, kind, verdict.message, remedy)

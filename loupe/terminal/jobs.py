@@ -1,0 +1,123 @@
+"""Training jobs and the clusters that run them: submitting, following, cancelling, explaining."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from loupe.names import JobName, project_of
+from loupe.scheduler.v1 import cluster_service_pb2, training_job_pb2
+from loupe.scheduler.v1 import training_job_service_pb2 as service
+from loupe.scheduler.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from loupe.scheduler.v1.training_job_service_pb2_grpc import TrainingJobServiceStub
+from loupe.terminal.connection import Connection
+from loupe.terminal.watch import Follower
+
+
+class Jobs:
+    """Jobs are requests to make a model; they outlive the terminal."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def submit(
+        self,
+        dataset_version: str,
+        *,
+        target_accuracy: float,
+        algorithm_version: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        model: str = "",
+        job_id: str = "",
+        seed: int = 0,
+        priority: int = 0,
+        max_minutes: float | None = None,
+        max_epochs: int = 0,
+    ) -> training_job_pb2.TrainingJob:
+        """submit returns the accepted job, with defaults and versions resolved; it is durable then.
+
+        Names are full resource names; "" leaves the choice to the scheduler.
+        """
+        job = training_job_pb2.TrainingJob(
+            dataset_version=dataset_version,
+            algorithm_version=algorithm_version,
+            target_accuracy=target_accuracy,
+            model=model,
+            seed=seed,
+            priority=priority,
+            max_epochs=max_epochs,
+        )
+        if parameters:
+            job.parameters.update(parameters)
+        if max_minutes is not None:
+            job.max_duration.CopyFrom(Duration(seconds=round(max_minutes * 60)))
+        parent = str(project_of(dataset_version, "dataset_version"))
+        request = service.SubmitTrainingJobRequest(
+            parent=parent, job_id=job_id, training_job=job, request_id=str(uuid.uuid4())
+        )
+        return (await self._connection.call(TrainingJobServiceStub, "SubmitTrainingJob", request)).training_job
+
+    async def get(self, name: str) -> training_job_pb2.TrainingJob:
+        """get returns a job with its report; raises NotFound."""
+        request = service.GetTrainingJobRequest(name=name)
+        return (await self._connection.call(TrainingJobServiceStub, "GetTrainingJob", request)).training_job
+
+    def list(self, project: str, states: Sequence[int] = ()) -> AsyncIterator[training_job_pb2.TrainingJob]:
+        """list yields a project's jobs, newest first; states keeps some of the JobStates only."""
+        request = service.ListTrainingJobsRequest(parent=project, states=states)
+        return self._connection.items(TrainingJobServiceStub, "ListTrainingJobs", request, "training_jobs")
+
+    async def cancel(self, name: str) -> training_job_pb2.TrainingJob:
+        """cancel cancels a job that is neither publishing nor final, and returns it as it is then."""
+        request = service.CancelTrainingJobRequest(name=name)
+        return (await self._connection.call(TrainingJobServiceStub, "CancelTrainingJob", request)).training_job
+
+    async def explain(self, name: str) -> service.ExplainPlacementResponse:
+        """explain says where the job would go now and why, and how its last attempt was placed."""
+        request = service.ExplainPlacementRequest(name=name)
+        return await self._connection.call(TrainingJobServiceStub, "ExplainPlacement", request)
+
+    def watch(self, name: str, after: int = 0) -> AsyncGenerator[training_job_pb2.JobEvent]:
+        """watch yields a job's events after a sequence number, each once and in order, until its final one.
+
+        Cuts of NATS and of the scheduler are healed; see `loupe.terminal.watch`.
+        """
+        job = JobName.parse(name)
+        return Follower(
+            lambda cursor: self._live(job, cursor), lambda cursor: self._record(name, cursor), after=after
+        ).events()
+
+    async def _live(self, job: JobName, cursor: int) -> AsyncGenerator[training_job_pb2.JobEvent]:
+        from loupe.bus import follow_progress
+
+        endpoints = await self._connection.endpoints()
+        events = follow_progress(
+            endpoints.nats_url,
+            token=await self._connection.token(),
+            ca=self._connection.ca,
+            job=job,
+            after_sequence=cursor,
+        )
+        async for event in events:
+            yield event
+
+    async def _record(self, name: str, cursor: int) -> AsyncGenerator[training_job_pb2.JobEvent]:
+        request = service.WatchTrainingJobRequest(name=name, after_sequence=cursor)
+        async for response in self._connection.read(TrainingJobServiceStub, "WatchTrainingJob", request):
+            yield response.event
+
+
+class Clusters:
+    """Clusters are the sets of trainers, as the scheduler sees them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def list(self) -> cluster_service_pb2.ListClustersResponse:
+        """list returns all clusters with their trainers and loads, and the load below which one is a candidate."""
+        return await self._connection.call(
+            ClusterServiceStub, "ListClusters", cluster_service_pb2.ListClustersRequest()
+        )

@@ -1,0 +1,155 @@
+"""A job as it goes on: a live view on a terminal, a line per step where the output is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from loupe.scheduler.v1 import training_job_pb2 as jobs
+from loupe.terminal.tables import percent, placement_table
+from loupe.terminal.watch import is_final
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+BAR = 30
+
+
+def state_word(state: int) -> str:
+    """state_word is a JobState for people, for example "target missed"."""
+    return jobs.JobState.Name(state).removeprefix("JOB_STATE_").replace("_", " ").lower()
+
+
+class JobView:
+    """JobView is what is known of a job from its events. target: the accuracy that was asked for, 0 when not known."""
+
+    def __init__(self, target: float = 0.0, clock: Callable[[], float] = time.time) -> None:
+        self.target = target
+        self.state = "submitted"
+        self.message = ""
+        self.attempt = 0
+        self.progress = jobs.JobProgress()
+        self.metrics: dict[str, float] = {}
+        self._clock = clock
+        self._began: float | None = None
+
+    def add(self, event: jobs.JobEvent) -> None:
+        """add takes the next event."""
+        if self._began is None:
+            self._began = event.time.seconds + event.time.nanos / 1e9 if event.time.seconds else self._clock()
+        self.attempt = event.attempt or self.attempt
+        kind = event.WhichOneof("event")
+        if kind == "state_change":
+            self.state, self.message = state_word(event.state_change.state), event.state_change.message
+        elif kind == "progress":
+            self.progress = event.progress
+            self.metrics.update(event.progress.metrics)
+
+    @property
+    def elapsed(self) -> float:
+        """elapsed is the seconds since the first event, by this machine's clock."""
+        return max(0.0, self._clock() - self._began) if self._began else 0.0
+
+    def line(self) -> str:
+        """line is the job in one line."""
+        parts = [f"{self.elapsed:6.1f} s", self.state]
+        if self.progress.phase:
+            parts.append(self._phase())
+        parts += self._figures()
+        if self.progress.message or self.message:
+            parts.append(self.progress.message or self.message)
+        return "  ".join(parts)
+
+    def render(self) -> RenderableType:
+        """render is the job as a small panel that is drawn again and again."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
+        grid.add_row(Text(f"{self.state}{attempt}", style="bold"), Text(f"{self.elapsed:.1f} s", style="dim"))
+        if self.progress.phase:
+            steps = self.progress.total_steps
+            bar = ProgressBar(total=steps or None, completed=self.progress.step, width=BAR, pulse=not steps)
+            grid.add_row(Text(self._phase()), bar)
+        accuracy = self.metrics.get("validation_accuracy")
+        if accuracy is not None and self.target:
+            reached = accuracy >= self.target
+            bar = ProgressBar(total=1.0, completed=accuracy, width=BAR, complete_style="green" if reached else "yellow")
+            grid.add_row(Text("  ".join(self._figures())), bar)
+        elif figures := self._figures():
+            grid.add_row(Text("  ".join(figures)))
+        if message := self.progress.message or self.message:
+            grid.add_row(Text(message, style="dim"))
+        return grid
+
+    def _phase(self) -> str:
+        text = self.progress.phase
+        if self.progress.epoch:
+            text += f" epoch {self.progress.epoch}"
+        if self.progress.step:
+            total = f"/{self.progress.total_steps}" if self.progress.total_steps else ""
+            text += f" {self.progress.step}{total}"
+        return text
+
+    def _figures(self) -> list[str]:
+        figures = []
+        if (accuracy := self.metrics.get("validation_accuracy")) is not None:
+            goal = f" of {percent(self.target)}" if self.target else ""
+            figures.append(f"validation accuracy {percent(accuracy)}{goal}")
+        if (speed := self.metrics.get("pictures_per_second")) is not None:
+            figures.append(f"{speed:.0f} pictures/s")
+        return figures
+
+
+@contextmanager
+def job_display(console: Console, view: JobView) -> Iterator[Callable[[jobs.JobEvent], None]]:
+    """job_display yields what takes each event and shows it; placements and final states stay on the screen."""
+    if not console.is_terminal:
+        yield lambda event: _print_event(console, view, event)
+        return
+    from rich.live import Live
+
+    with Live(get_renderable=view.render, console=console, refresh_per_second=8, transient=True) as live:
+
+        def show(event: jobs.JobEvent) -> None:
+            view.add(event)
+            if event.WhichOneof("event") == "placement":
+                live.console.print(*_placement(event))
+            elif event.WhichOneof("event") == "log":
+                live.console.print(f"          {event.log}", style="dim", markup=False, highlight=False)
+            elif event.WhichOneof("event") == "state_change":
+                live.console.print(_state_line(view), style="bold" if is_final(event) else "dim", markup=False)
+
+        yield show
+
+
+def _print_event(console: Console, view: JobView, event: jobs.JobEvent) -> None:
+    view.add(event)
+    kind = event.WhichOneof("event")
+    if kind == "placement":
+        console.print(*_placement(event))
+    elif kind == "state_change":
+        console.print(_state_line(view), markup=False, highlight=False)
+    elif kind == "progress":
+        console.print(view.line(), markup=False, highlight=False)
+    elif kind == "log":
+        console.print(f"          {event.log}", markup=False, highlight=False)
+
+
+def _state_line(view: JobView) -> str:
+    return f"{view.elapsed:6.1f} s  {view.state}" + (f": {view.message}" if view.message else "")
+
+
+def _placement(event: jobs.JobEvent) -> list[RenderableType]:
+    from rich.text import Text
+
+    placement = event.placement
+    where = f"{placement.trainer}" if placement.trainer else "nowhere yet"
+    return [
+        placement_table(placement),
+        Text(f"{where}: {placement.summary}\n", style="green" if placement.trainer else "yellow"),
+    ]

@@ -1,0 +1,72 @@
+"""Progress bars on stderr for what moves bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from loupe.terminal.export import ExportProgress
+    from loupe.terminal.pull import PullProgress
+    from loupe.terminal.upload import PushProgress
+
+PHASES = {"hash": "reading", "send": "sending", "version": "checking"}
+
+
+@contextmanager
+def push_bar(console: Console, shown: bool) -> Iterator[Callable[[PushProgress], None]]:
+    """push_bar shows a push: a line per phase, with pictures and MB/s."""
+    with _bars(console, shown) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(now: PushProgress) -> None:
+            if now.phase not in tasks:
+                tasks[now.phase] = progress.add_task(PHASES[now.phase], total=now.total_pictures, amount="")
+            speed = _speed(progress, tasks[now.phase], now.bytes)
+            progress.update(tasks[now.phase], completed=now.pictures, amount=speed)
+
+        yield show
+
+
+@contextmanager
+def pull_bar(console: Console, shown: bool) -> Iterator[Callable[[PullProgress], None]]:
+    """pull_bar shows a pull by its bytes."""
+    with _bars(console, shown) as progress:
+        task = progress.add_task("pulling", total=None, amount="")
+
+        def show(now: PullProgress) -> None:
+            speed = _speed(progress, task, now.bytes)
+            progress.update(task, completed=now.bytes, total=now.total_bytes, amount=speed)
+
+        yield show
+
+
+@contextmanager
+def export_bar(console: Console, shown: bool) -> Iterator[Callable[[ExportProgress], None]]:
+    """export_bar shows an export by its pictures."""
+    with _bars(console, shown) as progress:
+        task = progress.add_task("writing", total=None, amount="")
+        yield lambda now: progress.update(task, completed=now.pictures, total=now.total_pictures)
+
+
+def _bars(console: Console, shown: bool) -> Progress:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not shown,
+    )
+
+
+def _speed(progress: Progress, task: TaskID, count: int) -> str:
+    elapsed = progress.tasks[task].elapsed
+    return f"{count / 1e6:.1f} MB, {count / 1e6 / elapsed:.0f} MB/s" if count and elapsed else ""

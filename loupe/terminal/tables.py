@@ -1,0 +1,89 @@
+"""Tables and figures as a person reads them on a terminal."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+    from rich.table import Table
+
+    from loupe.scheduler.v1.cluster_pb2 import Placement
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", right: Iterable[int] = ()
+) -> Table:
+    """table makes a plain table; `right` are the columns whose figures stand at the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    rightward = set(right)
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="right" if index in rightward else "left", overflow="fold")
+    for row in rows:
+        # Text, not str: what others typed must not be read as markup.
+        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return made
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
+    """facts makes a table of names and values, without the empty ones."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table.grid(padding=(0, 2))
+    for name, value in pairs:
+        if value not in ("", None):
+            made.add_row(
+                Text(name, style="dim"), value if not isinstance(value, (str, int, float)) else Text(str(value))
+            )
+    return made
+
+
+def short(name: str) -> str:
+    """short is a resource's last id, or model@version for versions."""
+    parts = name.split("/")
+    if len(parts) >= 4 and parts[-2] == "versions":
+        return f"{parts[-3]}/versions/{parts[-1]}"
+    return parts[-1]
+
+
+def percent(value: float) -> str:
+    """percent shows a fraction as per cent with two digits."""
+    return f"{100 * value:.2f} %"
+
+
+def size(count: int) -> str:
+    """size shows bytes for people."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError("the last unit takes everything")
+
+
+def when(stamp: Timestamp) -> str:
+    """when shows a time in this machine's zone; empty for no time."""
+    if not stamp.seconds:
+        return ""
+    return datetime.datetime.fromtimestamp(stamp.seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def placement_table(placement: Placement) -> Table:
+    """placement_table shows the clusters, best first, each with why it was taken or passed over."""
+    from rich.text import Text
+
+    rows = []
+    for one in placement.considered:
+        verdict = "taken" if one.chosen else ("candidate" if one.candidate else "passed over")
+        style = "bold green" if one.chosen else ("" if one.candidate else "dim")
+        cells = (short(one.cluster), percent(one.load), str(one.free_slots), verdict, one.explanation)
+        rows.append([Text(cell, style=style) for cell in cells])
+    title = f"clusters (candidates are below a load of {percent(placement.load_threshold)})"
+    return table(("cluster", "load", "free slots", "", "why"), rows, title=title, right=(1, 2))

@@ -1,0 +1,1 @@
+"""The auth service: accounts, groups, logins, and the decision who may do what."""

@@ -1,0 +1,3 @@
+from loupe.database import run_migrations
+
+run_migrations()

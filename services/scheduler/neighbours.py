@@ -1,0 +1,69 @@
+"""What the scheduler asks of storage, auth, the trainers and NATS, as protocols that the rules are written against."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, ModelName, TrainerName
+from loupe.scheduler.v1.training_job_pb2 import JobEvent
+from loupe.storage.v1.algorithm_pb2 import AlgorithmVersion
+from loupe.storage.v1.dataset_pb2 import DatasetVersion
+from loupe.storage.v1.model_pb2 import ModelVersion
+from loupe.trainer.v1.attempt_pb2 import AttemptEvent, AttemptKey, AttemptSpec, AttemptState
+
+
+class Catalogue(Protocol):
+    """Catalogue is what a job may refer to. Raises NotFound, and Unavailable while storage is away."""
+
+    async def dataset_version(self, name: DatasetVersionName) -> DatasetVersion:
+        """dataset_version returns a version; "latest" is resolved."""
+
+    async def algorithm_version(self, name: AlgorithmVersionName) -> AlgorithmVersion:
+        """algorithm_version returns a version; "latest" is resolved."""
+
+
+class Library(Protocol):
+    """Library is where results go. Raises Unavailable while storage is away."""
+
+    async def raise_fence(self, job: JobName, attempt: int) -> None:
+        """raise_fence refuses what older attempts write from now on."""
+
+    async def publish(self, model: ModelName, version: ModelVersion) -> ModelVersion:
+        """publish returns the job's one model version, made now or before."""
+
+
+class Tokens(Protocol):
+    """Tokens gives attempts their access to storage."""
+
+    async def issue(self, submitter: str, job: JobName, attempt: int) -> str:
+        """issue returns a token; raises PermissionDenied and the like when the submitter has no right any more."""
+
+
+class Trainers(Protocol):
+    """Trainers are told what to do. Raises Unavailable for one that cannot be reached.
+
+    lease, patience: seconds; patience is how long the call may take.
+    """
+
+    async def start(self, trainer: TrainerName, spec: AttemptSpec, lease: float, patience: float) -> None:
+        """start gives an attempt to a trainer; raises TrainerBusy, StaleAttempt, SandboxUnavailable."""
+
+    def watch(self, trainer: TrainerName, key: AttemptKey, after: int) -> AsyncIterator[AttemptEvent]:
+        """watch yields the attempt's events after a sequence to the last; raises AttemptUnknown."""
+
+    async def renew(self, trainer: TrainerName, key: AttemptKey, lease: float, patience: float) -> AttemptState:
+        """renew gives the attempt more time and returns where it stands, UNSPECIFIED when it is not known."""
+
+    async def cancel(self, trainer: TrainerName, key: AttemptKey, patience: float) -> None:
+        """cancel stops the attempt; one that is not known is no error."""
+
+
+class Bus(Protocol):
+    """Bus takes job events to the terminals."""
+
+    async def publish(self, event: JobEvent) -> None:
+        """publish returns when the event is taken; the same event again is dropped there. Raises Unavailable."""
+
+    async def close(self) -> None:
+        """close ends the connection."""

@@ -1,0 +1,35 @@
+"""The scheduler's settings, read from environment variables named LOUPE_<FIELD>."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from loupe.settings import ServiceSettings
+
+
+class SchedulerSettings(ServiceSettings):
+    """SchedulerSettings is what the scheduler needs besides the settings of every service."""
+
+    instance: str = "scheduler"
+    """Service id in Consul; replicas have different ones."""
+
+    load_threshold: float = Field(default=0.8, gt=0, le=1)
+    """Load below which a cluster is a candidate."""
+
+    lease_seconds: float = Field(default=10.0, gt=0)
+    """How long an attempt may run without being renewed; its work is given away after twice that."""
+
+    max_attempts: int = Field(default=3, ge=1)
+    """How many attempts of a job may fail before the job does."""
+
+    max_losses: int = Field(default=5, ge=1)
+    """How many trainers a job may lose before it fails."""
+
+    report_max_age: float = Field(default=5.0, gt=0)
+    """Seconds after which a trainer's load report no longer counts."""
+
+    call_timeout: float = Field(default=5.0, gt=0)
+    """Seconds that a call to auth or storage may take."""
+
+    sweep_seconds: float = Field(default=2.0, gt=0)
+    """How often the database is asked for what other replicas wrote; inside one process nothing is polled."""

@@ -1,0 +1,24 @@
+"""Starts the storage service: `python -m services.storage`, settings from LOUPE_* environment variables."""
+
+from __future__ import annotations
+
+import os
+
+import uvloop
+
+from loupe import telemetry
+from services.storage.app import StorageApp
+from services.storage.settings import StorageSettings
+
+
+async def serve() -> None:
+    """serve runs one storage process until it is told to stop."""
+    settings = StorageSettings()
+    telemetry.configure_logging(settings, "storage")
+    telemetry.serve_metrics(settings.metrics_port)
+    await StorageApp(settings).run()
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    uvloop.run(serve())

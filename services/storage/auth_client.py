@@ -1,0 +1,36 @@
+"""What storage asks of auth, over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import grpc
+
+from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc
+from loupe.names import AccountName, ProjectName
+
+_SECONDS = 10
+
+
+class AuthMemberships:
+    """AuthMemberships asks auth's PolicyService.
+
+    channel: returns a channel to auth.
+    """
+
+    def __init__(self, channel: Callable[[], Awaitable[grpc.aio.Channel]]) -> None:
+        self._channel = channel
+
+    async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
+        """ensure_project makes the project's groups and puts the owner into "owners"; raises Unavailable."""
+        request = policy_service_pb2.EnsureProjectRequest(project=str(project), project_uid=uid, owner=str(owner))
+        await (await self._stub()).EnsureProject(request, timeout=_SECONDS)
+
+    async def of(self, account: AccountName) -> list[ProjectName]:
+        """of returns the projects that an account is in; raises Unavailable."""
+        request = policy_service_pb2.ListMembershipsRequest(account=str(account))
+        answer = await (await self._stub()).ListMemberships(request, timeout=_SECONDS)
+        return [ProjectName.parse(name, "projects") for name in answer.projects]
+
+    async def _stub(self) -> policy_service_pb2_grpc.PolicyServiceStub:
+        return policy_service_pb2_grpc.PolicyServiceStub(await self._channel())

@@ -1,0 +1,75 @@
+"""What storage finds out about a picture: at the door from its header, afterwards from its pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from loupe import picture
+from loupe.picture import BadPicture
+from loupe.storage.v1.blob_service_pb2 import PictureProblem
+from services.storage.store.pictures import BROKEN, WHOLE, IndexRow
+
+PROBLEMS: dict[str, PictureProblem.ValueType] = {
+    "not_a_picture": PictureProblem.PICTURE_PROBLEM_NOT_A_PICTURE,
+    "unsupported_format": PictureProblem.PICTURE_PROBLEM_UNSUPPORTED_FORMAT,
+    "too_large": PictureProblem.PICTURE_PROBLEM_TOO_LARGE,
+    "broken": PictureProblem.PICTURE_PROBLEM_BROKEN,
+}
+
+_LOOK_SIZE = 32
+THUMBNAIL_SIZE = 16
+
+
+@dataclass(frozen=True)
+class UploadedPicture:
+    """UploadedPicture is a file as it came: the announced digest and the bytes."""
+
+    digest: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict says why a picture was not stored, or not taken into a version."""
+
+    digest: str
+    problem: PictureProblem.ValueType
+    message: str
+
+
+def check(pictures: Sequence[UploadedPicture]) -> list[Verdict | None]:
+    """check looks at digest, size, format and header of each picture; None where it can be stored. Decodes nothing."""
+    return [_check(each) for each in pictures]
+
+
+def _check(uploaded: UploadedPicture) -> Verdict | None:
+    actual = hashlib.sha256(uploaded.data).hexdigest()
+    if actual != uploaded.digest:
+        message = f"the bytes have the sha256 {actual}, not the announced one"
+        return Verdict(uploaded.digest[:64], PictureProblem.PICTURE_PROBLEM_DIGEST_MISMATCH, message)
+    try:
+        picture.inspect(uploaded.data, decode=False)
+    except BadPicture as error:
+        return Verdict(uploaded.digest, PROBLEMS[error.kind], str(error))
+    return None
+
+
+def look(digest: str, data: bytes) -> IndexRow:
+    """look decodes a picture and returns what near-duplicates are found by.
+
+    The perceptual hash is imagehash's phash of 64 bits. The thumbnail is 16x16 grey, row by row.
+    """
+    try:
+        pixels = picture.decode(data, _LOOK_SIZE, _LOOK_SIZE)
+    except BadPicture as error:
+        return IndexRow(digest, len(data), BROKEN, str(error), None, None)
+    grey = Image.fromarray(pixels).convert("L")
+    bits = imagehash.phash(grey, hash_size=8, highfreq_factor=_LOOK_SIZE // 8).hash
+    thumbnail = np.asarray(grey.reduce(_LOOK_SIZE // THUMBNAIL_SIZE))
+    return IndexRow(digest, len(data), WHOLE, "", np.packbits(bits).tobytes(), thumbnail.tobytes())

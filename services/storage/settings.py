@@ -1,0 +1,29 @@
+"""What the storage service can be told from outside."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from loupe.settings import ServiceSettings
+
+
+class StorageSettings(ServiceSettings):
+    """StorageSettings adds to the common ones where finished files lie and how much work goes on beside the calls."""
+
+    instance: str = "storage"
+    """Name of this process in Consul."""
+
+    objects_url: str = ""
+    """Where finished packs and blobs lie, as obstore takes it: "s3://bucket/loupe". Empty: below `state`."""
+
+    pack_bytes: int = Field(default=64 << 20, ge=1)
+    """Length in bytes at which a pack of pictures is sealed and the next one begun."""
+
+    max_blob_bytes: int = Field(default=16 << 30, ge=1)
+    """Largest single blob that is taken, in bytes."""
+
+    reserve_bytes: int = Field(default=64 << 20, ge=0)
+    """Free space that uploads leave on the disk, so that the database can still be written."""
+
+    indexing_threads: int = Field(default=1, ge=1, le=64)
+    """Threads that decode uploaded pictures. They run at low priority."""

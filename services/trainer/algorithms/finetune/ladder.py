@@ -1,0 +1,236 @@
+"""The ladder: which way to train is tried next, what the best model so far is, and when to stop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from loupe.algorithm import Context, Outcome, TrainingPlan, fit
+from loupe.algorithm.augmentation import Augmentation
+from loupe.algorithm.evaluation import OutOfSample
+from loupe.algorithm.package import append_linear
+from loupe.algorithm.training import class_weights
+
+from .backbones import Backbone, HeadedNetwork, last_blocks
+from .features import FrozenTrunk, compute_features
+from .head import Table, cross_validated, fit_head
+
+SIZES = (64, 128, 224)
+RANDOM_SIZE = 96
+LARGE = 224
+LARGE_PICTURES = 20_000
+BALANCE = 0.5
+EPOCHS = {"blocks": 12, "full": 25}
+RANDOM_EPOCHS = 60
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Rung is one way to train: the head on frozen features, or fine-tuning the last blocks or everything."""
+
+    depth: str
+    size: int
+
+
+class Ladder:
+    """Ladder climbs from rung to rung and finishes the run with the best model found.
+
+    The first rung is always done, whatever the budget: without it there is no model. All that later rungs and a
+    resumed run depend on is in `_state`, so the result depends on the seed and not on when a run was cut off.
+    """
+
+    def __init__(self, context: Context, backbone: Backbone) -> None:
+        self._context, self._backbone = context, backbone
+        self._trunk = FrozenTrunk(context, backbone)
+        data = context.data
+        self._rows = np.sort(np.concatenate([data.train, data.validation]))
+        self._state: dict[str, Any] = {"done": [], "best": None, "epochs": 0}
+        self._limited = False
+
+    def climb(self) -> None:
+        """climb tries the rungs in order until one reaches the target, then finishes. Raises Stopped."""
+        restored = self._context.restore()
+        if restored is not None:
+            self._state = restored["ladder"]
+        outcome = self._reached()
+        while outcome is None:
+            rung = self._next()
+            if rung is None:
+                outcome = Outcome.BUDGET if self._limited else Outcome.PLATEAU
+            elif self._state["done"] and self._context.out_of_budget():
+                outcome = Outcome.BUDGET
+            else:
+                self._try(rung, restored or {})
+                restored = None
+                outcome = self._reached()
+        self._finish(outcome)
+
+    def _reached(self) -> Outcome | None:
+        best = self._state["best"]
+        return Outcome.TARGET_REACHED if best and best["accuracy"] >= self._context.target_accuracy else None
+
+    def _next(self) -> Rung | None:
+        """_next returns the rung after those done, or None at the top."""
+        done = {(each["depth"], each["size"]) for each in self._state["done"]}
+        for rung in self._rungs():
+            if (rung.depth, rung.size) not in done and self._worth(rung):
+                return rung
+        return None
+
+    def _rungs(self) -> list[Rung]:
+        chosen = self._backbone.fixed_size or self._context.parameters["size"]
+        sizes = [chosen] if chosen else list(SIZES)
+        heads = [Rung("head", size) for size in sizes]
+        if not self._backbone.pretrained:
+            # Features of random weights are no start; go straight for training everything.
+            return [Rung("full", chosen or RANDOM_SIZE)]
+        depths = {"head": (), "blocks": ("blocks",), "full": ("blocks", "full")}[self._context.parameters["depth"]]
+        return heads + [Rung(depth, self._tuning_size(sizes)) for depth in depths]
+
+    def _accuracies(self) -> dict[int, float]:
+        return {each["size"]: each["accuracy"] for each in self._state["done"] if each["depth"] == "head"}
+
+    def _tuning_size(self, sizes: list[int]) -> int:
+        """_tuning_size is where the head did best; the large size must be clearly better, as an epoch there is slow."""
+        scores = self._accuracies()
+        return max(scores or sizes, key=lambda size: (scores.get(size, 0.0) - (0.005 if size >= LARGE else 0.0), -size))
+
+    def _worth(self, rung: Rung) -> bool:
+        """_worth says whether the large size may help: not for very many pictures, nor where more pixels did not."""
+        if rung.depth != "head" or rung.size < LARGE or self._context.parameters["size"] or self._backbone.fixed_size:
+            return True
+        scores = self._accuracies()
+        return len(self._context.data) <= LARGE_PICTURES and scores.get(128, 1.0) > scores.get(64, 0.0)
+
+    def _try(self, rung: Rung, restored: Mapping[str, Any]) -> None:
+        if rung.depth == "head":
+            accuracy = self._try_head(rung, restored.get("features"))
+        else:
+            accuracy = self._try_tuning(rung, restored.get("fit"))
+        self._state["done"].append({"depth": rung.depth, "size": rung.size, "accuracy": accuracy})
+        self._context.checkpoint({"ladder": self._state})
+
+    def _keep(self, **unfinished: Any) -> None:
+        self._context.checkpoint({"ladder": self._state, **unfinished})
+
+    def _offer(self, rung: Rung, accuracy: float, **weights: Any) -> None:
+        best = self._state["best"]
+        if best is None or accuracy > best["accuracy"]:
+            self._state["best"] = {"depth": rung.depth, "size": rung.size, "accuracy": accuracy, **weights}
+
+    def _try_head(self, rung: Rung, unfinished: Mapping[str, Any] | None) -> float:
+        context = self._context
+        partial = unfinished["matrix"] if unfinished and unfinished["size"] == rung.size else None
+        matrix = compute_features(
+            context,
+            self._trunk,
+            rung.size,
+            self._rows,
+            partial=partial,
+            keep=lambda state: self._keep(features=state),
+        )
+        table, trained, validated = self._table(matrix)
+        head = fit_head(table.rows(trained), table.rows(validated), context.seed)
+        probabilities = torch.from_numpy(cross_validated(table, head.decay, context.seed))
+        context.report(
+            "head",
+            epoch=len(self._state["done"]) + 1,
+            message=f"linear head at {rung.size} px: {head.accuracy:.2%} of the validation pictures",
+            validation_accuracy=head.accuracy,
+        )
+        self._offer(rung, head.accuracy, weight=head.weight, bias=head.bias, out_of_sample=probabilities)
+        return head.accuracy
+
+    def _table(self, matrix: torch.Tensor) -> tuple[Table, np.ndarray, np.ndarray]:
+        """_table returns features with classes, and which of its rows are for training and for validation."""
+        data, rows = self._context.data, self._rows
+        table = Table(matrix, torch.from_numpy(data.classes[rows]), class_weights(data.class_counts(), BALANCE))
+        return table, np.searchsorted(rows, data.train), np.searchsorted(rows, data.validation)
+
+    def _try_tuning(self, rung: Rung, unfinished: Mapping[str, Any] | None) -> float:
+        context, parameters = self._context, self._context.parameters
+        random = not self._backbone.pretrained
+        wanted = parameters["epochs"] or (RANDOM_EPOCHS if random else EPOCHS[rung.depth])
+        left = wanted if context.max_epochs is None else context.max_epochs - self._state["epochs"]
+        if left <= 0:
+            self._limited = True
+            return 0.0
+        self._limited = left < wanted
+        network = self._network()
+        before, _ = last_blocks(network.trunk) if rung.depth == "blocks" else ([], [])
+        for module in before:
+            module.requires_grad_(False)
+        plan = TrainingPlan(
+            size=rung.size,
+            epochs=min(wanted, left),
+            batch_size=parameters["batch_size"],
+            learning_rate=parameters["learning_rate"] * (4 if random else 1),
+            augmentation=Augmentation(flips=parameters["flips"]),
+            balance=BALANCE,
+            patience=max(5, wanted // 3),
+            mean=self._backbone.mean,
+            std=self._backbone.std,
+        )
+        context.report("finetune", message=f"fine-tuning the {_DEPTHS[rung.depth]} at {rung.size} px")
+        fitted = fit(
+            context,
+            network,
+            plan,
+            phase="finetune",
+            frozen=before,
+            keep=lambda state: self._keep(fit=state),
+            resume=unfinished,
+        )
+        self._state["epochs"] += fitted.epochs
+        self._offer(rung, fitted.accuracy, network=network.state_dict())
+        return fitted.accuracy
+
+    def _network(self) -> HeadedNetwork:
+        """_network is a fresh network with the best weights so far, all of them trainable."""
+        best, classes = self._state["best"], len(self._context.data.labels)
+        trunk = copy.deepcopy(self._backbone.trunk).requires_grad_(True)
+        if best is None:
+            torch.manual_seed(self._context.seed)
+            with torch.inference_mode():
+                width = trunk.eval()(torch.zeros(1, 3, *[self._rungs()[0].size] * 2)).shape[1]
+            return HeadedNetwork(trunk, width, classes)
+        if "network" in best:
+            network = HeadedNetwork(trunk, best["network"]["head.weight"].shape[1], classes)
+            network.load_state_dict(best["network"])
+            return network
+        network = HeadedNetwork(trunk, best["weight"].shape[1], classes)
+        network.head.load_state_dict({"weight": best["weight"], "bias": best["bias"]})
+        return network
+
+    def _finish(self, outcome: Outcome) -> None:
+        context, best = self._context, self._state["best"]
+        size, onnx_logits, sample = best["size"], None, None
+        if "weight" in best:
+            sample = OutOfSample(self._rows, best["out_of_sample"].numpy())
+            if (exported := self._trunk.exported(size)) is not None:
+                onnx_logits = append_linear(exported, best["weight"].numpy(), best["bias"].numpy())
+        way = "a linear head on frozen features" if best["depth"] == "head" else f"fine-tuned {_DEPTHS[best['depth']]}"
+        context.finish(
+            self._network().eval(),
+            size=size,
+            mean=self._backbone.mean,
+            std=self._backbone.std,
+            architecture=f"{self._backbone.name} + linear",
+            outcome=outcome,
+            out_of_sample=sample,
+            onnx_logits=onnx_logits,
+            notes={
+                "backbone": self._backbone.name,
+                "weights": self._backbone.weights,
+                "way": f"{way} at {size} px",
+                "rungs": self._state["done"],
+            },
+        )
+
+
+_DEPTHS = {"blocks": "last blocks", "full": "whole network"}

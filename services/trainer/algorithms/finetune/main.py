@@ -1,0 +1,17 @@
+"""The algorithm image `finetune`: a ladder from frozen features with a linear head up to fine-tuning everything."""
+
+from __future__ import annotations
+
+import torch
+
+from loupe.algorithm import Context
+
+from .backbones import build_backbone
+from .ladder import Ladder
+
+
+def train(context: Context) -> None:
+    """train climbs the ladder, the cheap rungs first, until the target accuracy, the plateau or the budget."""
+    torch.manual_seed(context.seed)
+    backbone = build_backbone(context.parameters["backbone"], context.weights.get("weights"))
+    Ladder(context, backbone).climb()

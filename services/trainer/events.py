@@ -1,0 +1,83 @@
+"""What can happen in an attempt, and what it can hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from loupe.algorithm.host import Outcome, Progress
+from loupe.errors import LoupeError
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """StoredFile is a file that storage holds: its name, its sha256 in hex, its size in bytes."""
+
+    filename: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """Started: the algorithm image runs. warm: a sandbox was waiting. resumed: it has a checkpoint to go on from."""
+
+    warm: bool
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """Progressed is one step of the run."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Logged is one line of output, escaped."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """Checkpointed: a checkpoint of so many bytes is durable."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Finished ends an attempt with a result, which storage holds."""
+
+    outcome: Outcome
+    artifacts: tuple[StoredFile, ...]
+    report: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Failed ends an attempt without a result. retryable: another attempt may succeed."""
+
+    reason: str
+    message: str
+    retryable: bool
+
+    @classmethod
+    def of(cls, error: LoupeError, *, retryable: bool) -> Failed:
+        """of makes it of a domain error."""
+        return cls(error.reason_name(), error.message, retryable)
+
+
+Happening = Started | Progressed | Logged | Checkpointed | Finished | Failed
+
+
+@dataclass(frozen=True)
+class Event:
+    """Event is a happening with its place in the attempt: `sequence` counts from 1 without gaps."""
+
+    sequence: int
+    time: datetime
+    what: Happening

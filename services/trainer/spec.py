@@ -1,0 +1,66 @@
+"""What an attempt is asked to do, parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loupe.errors import InvalidArgument, invalid
+from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, check_sha256
+
+MAX_SECONDS = 30 * 86400
+
+
+@dataclass(frozen=True, order=True)
+class AttemptKey:
+    """AttemptKey names an attempt: a job, and a number from 1 that only goes up."""
+
+    job: str
+    attempt: int
+
+    @classmethod
+    def parse(cls, job: str, attempt: int) -> AttemptKey:
+        """parse checks both. Raises InvalidArgument."""
+        JobName.parse(job, "key.job")
+        if attempt < 1:
+            raise invalid("key.attempt", attempt, "a number from 1")
+        return cls(job, attempt)
+
+    def __str__(self) -> str:
+        return f"{self.job} attempt {self.attempt}"
+
+
+@dataclass(frozen=True)
+class AttemptSpec:
+    """AttemptSpec is one attempt. `max_seconds` and `max_epochs` are None for no bound; the token is a secret.
+
+    Raises InvalidArgument where a field cannot be.
+    """
+
+    key: AttemptKey
+    dataset_version: str
+    algorithm_version: str
+    algorithm_digest: str
+    target_accuracy: float
+    storage_token: str = field(repr=False)
+    built_in: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    max_seconds: float | None = None
+    max_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        AlgorithmVersionName.parse(self.algorithm_version, "spec.algorithm_version")
+        check_sha256("spec.algorithm_digest", self.algorithm_digest)
+        dataset = DatasetVersionName.parse(self.dataset_version, "spec.dataset_version")
+        if dataset.project != JobName.parse(self.key.job, "spec.key.job").project:
+            raise InvalidArgument(
+                f"{self.dataset_version} is of another project than {self.key.job}", field="spec.dataset_version"
+            )
+        if not 0 < self.target_accuracy <= 1:
+            raise invalid("spec.target_accuracy", self.target_accuracy, "a number above 0 and at most 1")
+        if self.max_seconds is not None and not 0 < self.max_seconds <= MAX_SECONDS:
+            raise invalid("spec.max_duration", self.max_seconds, f"above 0 and at most {MAX_SECONDS} seconds")
+        if self.max_epochs is not None and self.max_epochs < 1:
+            raise invalid("spec.max_epochs", self.max_epochs, "a number from 1, or 0 for no bound")

@@ -1,0 +1,72 @@
+"""Metrics against figures worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from loupe.algorithm.evaluation import OutOfSample, calibrate_temperature, evaluate, likely_label_errors, softmax
+
+LABELS = ("零件", "b", "c", "never seen")
+
+
+def answers(predicted: list[int], sure: float = 0.7) -> np.ndarray:
+    probabilities = np.full((len(predicted), len(LABELS)), (1 - sure) / (len(LABELS) - 1), dtype=np.float32)
+    probabilities[np.arange(len(predicted)), predicted] = sure
+    return probabilities
+
+
+def test_metrics_are_those_worked_out_by_hand() -> None:
+    """Six pictures: class 0 three times (two right), class 1 twice (one right), class 2 once (right)."""
+    found = evaluate(answers([0, 0, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 2]), LABELS)
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert found["confusion_matrix"] == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert [row["precision"] for row in found["per_class"]] == [1.0, 0.5, 0.5, 0.0]
+    assert found["per_class"][0]["recall"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["worst_classes"] == ["b", "零件"]
+    assert found["log_loss"] == pytest.approx((4 * -math.log(0.7) + 2 * -math.log(0.1)) / 6, rel=1e-5)
+    # Wilson's interval for 4 of 6 at 95 %, by its formula with z = 1.959964.
+    assert found["accuracy_interval"] == pytest.approx([0.29999, 0.90323], abs=1e-4)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_class_that_never_occurs_does_not_count() -> None:
+    found = evaluate(answers([0, 1]), np.array([0, 1]), LABELS)
+    assert found["balanced_accuracy"] == 1.0
+    assert found["worst_classes"] == []
+
+
+def test_many_classes_have_no_matrix() -> None:
+    """A matrix of a thousand classes would be a report of a million numbers."""
+    labels = [str(number) for number in range(200)]
+    found = evaluate(np.eye(200, dtype=np.float32), np.arange(200), labels)
+    assert found["confusion_matrix"] is None
+    assert found["accuracy"] == 1.0
+
+
+def test_temperature_cools_what_is_too_sure() -> None:
+    """Labels drawn from softmax(logits) for logits then tripled are fitted best near T = 3."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (4000, 3))
+    classes = np.array([rng.choice(3, p=row) for row in softmax(logits)])
+    assert calibrate_temperature(3 * logits, classes) == pytest.approx(3.0, rel=0.1)
+
+
+def test_label_errors_are_found_by_digest_with_the_better_label() -> None:
+    rng = np.random.default_rng(0)
+    classes = np.repeat(np.arange(3), 30)
+    probabilities = answers(classes.tolist(), 0.9) + rng.uniform(0, 0.02, (90, 4)).astype(np.float32)
+    given = classes.copy()
+    given[[5, 40]] = (1, 2)
+    rows = np.arange(90)[::-1].copy()
+    sample = OutOfSample(rows, probabilities[rows] / probabilities[rows].sum(1, keepdims=True))
+    found = likely_label_errors(sample, given, LABELS, [f"digest-{row}" for row in range(90)])
+    assert {(row["digest"], row["label"], row["suggested"]) for row in found} == {
+        ("digest-5", "b", "零件"),
+        ("digest-40", "c", "b"),
+    }
+    assert all(row["score"] < 0.2 for row in found)

@@ -1,0 +1,251 @@
+"""A whole auth service inside the test, with real TLS; and its rooms without any door, on each database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import argon2
+import grpc
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from deploy.local.certificates import Leaf, ensure_certificates
+from loupe import database
+from loupe.auth.v1 import (
+    account_service_pb2_grpc,
+    group_service_pb2_grpc,
+    policy_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
+)
+from loupe.idempotency import RequestLog
+from loupe.names import AccountName, ProjectName
+from loupe.rpc.channel import internal_channel, terminal_channel
+from loupe.settings import ServiceSettings
+from services.auth import tables
+from services.auth.accounts import Accounts
+from services.auth.app import MIGRATIONS, AuthApp
+from services.auth.authority import Authority
+from services.auth.bootstrap import bootstrap
+from services.auth.groups import Groups
+from services.auth.idempotent import Request
+from services.auth.passwords import Passwords
+from services.auth.sessions import Sessions
+from services.auth.settings import AuthSettings
+from services.auth.store import Store
+from services.auth.throttle import Throttle
+from services.auth.tokens import KeyRing, Lifetimes, Tokens
+
+PASSWORD = "correct horse battery"
+LINE = ProjectName("line-7")
+
+
+def cheap_passwords() -> Passwords:
+    """cheap_passwords hashes in a millisecond."""
+    return Passwords(argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+
+
+def free_port() -> int:
+    """free_port returns a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tls is a folder with an authority and the certificates of auth, storage, scheduler and nats."""
+    folder = tmp_path_factory.mktemp("tls")
+    leaves = [Leaf(name, f"loupe://service/{name}") for name in ("auth", "storage", "scheduler")]
+    ensure_certificates(folder, [*leaves, Leaf("nats")], datetime.now(UTC))
+    return folder
+
+
+@dataclass
+class Doors:
+    """Doors are stubs over one channel."""
+
+    channel: grpc.aio.Channel
+
+    def __post_init__(self) -> None:
+        self.accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)
+        self.groups = group_service_pb2_grpc.GroupServiceStub(self.channel)
+        self.policy = policy_service_pb2_grpc.PolicyServiceStub(self.channel)
+        self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
+
+
+@dataclass
+class RunningAuth:
+    """RunningAuth is a running auth service and how to call it."""
+
+    app: AuthApp
+    settings: AuthSettings
+    tls: Path
+    admin_password: str
+    channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    def terminal(self, token: str | None = None) -> Doors:
+        """terminal is a terminal with an access token, or without one."""
+
+        async def give() -> str | None:
+            return token
+
+        ca = (self.tls / "ca.pem").read_bytes()
+        channel = terminal_channel(f"127.0.0.1:{self.settings.public_port}", ca=ca, token=give)
+        self.channels.append(channel)
+        return Doors(channel)
+
+    def service(self, name: str) -> Doors:
+        """service is another service of the mesh, by its client certificate."""
+        settings = ServiceSettings(
+            state=self.settings.state,
+            internal_port=1,
+            tls_ca=self.tls / "ca.pem",
+            tls_cert=self.tls / f"{name}.pem",
+            tls_key=self.tls / f"{name}.key",
+        )
+        channel = internal_channel(settings, f"127.0.0.1:{self.settings.internal_port}")
+        self.channels.append(channel)
+        return Doors(channel)
+
+    async def login(self, account: str, password: str = PASSWORD) -> session_service_pb2.Tokens:
+        """login returns the tokens of a new login."""
+        request = session_service_pb2.LoginRequest(account=f"accounts/{account}", password=password)
+        return (await self.terminal().sessions.Login(request)).tokens
+
+    async def administrator(self) -> Doors:
+        """administrator is a terminal logged in as accounts/admin."""
+        return self.terminal((await self.login("admin", self.admin_password)).access_token)
+
+
+@pytest.fixture
+def auth_settings(tmp_path: Path, tls: Path) -> Callable[..., AuthSettings]:
+    """auth_settings makes settings for an auth service of its own; Consul and NATS are not there."""
+
+    def make(**more: object) -> AuthSettings:
+        return AuthSettings(
+            **{
+                "state": tmp_path / "auth",
+                "public_port": free_port(),
+                "internal_port": free_port(),
+                "tls_ca": tls / "ca.pem",
+                "tls_cert": tls / "auth.pem",
+                "tls_key": tls / "auth.key",
+                "consul_url": "http://127.0.0.1:1",
+                "admin_password_file": tmp_path / "admin-password",
+                "drain_seconds": 0.1,
+                **more,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def running_auth(
+    auth_settings: Callable[..., AuthSettings], tls: Path
+) -> Callable[..., contextlib.AbstractAsyncContextManager[RunningAuth]]:
+    """running_auth starts an auth service with settings of one's choice."""
+
+    @contextlib.asynccontextmanager
+    async def run(**more: object) -> AsyncIterator[RunningAuth]:
+        settings = auth_settings(**more)
+        app = AuthApp(settings, announce=lambda text: None, passwords=cheap_passwords())
+        await app.start()
+        running = RunningAuth(app, settings, settings.tls_ca.parent, settings.admin_password_file.read_text().strip())
+        try:
+            yield running
+        finally:
+            for channel in running.channels:
+                await channel.close()
+            await app.stop()
+
+    return run
+
+
+@pytest.fixture
+async def auth(running_auth: Callable[..., contextlib.AbstractAsyncContextManager[RunningAuth]]):
+    """auth is a running auth service."""
+    async with running_auth() as running:
+        yield running
+
+
+@dataclass
+class Clock:
+    """Clock stands still until it is moved; it serves as wall clock and as monotonic clock."""
+
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Rooms:
+    """Rooms are the parts of auth over one database, with a clock that the test moves. accounts/admin exists."""
+
+    store: Store
+    authority: Authority
+    clock: Clock
+    engine: AsyncEngine
+    passwords: Passwords = field(default_factory=cheap_passwords)
+
+    def __post_init__(self) -> None:
+        self.throttle = Throttle(self.clock)
+        self.accounts = Accounts(self.store, self.authority, self.passwords, self.throttle, RequestLog(self.clock))
+        self.groups = Groups(self.store, self.authority, RequestLog(self.clock))
+        self.lifetimes = Lifetimes()
+        self.keys = KeyRing(self.store, self.lifetimes, self.clock)
+        self.tokens = Tokens(self.keys, self.lifetimes, self.clock)
+        self.sessions = Sessions(self.store, self.authority, self.passwords, self.throttle, self.tokens)
+
+    def again(self) -> Authority:
+        """again is the policy in the memory of another process on the same database."""
+        return Authority(self.store, revoked_seconds=900, now=self.clock, monotonic=self.clock)
+
+    async def person(self, account: str, group: str) -> AccountName:
+        """person makes an account in a group, as the administrator."""
+        asked = Request(AccountName("admin"), "CreateAccount", "", b"")
+        await self.accounts.create(asked, account, "", PASSWORD, group)
+        return AccountName(account)
+
+
+def database_urls() -> list[str]:
+    """database_urls are the databases that tests run on: SQLite, and PostgreSQL where LOUPE_TEST_POSTGRES names one."""
+    return ["sqlite", *filter(None, [os.environ.get("LOUPE_TEST_POSTGRES")])]
+
+
+@pytest.fixture(params=database_urls(), ids=lambda url: url.partition("+")[0].partition(":")[0])
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    """engine is an empty, migrated database of auth."""
+    url = database.sqlite_url(tmp_path, "auth") if request.param == "sqlite" else request.param
+    engine = database.create_engine(url)
+    if request.param != "sqlite":
+        async with engine.begin() as connection:
+            await connection.run_sync(tables.Base.metadata.drop_all)
+            await connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
+    await database.migrate(engine, MIGRATIONS)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def rooms(engine: AsyncEngine) -> AsyncIterator[Rooms]:
+    """rooms are auth's parts after the first start, with the empty project line-7 owned by accounts/olga."""
+    clock = Clock()
+    store = Store(engine, clock)
+    rooms = Rooms(store, Authority(store, revoked_seconds=900, now=clock, monotonic=clock), clock, engine)
+    await bootstrap(store, rooms.passwords, None)
+    await rooms.keys.load()
+    await rooms.authority.refresh()
+    olga = await rooms.person("olga", "projects/system/groups/staff")
+    await rooms.groups.ensure_project(LINE, "uid-line-7", olga)
+    yield rooms
+    rooms.passwords.close()

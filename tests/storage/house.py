@@ -1,0 +1,230 @@
+"""A storage service inside the test, behind real TLS, with an auth that is made up; and a client for it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+
+from loupe.errors import Unauthenticated, Unavailable
+from loupe.names import SYSTEM, AccountName, JobName, ProjectName
+from loupe.rpc.access import DEFAULT_THRESHOLDS, Decision
+from loupe.rpc.channel import internal_channel, terminal_channel
+from loupe.rpc.identity import AttemptGrant, Caller
+from loupe.rpc.server import MeshServer
+from loupe.settings import ServiceSettings
+from loupe.storage.v1 import (
+    algorithm_service_pb2_grpc,
+    blob_service_pb2,
+    blob_service_pb2_grpc,
+    dataset_pb2,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    model_service_pb2_grpc,
+    project_service_pb2,
+    project_service_pb2_grpc,
+)
+from services.storage.app import Storage
+from services.storage.disk import Disk
+from services.storage.settings import StorageSettings
+from tests.storage.photographs import sha256
+
+LINE, OTHER = "projects/line-7", "projects/other"
+ATTEMPT = re.compile(r"attempt (projects/[a-z0-9-]+/jobs/[a-z0-9-]+) (\d+)")
+
+
+class NameIsToken:
+    """Takes a token for who it names: "anna", or "attempt projects/line-7/jobs/j 2"."""
+
+    async def verify(self, token: str) -> Caller:
+        if match := ATTEMPT.fullmatch(token):
+            return Caller(AccountName("anna"), attempt=AttemptGrant(JobName.parse(match[1]), int(match[2])))
+        if not token.isalpha():
+            raise Unauthenticated("no such token", problem="invalid")
+        return Caller(AccountName(token), login="login")
+
+
+class MadeUpAuth:
+    """An auth with levels of accounts in projects; it is Authorizer and Memberships in one."""
+
+    def __init__(self) -> None:
+        self.levels = {("anna", SYSTEM): 30, ("eve", SYSTEM): 30, ("vera", SYSTEM): 10}
+        self.owners: dict[str, tuple[str, str]] = {}
+        self.away = False
+        self._changed = asyncio.Event()
+
+    async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
+        level = self.levels.get((account.account, project.project))
+        threshold = DEFAULT_THRESHOLDS[action]
+        group = f"{project}/groups/g" if level is not None else ""
+        return Decision(level is not None and level >= threshold, level is not None, group, level or 0, threshold, True)
+
+    def changed(self) -> asyncio.Event:
+        return self._changed
+
+    async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
+        if self.away:
+            raise Unavailable("auth is away", dependency="auth")
+        if self.owners.setdefault(project.project, (uid, owner.account)) == (uid, owner.account):
+            self.levels[owner.account, project.project] = 40
+
+    async def of(self, account: AccountName) -> list[ProjectName]:
+        return [ProjectName(project) for who, project in self.levels if who == account.account]
+
+
+class Client:
+    """What tests do with a storage service, as one account or service."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.projects = project_service_pb2_grpc.ProjectServiceStub(channel)
+        self.blobs = blob_service_pb2_grpc.BlobServiceStub(channel)
+        self.datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
+        self.algorithms = algorithm_service_pb2_grpc.AlgorithmServiceStub(channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(channel)
+
+    async def make_project(self, name: str) -> None:
+        project_id = name.removeprefix("projects/")
+        await self.projects.CreateProject(project_service_pb2.CreateProjectRequest(project_id=project_id))
+
+    async def upload(
+        self, pictures: Sequence[bytes], project: str = LINE, batch: int = 50
+    ) -> list[blob_service_pb2.UploadPicturesResponse]:
+        return [answer async for answer in self.blobs.UploadPictures(picture_stream(pictures, project, batch))]
+
+    async def missing(self, digests: Iterable[str], project: str = LINE) -> list[str]:
+        request = blob_service_pb2.FindMissingBlobsRequest(parent=project, digests=digests)
+        return list((await self.blobs.FindMissingBlobs(request)).digests)
+
+    async def download(self, digests: Sequence[str], project: str = LINE, offset: int = 0) -> dict[str, bytes]:
+        request = blob_service_pb2.DownloadBlobsRequest(parent=project, digests=digests, offset=offset)
+        found: dict[str, bytes] = {}
+        async for message in self.blobs.DownloadBlobs(request):
+            for piece in message.pieces:
+                found[piece.digest] = found.get(piece.digest, b"") + piece.data
+        return found
+
+    async def upload_blob(
+        self, data: bytes, project: str = LINE, offset: int = 0, chunk: int = 1 << 18, closed: bool = True
+    ) -> None:
+        await self.blobs.UploadBlob(blob_stream(data, project, offset, chunk, closed))
+
+    async def query(self, digest: str, project: str = LINE) -> tuple[int, bool]:
+        answer = await self.blobs.QueryUpload(blob_service_pb2.QueryUploadRequest(parent=project, digest=digest))
+        return answer.committed_size, answer.complete
+
+    async def make_dataset(self, name: str, project: str = LINE) -> str:
+        await self.datasets.CreateDataset(dataset_service_pb2.CreateDatasetRequest(parent=project, dataset_id=name))
+        return f"{project}/datasets/{name}"
+
+    async def make_version(
+        self, dataset: str, items: Sequence[dataset_pb2.DatasetItem], **header: object
+    ) -> dataset_service_pb2.CreateDatasetVersionResponse:
+        return await self.datasets.CreateDatasetVersion(version_stream(dataset, items, **header))
+
+    async def items(self, version: str, offset: int = 0) -> list[dataset_pb2.DatasetItem]:
+        request = dataset_service_pb2.ReadDatasetItemsRequest(name=version, offset=offset)
+        return [item async for message in self.datasets.ReadDatasetItems(request) for item in message.items]
+
+
+async def picture_stream(
+    pictures: Sequence[bytes], project: str = LINE, batch: int = 50, *, closed: bool = True
+) -> AsyncIterator[blob_service_pb2.UploadPicturesRequest]:
+    """picture_stream is an upload's messages; without its closing where `closed` is False."""
+    yield blob_service_pb2.UploadPicturesRequest(header={"parent": project})
+    for start in range(0, len(pictures), batch):
+        part = [{"digest": sha256(each), "data": each} for each in pictures[start : start + batch]]
+        yield blob_service_pb2.UploadPicturesRequest(batch={"pictures": part})
+    if closed:
+        closing = {"picture_count": len(pictures), "byte_count": sum(len(each) for each in pictures)}
+        yield blob_service_pb2.UploadPicturesRequest(closing=closing)
+
+
+async def blob_stream(
+    data: bytes, project: str, offset: int = 0, chunk: int = 1 << 18, closed: bool = True
+) -> AsyncIterator[blob_service_pb2.UploadBlobRequest]:
+    """blob_stream is a blob upload's messages."""
+    announced = {"digest": sha256(data), "size": len(data)}
+    yield blob_service_pb2.UploadBlobRequest(header={**announced, "parent": project, "offset": offset})
+    for start in range(offset, len(data), chunk):
+        yield blob_service_pb2.UploadBlobRequest(chunk=data[start : start + chunk])
+    if closed:
+        yield blob_service_pb2.UploadBlobRequest(closing=announced)
+
+
+async def version_stream(
+    dataset: str, items: Sequence[dataset_pb2.DatasetItem], **header: object
+) -> AsyncIterator[dataset_service_pb2.CreateDatasetVersionRequest]:
+    """version_stream is a new version's messages."""
+    yield dataset_service_pb2.CreateDatasetVersionRequest(header={"parent": dataset, **header})
+    for start in range(0, len(items), 10_000):
+        yield dataset_service_pb2.CreateDatasetVersionRequest(batch={"items": items[start : start + 10_000]})
+    yield dataset_service_pb2.CreateDatasetVersionRequest(closing={"item_count": len(items)})
+
+
+class House:
+    """A running storage service."""
+
+    def __init__(self, settings: StorageSettings, disk: Disk | None = None) -> None:
+        self.settings = settings
+        self.auth = MadeUpAuth()
+        self.storage = Storage(settings, self.auth, disk=disk)
+        self.server = MeshServer(
+            settings, verifier=NameIsToken(), authorizer=self.auth, servicers=self.storage.registrations()
+        )
+        self._channels: list[grpc.aio.Channel] = []
+
+    async def start(self) -> None:
+        await self.storage.start()
+        await self.server.start()
+
+    async def stop(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+        await self.server.stop()
+        await self.storage.stop()
+
+    def client(self, account: str = "anna") -> Client:
+        """client is an account at the public door, or an attempt: "attempt projects/line-7/jobs/j 1"."""
+
+        async def token() -> str:
+            return account
+
+        address = f"127.0.0.1:{self.settings.public_port}"
+        channel = terminal_channel(address, ca=self.settings.tls_ca.read_bytes(), token=token)
+        self._channels.append(channel)
+        return Client(channel)
+
+    def service(self, name: str) -> Client:
+        """service is another service of the mesh at the internal door."""
+        tls: Path = self.settings.tls_ca.parent
+        values = {
+            **self.settings.model_dump(),
+            "tls_cert": tls / f"{name}.pem",
+            "tls_key": tls / f"{name}.key",
+        }
+        channel = internal_channel(ServiceSettings(**values), f"127.0.0.1:{self.settings.internal_port}")
+        self._channels.append(channel)
+        return Client(channel)
+
+
+@asynccontextmanager
+async def open_house(settings: StorageSettings, disk: Disk | None = None) -> AsyncIterator[House]:
+    """open_house starts a storage service with the projects line-7 (anna's) and other (eve's)."""
+    house = House(settings, disk)
+    await house.start()
+    try:
+        for owner, project in (("anna", LINE), ("eve", OTHER)):
+            house.auth.owners.pop(project.removeprefix("projects/"), None)
+            async with house.storage.database.read() as session:
+                there = await session.projects.find(project.removeprefix("projects/"))
+            if there is None:
+                await house.client(owner).make_project(project)
+            else:
+                house.auth.levels[owner, project.removeprefix("projects/")] = 40
+        yield house
+    finally:
+        await house.stop()

@@ -1,0 +1,96 @@
+"""Fixtures of the terminal's tests: a fake mesh, a profile, a tiny model, a folder of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.terminal.fake_mesh import FakeMesh, write_profile
+
+
+@pytest.fixture
+def mesh() -> Iterator[FakeMesh]:
+    with FakeMesh().serve() as running:
+        yield running
+
+
+@pytest.fixture
+def store(mesh: FakeMesh, tmp_path: Path):
+    return write_profile(mesh, tmp_path / "config" / "profile.json")
+
+
+def picture_bytes(seed: int, size: int = 12, form: str = "PNG") -> bytes:
+    """picture_bytes makes a small noise picture; brightness grows with seed % 2."""
+    noise = np.random.default_rng(seed).integers(0, 100, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise + np.uint8(150 * (seed % 2))).save(buffer, form)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """folder holds two classes with six pictures each, one of them in a deeper folder, in two scripts."""
+    root = tmp_path / "pictures"
+    for index in range(12):
+        place = root / ("零件 ok" if index % 2 else "scratch") / ("deep/er" if index == 0 else "")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{index:02}.png").write_bytes(picture_bytes(index))
+    return root
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., Path]:
+    """make_model writes a model folder whose answer is the brightness: dark, bright."""
+
+    def make(name: str = "model", golden_shift: float = 0.0) -> Path:
+        from onnx import TensorProto, helper, numpy_helper, save
+
+        nodes = [
+            helper.make_node("Cast", ["pictures"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Sub", ["mean", "middle"], ["centred"]),
+            helper.make_node("Mul", ["centred", "slope"], ["column"]),
+            helper.make_node("MatMul", ["column", "signs"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ]
+        constants = {
+            "axes": np.array([1, 2], np.int64),
+            "middle": np.array(120.0, np.float32),
+            "slope": np.array(0.02, np.float32),
+            "signs": np.array([[-1.0, 1.0]] * 3, np.float32) / 3,
+        }
+        graph = helper.make_graph(
+            nodes,
+            "brightness",
+            [helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["batch", 8, 8, 3])],
+            [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])],
+            [numpy_helper.from_array(value, key) for key, value in constants.items()],
+        )
+        place = tmp_path / name
+        place.mkdir()
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        save(model, str(place / "model.onnx"))
+        pictures = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (10, 90, 160, 240)])
+        logits = (pictures.mean(axis=(1, 2)) - 120.0) * 0.02 @ constants["signs"]
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        expected = exponents / exponents.sum(axis=1, keepdims=True) + golden_shift
+        np.savez(place / "golden.npz", pictures=pictures, probabilities=expected.astype(np.float32))
+        document = {
+            "format": "loupe-model/1",
+            "labels": ["dark", "bright 零件"],
+            "input": {"height": 8, "width": 8, "channels": "RGB", "type": "uint8"},
+            "files": {
+                file: hashlib.sha256((place / file).read_bytes()).hexdigest() for file in ("model.onnx", "golden.npz")
+            },
+        }
+        (place / "model.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+        return place
+
+    return make

@@ -1,0 +1,414 @@
+"""A small mesh in this process: real gRPC over TLS with what the terminal calls, and ways to make it misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import functools
+import hashlib
+import ipaddress
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from google.protobuf.duration_pb2 import Duration
+from grpc_status import rpc_status
+
+from loupe import errors
+from loupe.auth.v1 import account_pb2, session_service_pb2, session_service_pb2_grpc
+from loupe.errors import LoupeError, not_found
+from loupe.rpc.status import to_status
+from loupe.scheduler.v1 import training_job_pb2, training_job_service_pb2, training_job_service_pb2_grpc
+from loupe.storage.v1 import blob_service_pb2 as blobs
+from loupe.storage.v1 import (
+    blob_service_pb2_grpc,
+    dataset_pb2,
+    dataset_service_pb2_grpc,
+    model_pb2,
+    model_service_pb2_grpc,
+)
+from loupe.storage.v1 import dataset_service_pb2 as datasets
+from loupe.storage.v1 import model_service_pb2 as models
+
+PASSWORD = "correct horse battery"
+
+
+def certificate() -> tuple[bytes, bytes]:
+    """certificate makes a self-signed one for 127.0.0.1: PEM and key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fake mesh")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return signed.public_bytes(serialization.Encoding.PEM), private
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: LoupeError) -> None:
+    await context.abort_with_status(rpc_status.to_status(to_status(error)[1]))
+
+
+def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """guarded asks for the bearer token and turns domain errors into status, for unary and streaming methods."""
+
+    async def admit(self: Any, context: grpc.aio.ServicerContext) -> None:
+        given = dict(context.invocation_metadata()).get("authorization", "")
+        if given.removeprefix("Bearer ") not in self.mesh.access_tokens:
+            raise errors.Unauthenticated("the token is not valid here", problem="expired")
+
+    if hasattr(method, "__code__") and method.__code__.co_flags & 0x200:  # an async generator
+
+        @functools.wraps(method)
+        async def stream(self: Any, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            try:
+                await admit(self, context)
+                async for response in method(self, request, context):
+                    yield response
+            except LoupeError as error:
+                await _abort(context, error)
+
+        return stream
+
+    @functools.wraps(method)
+    async def unary(self: Any, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            await admit(self, context)
+            return await method(self, request, context)
+        except LoupeError as error:
+            return await _abort(context, error)
+
+    return unary
+
+
+class Servicer:
+    """Servicer shares the mesh's state."""
+
+    def __init__(self, mesh: FakeMesh) -> None:
+        self.mesh = mesh
+
+
+class Sessions(Servicer, session_service_pb2_grpc.SessionServiceServicer):
+    async def Login(self, request: Any, context: Any) -> Any:
+        if request.password != PASSWORD:
+            await _abort(context, errors.BadCredentials("unknown account or wrong password"))
+        account = account_pb2.Account(name=request.account)
+        return session_service_pb2.LoginResponse(tokens=self.mesh.new_tokens(), account=account)
+
+    async def Refresh(self, request: Any, context: Any) -> Any:
+        self.mesh.refreshes += 1
+        await asyncio.sleep(self.mesh.refresh_seconds)
+        if request.refresh_token != self.mesh.refresh_token:
+            self.mesh.access_tokens.clear()
+            await _abort(context, errors.RefreshReplayed("a refresh token was used twice"))
+        return session_service_pb2.RefreshResponse(tokens=self.mesh.new_tokens())
+
+    async def Logout(self, request: Any, context: Any) -> Any:
+        self.mesh.access_tokens.clear()
+        return session_service_pb2.LogoutResponse()
+
+    async def ListEndpoints(self, request: Any, context: Any) -> Any:
+        mesh = self.mesh
+        return session_service_pb2.ListEndpointsResponse(
+            storage=mesh.storage_address, scheduler=mesh.address, nats_url="nats://127.0.0.1:1"
+        )
+
+    @guarded
+    async def WhoAmI(self, request: Any, context: Any) -> Any:
+        groups = ["projects/line-7/groups/owners"]
+        account = account_pb2.Account(name="accounts/anna", groups=groups)
+        return session_service_pb2.WhoAmIResponse(account=account)
+
+
+class Blobs(Servicer, blob_service_pb2_grpc.BlobServiceServicer):
+    @guarded
+    async def FindMissingBlobs(self, request: Any, context: Any) -> Any:
+        if request.parent != "projects/line-7":
+            raise not_found(request.parent)
+        if self.mesh.denied:
+            raise self.mesh.denied
+        self.mesh.asked_missing += 1
+        return blobs.FindMissingBlobsResponse(digests=[one for one in request.digests if one not in self.mesh.blobs])
+
+    @guarded
+    async def UploadPictures(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        stored = size = 0
+        count = 0
+        self.mesh.uploads += 1
+        async for request in requests:
+            part = request.WhichOneof("part")
+            if part == "batch":
+                if self.mesh.cuts and count == self.mesh.cuts[0]:
+                    self.mesh.cuts.pop(0)
+                    raise errors.Unavailable("storage goes down", dependency="storage")
+                verdicts = []
+                for one in request.batch.pictures:
+                    assert hashlib.sha256(one.data).hexdigest() == one.digest
+                    size += len(one.data)
+                    if one.data.startswith(b"BAD"):
+                        problem = blobs.PICTURE_PROBLEM_NOT_A_PICTURE
+                        verdicts.append(blobs.PictureVerdict(digest=one.digest, problem=problem, message="no picture"))
+                    else:
+                        self.mesh.blobs[one.digest] = one.data
+                        self.mesh.received.append(one.digest)
+                        stored += 1
+                count += 1
+                yield blobs.UploadPicturesResponse(stored_count=stored, verdicts=verdicts)
+            elif part == "closing":
+                assert request.closing.byte_count == size
+                yield blobs.UploadPicturesResponse(stored_count=stored, complete=True)
+
+    @guarded
+    async def DownloadBlobs(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        for digest in request.digests:
+            data = self.mesh.blobs[digest]
+            for start in range(0, len(data), 1000):
+                piece = blobs.BlobPiece(digest=digest, offset=start, size=len(data), data=data[start : start + 1000])
+                yield blobs.DownloadBlobsResponse(pieces=[piece])
+
+
+class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
+    @guarded
+    async def CreateDataset(self, request: Any, context: Any) -> Any:
+        name = f"{request.parent}/datasets/{request.dataset_id}"
+        if name in self.mesh.datasets:
+            raise errors.AlreadyExists(f"{name} exists already", resource=name)
+        self.mesh.datasets[name] = []
+        return datasets.CreateDatasetResponse(dataset=dataset_pb2.Dataset(name=name))
+
+    @guarded
+    async def CreateDatasetVersion(self, requests: Any, context: Any) -> Any:
+        header, items, closing = None, [], None
+        async for request in requests:
+            part = request.WhichOneof("part")
+            if part == "header":
+                header = request.header
+            elif part == "batch":
+                items += request.batch.items
+            else:
+                closing = request.closing
+        assert closing is not None and closing.item_count == len(items)
+        assert all(item.digest in self.mesh.blobs for item in items)
+        self.mesh.datasets[header.parent].append(items)
+        self.mesh.split = header.split
+        return datasets.CreateDatasetVersionResponse(dataset_version=self._version(header.parent, items))
+
+    def _version(self, parent: str, items: list[Any]) -> Any:
+        counts: dict[str, int] = {}
+        for item in items:
+            counts[item.label] = counts.get(item.label, 0) + 1
+        return dataset_pb2.DatasetVersion(
+            name=f"{parent}/versions/{len(self.mesh.datasets[parent])}",
+            picture_count=len(items),
+            labels=[dataset_pb2.LabelCount(label=label, train_count=n) for label, n in sorted(counts.items())],
+        )
+
+    @guarded
+    async def GetDatasetVersion(self, request: Any, context: Any) -> Any:
+        parent = request.name.rpartition("/versions/")[0]
+        if not self.mesh.datasets.get(parent):
+            raise not_found(request.name)
+        version = self._version(parent, self.mesh.datasets[parent][-1])
+        return datasets.GetDatasetVersionResponse(dataset_version=version)
+
+    @guarded
+    async def ReadDatasetItems(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        items = self.mesh.datasets[request.name.rpartition("/versions/")[0]][-1]
+        for item in items[request.offset :]:
+            yield datasets.ReadDatasetItemsResponse(items=[item])
+            if self.mesh.item_cuts:
+                self.mesh.item_cuts -= 1
+                raise errors.Unavailable("storage goes down", dependency="storage")
+
+
+class Models(Servicer, model_service_pb2_grpc.ModelServiceServicer):
+    @guarded
+    async def GetModelVersion(self, request: Any, context: Any) -> Any:
+        if self.mesh.model is None or (request.name.endswith("/latest") and not self.mesh.model.released):
+            raise not_found(request.name)
+        return models.GetModelVersionResponse(model_version=self.mesh.model)
+
+    @guarded
+    async def ListModelVersions(self, request: Any, context: Any) -> Any:
+        return models.ListModelVersionsResponse(model_versions=[self.mesh.model] if self.mesh.model else [])
+
+    @guarded
+    async def DownloadModelFile(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.mesh.download_offsets.append((request.filename, request.offset))
+        data = self.mesh.model_files[request.filename]
+        for start in range(request.offset, len(data), 100):
+            if self.mesh.download_cuts and start > request.offset:
+                self.mesh.download_cuts -= 1
+                raise errors.Unavailable("storage goes down", dependency="storage")
+            yield models.DownloadModelFileResponse(chunk=data[start : start + 100])
+
+
+class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
+    @guarded
+    async def SubmitTrainingJob(self, request: Any, context: Any) -> Any:
+        job = training_job_pb2.TrainingJob()
+        job.CopyFrom(request.training_job)
+        job.name = f"{request.parent}/jobs/j1"
+        self.mesh.jobs[job.name] = job
+        return training_job_service_pb2.SubmitTrainingJobResponse(training_job=job)
+
+    @guarded
+    async def GetTrainingJob(self, request: Any, context: Any) -> Any:
+        if request.name not in self.mesh.jobs:
+            raise not_found(request.name)
+        return training_job_service_pb2.GetTrainingJobResponse(training_job=self.mesh.jobs[request.name])
+
+    @guarded
+    async def ListTrainingJobs(self, request: Any, context: Any) -> Any:
+        found = sorted(self.mesh.jobs.values(), key=lambda job: job.name)
+        start = int(request.page_token or 0)
+        page = found[start : start + 1]
+        token = str(start + 1) if start + 1 < len(found) else ""
+        return training_job_service_pb2.ListTrainingJobsResponse(training_jobs=page, next_page_token=token)
+
+    @guarded
+    async def WatchTrainingJob(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        for event in self.mesh.events:
+            if event.sequence > request.after_sequence:
+                yield training_job_service_pb2.WatchTrainingJobResponse(event=event)
+                if self.mesh.watch_cuts:
+                    self.mesh.watch_cuts -= 1
+                    raise errors.Unavailable("the scheduler goes down", dependency="scheduler")
+
+
+class FakeMesh:
+    """FakeMesh is the state, and the server that runs in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.ca, self._key = certificate()
+        self.access_tokens: set[str] = set()
+        self.refresh_token = ""
+        self.issued = 0
+        self.refreshes = 0
+        self.refresh_seconds = 0.0
+        self.lifetime = 600
+        self.denied: LoupeError | None = None
+        self.blobs: dict[str, bytes] = {}
+        self.received: list[str] = []
+        self.cuts: list[int] = []
+        self.uploads = 0
+        self.asked_missing = 0
+        self.datasets: dict[str, list[list[Any]]] = {}
+        self.split: Any = None
+        self.item_cuts = 0
+        self.model: model_pb2.ModelVersion | None = None
+        self.model_files: dict[str, bytes] = {}
+        self.download_offsets: list[tuple[str, int]] = []
+        self.download_cuts = 0
+        self.jobs: dict[str, training_job_pb2.TrainingJob] = {}
+        self.events: list[training_job_pb2.JobEvent] = []
+        self.watch_cuts = 0
+        self.address = ""
+        self.storage_address = ""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def new_tokens(self) -> session_service_pb2.Tokens:
+        self.issued += 1
+        access = f"access-{self.issued}"
+        self.access_tokens.add(access)
+        self.refresh_token = f"refresh-{self.issued}"
+        return session_service_pb2.Tokens(
+            access_token=access,
+            refresh_token=self.refresh_token,
+            access_lifetime=Duration(seconds=self.lifetime),
+            refresh_lifetime=Duration(seconds=3600),
+        )
+
+    def run(self, work: Awaitable[Any]) -> Any:
+        """run runs a coroutine on the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[FakeMesh]:
+        """serve runs the server for as long as the block."""
+        self._thread.start()
+        self._server, port = self.run(self._start())
+        self.address = self.storage_address = f"127.0.0.1:{port}"
+        try:
+            yield self
+        finally:
+            self.run(self._server.stop(None))
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+
+    async def _start(self) -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 40 << 20)])
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(Sessions(self), server)
+        blob_service_pb2_grpc.add_BlobServiceServicer_to_server(Blobs(self), server)
+        dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(Datasets(self), server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(self), server)
+        training_job_service_pb2_grpc.add_TrainingJobServiceServicer_to_server(Jobs(self), server)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(self._key, self.ca)]))
+        await server.start()
+        return server, port
+
+    def cutting_proxy(self, budgets: list[int]) -> str:
+        """cutting_proxy puts a TCP proxy before the server that cuts each next connection after so many bytes sent."""
+        target = int(self.address.rpartition(":")[2])
+
+        async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: float) -> None:
+            with contextlib.suppress(OSError):
+                while budget > 0 and (data := await reader.read(4096)):
+                    writer.write(data)
+                    await writer.drain()
+                    budget -= len(data)
+            writer.close()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            budget = budgets.pop(0) if budgets else float("inf")
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", target)
+            back = asyncio.ensure_future(pipe(to_reader, writer, float("inf")))
+            await pipe(reader, to_writer, budget)
+            writer.transport.abort()
+            back.cancel()
+
+        async def start() -> int:
+            server = await asyncio.start_server(accept, "127.0.0.1", 0)
+            return server.sockets[0].getsockname()[1]
+
+        return f"127.0.0.1:{self.run(start())}"
+
+
+def write_profile(mesh: FakeMesh, path: Path, **changes: Any) -> Any:
+    """write_profile stores a logged-in profile for the mesh and returns its store."""
+    import time
+
+    from loupe.terminal.profile import Profile, ProfileStore
+
+    tokens = mesh.new_tokens()
+    store = ProfileStore(path)
+    values = {
+        "server": mesh.address,
+        "ca": mesh.ca.decode(),
+        "account": "accounts/anna",
+        "project": "line-7",
+        "access_token": tokens.access_token,
+        "access_expires": time.time() + mesh.lifetime,
+        "refresh_token": tokens.refresh_token,
+    }
+    store.save(Profile(**(values | changes)))
+    return store

@@ -1,0 +1,51 @@
+"""Sandboxes for the trainer's tests; those that need bubblewrap are skipped where it cannot run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.trainer.bubblewrap import SandboxUnavailable
+from services.trainer.sandbox import Sandbox
+from tests.trainer.fakes import Rig, make_rig, make_sandbox
+
+
+@pytest.fixture(scope="session")
+def bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    folder = tmp_path_factory.mktemp("bubblewrap")
+    try:
+        sandbox = make_sandbox("bubblewrap", folder)
+        asyncio.run(sandbox.probe(folder))
+    except SandboxUnavailable as error:
+        pytest.skip(f"bubblewrap does not run here: {error}")
+    return sandbox
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    return make_sandbox("plain", tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(params=["bubblewrap", "plain"])
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+async def rig(sandbox: Sandbox, tmp_path) -> AsyncIterator[Rig]:
+    async with make_rig(sandbox, tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+async def isolated(bubblewrap: Sandbox, tmp_path) -> AsyncIterator[Rig]:
+    async with make_rig(bubblewrap, tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+async def plain_rig(plain: Sandbox, tmp_path) -> AsyncIterator[Rig]:
+    async with make_rig(plain, tmp_path) as rig:
+        yield rig

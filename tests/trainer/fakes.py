@@ -1,0 +1,282 @@
+"""Storage in memory, and a trainer small enough for a test: real sandboxes, real caches, no network."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import textwrap
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from loupe.algorithm import image
+from loupe.algorithm.host import Split
+from loupe.errors import NotFound, StaleAttempt
+from services.trainer.attempt import StopReason
+from services.trainer.attempts import Attempts
+from services.trainer.bubblewrap import Bubblewrap
+from services.trainer.code_folder import make_code_folder
+from services.trainer.decoders import Decoders
+from services.trainer.events import Event, StoredFile
+from services.trainer.executor import Executor
+from services.trainer.images import Images
+from services.trainer.job_folder import Resources
+from services.trainer.limits import Limits
+from services.trainer.pack_cache import PackCache
+from services.trainer.picture_cache import PictureCache
+from services.trainer.plain import PlainProcess
+from services.trainer.sandbox import Sandbox
+from services.trainer.slots import SlotPlan, Slots
+from services.trainer.spec import AttemptKey, AttemptSpec
+from services.trainer.store import LabelledDataset
+from services.trainer.work_folder import CollectedFile
+
+JOB = "projects/line-7/jobs/j1"
+LIMITS = Limits(memory=1 << 30, processes=64, file=64 << 20, work=96 << 20, work_files=500, tmp=32 << 20, shm=32 << 20)
+
+BARE_RUNNER = """
+from loupe.algorithm.image import load_entry
+from loupe.algorithm.manifest import read_manifest
+
+def run_image(folder, host):
+    load_entry(folder, read_manifest(folder).entry)(host)
+"""
+
+MANIFEST = """
+name = "tiny"
+version = "1"
+task = "classification"
+entry = "main:train"
+licence = "Apache-2.0"
+summary = "for tests"
+[parameters.rounds]
+type = "int"
+default = 3
+[parameters.weights]
+type = "file"
+"""
+
+
+def picture(colour: int, size: int = 8) -> bytes:
+    """picture returns a PNG of one grey."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), (colour, colour, colour)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass
+class MemoryStorage:
+    """MemoryStorage is storage in memory; as real storage does, it refuses writers below its fence."""
+
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
+    datasets: dict[str, LabelledDataset] = field(default_factory=dict)
+    checkpoints: dict[str, tuple[int, dict[str, bytes]]] = field(default_factory=dict)
+    fences: dict[str, int] = field(default_factory=dict)
+    fetched: list[str] = field(default_factory=list)
+
+    def add_dataset(self, name: str, colours: Sequence[int]) -> LabelledDataset:
+        """add_dataset makes a version of one picture per colour: labels "dark" and "light", every third for testing."""
+        digests = []
+        for colour in colours:
+            data = picture(colour)
+            digests.append(hashlib.sha256(data).hexdigest())
+            self.pictures[digests[-1]] = data
+        classes = np.array([colour > 127 for colour in colours], dtype=np.int32)
+        splits = np.array([index % 3 for index in range(len(colours))], dtype=np.uint8)
+        self.datasets[name] = LabelledDataset(name, ("dark", "light"), classes, splits, digests)
+        return self.datasets[name]
+
+    def add_image(self, folder: Path, code: str) -> str:
+        """add_image packs an image with this code, and returns its digest."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "algorithm.toml").write_text(MANIFEST)
+        (folder / "main.py").write_text(textwrap.dedent(code))
+        packed = image.pack(folder)
+        self.images[image.digest(packed)] = packed
+        return image.digest(packed)
+
+    def of(self, spec: AttemptSpec) -> MemoryAttempt:
+        return MemoryAttempt(self, spec)
+
+
+@dataclass
+class MemoryAttempt:
+    """MemoryAttempt is MemoryStorage as one attempt sees it."""
+
+    storage: MemoryStorage
+    spec: AttemptSpec
+
+    async def dataset(self) -> LabelledDataset:
+        return self.storage.datasets[self.spec.dataset_version]
+
+    async def image(self) -> bytes:
+        return self.storage.images[self.spec.algorithm_digest]
+
+    async def fetch(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
+        for digest in digests:
+            self.storage.fetched.append(digest)
+            await asyncio.sleep(0)
+            yield digest, self.storage.pictures[digest]
+
+    async def file(self, digest: str, target: Path) -> None:
+        if digest not in self.storage.files:
+            raise NotFound(f"no file {digest}")
+        await asyncio.to_thread(target.write_bytes, self.storage.files[digest])
+
+    async def save_checkpoint(self, files: Sequence[CollectedFile]) -> None:
+        self._check_fence()
+        content = {file.filename: file.path.read_bytes() for file in files}
+        self.storage.checkpoints[self.spec.key.job] = (self.spec.key.attempt, content)
+
+    async def load_checkpoint(self, folder: Path) -> bool:
+        kept = self.storage.checkpoints.get(self.spec.key.job)
+        if kept is None:
+            return False
+        await asyncio.to_thread(folder.mkdir)
+        for name, data in kept[1].items():
+            await asyncio.to_thread((folder / name).write_bytes, data)
+        return True
+
+    async def save_artifacts(self, files: Sequence[CollectedFile]) -> tuple[StoredFile, ...]:
+        self._check_fence()
+        for file in files:
+            self.storage.files[file.digest] = file.path.read_bytes()
+        return tuple(StoredFile(file.filename, file.digest, file.size) for file in files)
+
+    def _check_fence(self) -> None:
+        if self.spec.key.attempt < self.storage.fences.get(self.spec.key.job, 0):
+            raise StaleAttempt(f"{self.spec.key} is too old")
+
+
+class FakeClock:
+    """FakeClock is a monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class Rig:
+    """Rig is a trainer without its doors."""
+
+    folder: Path
+    storage: MemoryStorage
+    slots: Slots
+    pictures: PictureCache
+    attempts: Attempts
+
+    def spec(self, code: str, attempt: int = 1, **changes: object) -> AttemptSpec:
+        """spec is an attempt at JOB that runs `code` on six pictures."""
+        name = "projects/line-7/datasets/screws/versions/1"
+        if name not in self.storage.datasets:
+            self.storage.add_dataset(name, [0, 200, 30, 220, 60, 240])
+        spec = AttemptSpec(
+            key=AttemptKey(JOB, attempt),
+            dataset_version=name,
+            algorithm_version="algorithms/tiny/versions/1",
+            algorithm_digest=self.storage.add_image(self.folder / "source", code),
+            target_accuracy=0.9,
+            storage_token="secret",
+            built_in=True,
+        )
+        return replace(spec, **changes)
+
+    async def run(self, code: str, **changes: object) -> list[Event]:
+        """run starts an attempt, and returns all its events when it is over."""
+        spec = self.spec(code, **changes)
+        self.attempts.start(spec, 60)
+        return await self.events(spec.key)
+
+    async def events(self, key: AttemptKey, until: type | None = None) -> list[Event]:
+        """events returns an attempt's events to the last, or to the first of a kind."""
+        seen: list[Event] = []
+        async with asyncio.timeout(60):
+            async for event in self.attempts.watch(key, 0):
+                seen.append(event)
+                if until is not None and isinstance(event.what, until):
+                    break
+        return seen
+
+
+def make_sandbox(kind: str, folder: Path) -> Sandbox:
+    """make_sandbox makes a sandbox whose code folder also has the bare runner."""
+    code = make_code_folder(folder / "code")
+    (code / "bare_runner.py").write_text(BARE_RUNNER)
+    (code / "bare_runner.py").chmod(0o644)
+    if kind == "plain":
+        return PlainProcess(code)
+    return Bubblewrap(code, folder / "seccomp.bpf", 300_000 + os.getpid() % 10_000 * 16)
+
+
+@asynccontextmanager
+async def make_rig(
+    sandbox: Sandbox,
+    folder: Path,
+    *,
+    count: int = 1,
+    warm: int = 0,
+    limits: Limits = LIMITS,
+    grace: float = 5.0,
+    plan: SlotPlan | None = None,
+    clock=time.monotonic,
+) -> AsyncIterator[Rig]:
+    """make_rig puts a trainer together, and takes it apart again."""
+    storage = MemoryStorage()
+    plan = plan or SlotPlan(count=count, warm=warm, limits=limits, runner="bare_runner:run_image")
+    slots = Slots(sandbox, folder / "slots", plan, clock)
+    decoders = Decoders(sandbox, folder / "decoders", plan.count, 1)
+    packs = PackCache(folder / "packs", 1 << 30)
+    pictures = PictureCache(folder / "arrays", packs, decoders, 1 << 30)
+    executor = Executor(
+        storage=storage,
+        slots=slots,
+        images=Images(folder / "images"),
+        pictures=pictures,
+        staging=folder / "staging",
+        resources=Resources(threads=1, device="cpu"),
+        limits=limits,
+        clock=clock,
+    )
+    attempts = Attempts(
+        executor.execute,
+        slots=plan.count,
+        isolated=sandbox.isolated,
+        grace=grace,
+        clock=clock,
+        now=lambda: datetime.now(UTC),
+    )
+    slots.start()
+    ticking = asyncio.create_task(attempts.keep_time())
+    try:
+        yield Rig(folder, storage, slots, pictures, attempts)
+    finally:
+        for attempt in attempts.live:
+            attempt.stop(StopReason.DRAINING, 0)
+        await attempts.drain()
+        ticking.cancel()
+        await slots.close()
+        await decoders.close()
+
+
+async def eventually(condition, seconds: float = 20.0) -> None:
+    """eventually returns when the condition holds, and fails when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+__all__ = ["JOB", "LIMITS", "FakeClock", "MemoryStorage", "Rig", "Split", "eventually", "make_rig", "make_sandbox"]
