@@ -186,6 +186,9 @@ async def _connect_terminal(url: str, token: str, ca: bytes | None) -> Client:
             tls=tls_context(ca) if ca and url.startswith("tls://") else None,
             inbox_prefix=inbox_prefix(token),
             allow_reconnect=False,
+            # Without these a refused connection is tried for two minutes before connect() says so.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.1,
             connect_timeout=5,
             error_cb=_ignore,
         )

@@ -6,8 +6,9 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,6 +202,17 @@ class LocalMesh:
         self._known(process)
         with self.state.locked():
             self._supervisor.stop([process], timeout)
+            self._supervisor.start([process])
+            self._wait([process], time.monotonic() + timeout)
+
+    @contextmanager
+    def without(self, process: str, timeout: float = 60) -> Iterator[None]:
+        """without keeps one process stopped inside, and starts it again after."""
+        self._known(process)
+        self._supervisor.stop([process], timeout)
+        try:
+            yield
+        finally:
             self._supervisor.start([process])
             self._wait([process], time.monotonic() + timeout)
 

@@ -48,11 +48,10 @@ def advice(error: LoupeError) -> str:
     """advice is one line that says what would be right; empty where the message says it already."""
     facts = error.metadata
     if isinstance(error, errors.PermissionDenied) and "threshold" in facts:
-        where = facts.get("group") or f"no group of {facts.get('project', 'the project')}"
+        project, action = facts.get("project", "the project"), facts.get("action", "this")
         return (
-            f"{facts.get('account', 'you')} is in {where} with permission parameter {facts.get('parameter', '0')}; "
-            f"{facts.get('action', 'this')} needs {facts['threshold']}: ask an owner of {facts.get('project', 'it')} "
-            "to put you into another group"
+            f"ask an owner of {project} for a group whose permission parameter is {facts['threshold']} or more; "
+            f"`loupe why {action} --project {project.removeprefix('projects/')}` shows how it stands"
         )
     if isinstance(error, errors.Throttled):
         return f"try again in {facts.get('retry_after_seconds', 'a few')} seconds"

@@ -44,7 +44,7 @@ class JobView:
         if kind == "state_change":
             self.state, self.message = state_word(event.state_change.state), event.state_change.message
         elif kind == "progress":
-            self.progress = event.progress
+            self.progress, self.message = event.progress, ""
             self.metrics.update(event.progress.metrics)
 
     @property

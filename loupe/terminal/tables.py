@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
+    from rich.console import RenderableType
     from rich.table import Table
 
     from loupe.scheduler.v1.cluster_pb2 import Placement
@@ -15,20 +16,22 @@ if TYPE_CHECKING:
 
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", right: Iterable[int] = ()
-) -> Table:
-    """table makes a plain table; `right` are the columns whose figures stand at the right."""
+) -> RenderableType:
+    """table makes a plain table below its title; `right` are the columns whose figures stand at the right."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     rightward = set(right)
     for index, column in enumerate(columns):
         made.add_column(column, justify="right" if index in rightward else "left", overflow="fold")
     for row in rows:
         # Text, not str: what others typed must not be read as markup.
         made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    return made
+    # A title of the table's own would be folded to its width.
+    return Group(Text(f"\n{title}", style="bold"), made) if title else made
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
@@ -75,7 +78,7 @@ def when(stamp: Timestamp) -> str:
     return datetime.datetime.fromtimestamp(stamp.seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def placement_table(placement: Placement) -> Table:
+def placement_table(placement: Placement) -> RenderableType:
     """placement_table shows the clusters, best first, each with why it was taken or passed over."""
     from rich.text import Text
 

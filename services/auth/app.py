@@ -72,7 +72,7 @@ class AuthApp:
         self._engine = database.create_engine(settings.database_url or database.sqlite_url(settings.state, "auth"))
         self._store = Store(self._engine)
         self._passwords = passwords or Passwords()
-        self._lifetimes = lifetimes = Lifetimes(
+        lifetimes = Lifetimes(
             settings.access_seconds, settings.refresh_seconds, settings.attempt_seconds, settings.signing_key_seconds
         )
         self._keys = KeyRing(self._store, lifetimes)
@@ -184,9 +184,13 @@ class AuthApp:
         await self._engine.dispose()
 
     async def run(self) -> None:
-        """run serves until SIGTERM or SIGINT."""
+        """run serves until SIGTERM or SIGINT; what must never end, and ends, ends the process with its error."""
         await self.start()
+        serving = asyncio.create_task(self.server.serve_until_signal(), name="serve")
         try:
-            await self.server.serve_until_signal()
+            done, _ = await asyncio.wait([serving, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
+            serving.cancel()
             await self.stop()

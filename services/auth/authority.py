@@ -150,7 +150,7 @@ class Authority:
         return await reads.changes(self.revision) or None
 
     async def _load(self, reads: Reads) -> None:
-        policies = build_policies(await reads.rules())
+        policies = await asyncio.to_thread(build_policies, await reads.rules())
         thresholds = await reads.thresholds()
         enabled = await reads.enabled()
         revoked = await reads.revoked_logins(self._now() - self._revoked_seconds)

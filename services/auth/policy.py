@@ -103,13 +103,13 @@ class Memberships(RoleManager):
 class ProjectPolicy:
     """ProjectPolicy decides in one project. It never changes; `with_level` and `with_member` build another.
 
-    levels: permission parameter by group. members: group by account.
+    levels: permission parameter by group. members: group by account. Both belong to the policy from now on.
     """
 
-    def __init__(self, project: str, levels: Mapping[str, int], members: Mapping[str, str]) -> None:
+    def __init__(self, project: str, levels: dict[str, int], members: dict[str, str]) -> None:
         self.project = project
-        self.levels = MappingProxyType(dict(levels))
-        self.members = MappingProxyType(dict(members))
+        self.levels = MappingProxyType(levels)
+        self.members = MappingProxyType(members)
         self._decided: dict[tuple[str, int], bool] = {}
         self._enforcer = casbin.Enforcer(casbin.Enforcer.new_model(text=MODEL))
         self._enforcer.add_function("atLeast", at_least)
@@ -137,17 +137,21 @@ class ProjectPolicy:
 
     def with_level(self, group: str, level: int | None) -> ProjectPolicy:
         """with_level is this policy with a group's parameter changed; None takes the group out."""
-        levels = {**self.levels, group: level} if level is not None else _without(self.levels, group)
-        return ProjectPolicy(self.project, levels, self.members)
+        return ProjectPolicy(self.project, _with(self.levels, group, level), self.members.copy())
 
     def with_member(self, account: str, group: str | None) -> ProjectPolicy:
         """with_member is this policy with an account in `group`; None takes it out."""
-        members = {**self.members, account: group} if group is not None else _without(self.members, account)
-        return ProjectPolicy(self.project, self.levels, members)
+        return ProjectPolicy(self.project, self.levels.copy(), _with(self.members, account, group))
 
 
-def _without(mapping: Mapping[str, V], key: str) -> dict[str, V]:
-    return {known: value for known, value in mapping.items() if known != key}
+def _with(mapping: MappingProxyType[str, V], key: str, value: V | None) -> dict[str, V]:
+    """A copy with one entry set, or taken out for None."""
+    changed = mapping.copy()
+    if value is None:
+        changed.pop(key, None)
+    else:
+        changed[key] = value
+    return changed
 
 
 @dataclass(frozen=True)

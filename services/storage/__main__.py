@@ -6,13 +6,14 @@ import os
 
 import uvloop
 
-from loupe import telemetry
-from services.storage.app import StorageApp
-from services.storage.settings import StorageSettings
-
 
 async def serve() -> None:
     """serve runs one storage process until it is told to stop."""
+    # Imported here, because each decoder process imports this module again.
+    from loupe import telemetry
+    from services.storage.app import StorageApp
+    from services.storage.settings import StorageSettings
+
     settings = StorageSettings()
     telemetry.configure_logging(settings, "storage")
     telemetry.serve_metrics(settings.metrics_port)

@@ -33,6 +33,7 @@ from services.storage.blobs import Blobs
 from services.storage.checkpoints import Checkpoints
 from services.storage.dataset_versions import DatasetVersions
 from services.storage.datasets import Datasets
+from services.storage.decoders import Decoders
 from services.storage.disk import Disk
 from services.storage.downloads import Downloads
 from services.storage.fences import Fences
@@ -62,6 +63,7 @@ class Storage:
         memberships: Memberships,
         *,
         disk: Disk | None = None,
+        decoders: Decoders | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._state = settings.state
@@ -72,7 +74,8 @@ class Storage:
         files = _files(settings, disk)
         staging = settings.state / "staging"
         self._packs = Packs(settings.state / "open", files, disk, self.database, settings.pack_bytes)
-        self._indexer = Indexer(self.database, self._packs, settings.indexing_threads)
+        self._decoders = decoders or Decoders(settings.decoding_processes)
+        self._indexer = Indexer(self.database, self._packs, self._decoders)
         self._blobs = Blobs(
             self.database, files, disk, staging=staging / "blobs", max_bytes=settings.max_blob_bytes, now=now
         )
@@ -126,6 +129,7 @@ class Storage:
     async def stop(self) -> None:
         """stop ends background work and closes everything."""
         await self._indexer.close()
+        await self._decoders.close()
         await self._packs.close()
         await self.database.close()
         if self._lock is not None:

@@ -1,4 +1,4 @@
-"""What storage finds out about a picture: at the door from its header, afterwards from its pixels."""
+"""What storage checks of a picture at the door: digest, size, format and header; no pixel is decoded here."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import imagehash
-import numpy as np
-from PIL import Image
-
 from loupe import picture
 from loupe.picture import BadPicture
 from loupe.storage.v1.blob_service_pb2 import PictureProblem
-from services.storage.store.pictures import BROKEN, WHOLE, IndexRow
 
 PROBLEMS: dict[str, PictureProblem.ValueType] = {
     "not_a_picture": PictureProblem.PICTURE_PROBLEM_NOT_A_PICTURE,
@@ -21,9 +16,6 @@ PROBLEMS: dict[str, PictureProblem.ValueType] = {
     "too_large": PictureProblem.PICTURE_PROBLEM_TOO_LARGE,
     "broken": PictureProblem.PICTURE_PROBLEM_BROKEN,
 }
-
-_LOOK_SIZE = 32
-THUMBNAIL_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -58,18 +50,3 @@ def _check(uploaded: UploadedPicture) -> Verdict | None:
     except BadPicture as error:
         return Verdict(uploaded.digest, PROBLEMS[error.kind], str(error))
     return None
-
-
-def look(digest: str, data: bytes) -> IndexRow:
-    """look decodes a picture and returns what near-duplicates are found by.
-
-    The perceptual hash is imagehash's phash of 64 bits. The thumbnail is 16x16 grey, row by row.
-    """
-    try:
-        pixels = picture.decode(data, _LOOK_SIZE, _LOOK_SIZE)
-    except BadPicture as error:
-        return IndexRow(digest, len(data), BROKEN, str(error), None, None)
-    grey = Image.fromarray(pixels).convert("L")
-    bits = imagehash.phash(grey, hash_size=8, highfreq_factor=_LOOK_SIZE // 8).hash
-    thumbnail = np.asarray(grey.reduce(_LOOK_SIZE // THUMBNAIL_SIZE))
-    return IndexRow(digest, len(data), WHOLE, "", np.packbits(bits).tobytes(), thumbnail.tobytes())

@@ -25,5 +25,5 @@ class StorageSettings(ServiceSettings):
     reserve_bytes: int = Field(default=64 << 20, ge=0)
     """Free space that uploads leave on the disk, so that the database can still be written."""
 
-    indexing_threads: int = Field(default=1, ge=1, le=64)
-    """Threads that decode uploaded pictures. They run at low priority."""
+    decoding_processes: int = Field(default=1, ge=1, le=64)
+    """Processes that decode uploaded pictures. They run at low priority."""

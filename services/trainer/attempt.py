@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
@@ -100,7 +101,8 @@ class Attempt:
         """watch yields the events after a sequence number, then those that come, to the last."""
         while True:
             news = self._news
-            fresh = [event for event in self._events if event.sequence > after]
+            held = self._sequence - len(self._events)  # how many of the oldest are dropped
+            fresh = list(itertools.islice(self._events, max(0, after - held), None))
             for event in fresh:
                 after = event.sequence
                 yield event

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,6 +17,7 @@ MAX_LINE = 4000
 MAX_METRICS = 64
 MAX_ARTIFACTS = 64
 MAX_SIDE = 1024
+MAX_TRACEBACK_LINES = 100
 _PHASE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
 FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -70,7 +72,7 @@ def progress(message: Mapping[str, Any]) -> Progress:
         epoch=_count(message, "epoch"),
         step=_count(message, "step"),
         total_steps=_count(message, "total_steps"),
-        metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
+        metrics={name: float(value) for name, value in metrics.items() if _is_finite(value)},
         message=escape(_text(message, "message")),
     )
 
@@ -91,7 +93,7 @@ def log(message: Mapping[str, Any]) -> list[str]:
 def failure(message: Mapping[str, Any]) -> tuple[str, list[str]]:
     """failure reads what the algorithm raised: one sentence, and the lines of the traceback. Raises ProtocolBroken."""
     sentence = f"{_text(message, 'error')}: {_text(message, 'text')}"
-    return escape(" ".join(sentence.split())[:1000]), lines(_text(message, "traceback"))
+    return escape(" ".join(sentence.split())[:1000]), lines(_text(message, "traceback"))[-MAX_TRACEBACK_LINES:]
 
 
 def size(arguments: Mapping[str, Any]) -> tuple[int, int]:
@@ -117,7 +119,11 @@ def claim(arguments: Mapping[str, Any]) -> Claim:
     for name in artifacts:
         if not FILENAME.fullmatch(name):
             raise ProtocolBroken(f"finish: {escape(name[:80])!r} cannot be an artifact's name")
-    return Claim(outcome, {name: relative(path) for name, path in artifacts.items()}, _finite(report))
+    try:
+        cleaned = _clean(report)
+    except RecursionError as error:
+        raise ProtocolBroken("finish: the report is nested too deeply") from error
+    return Claim(outcome, {name: relative(path) for name, path in artifacts.items()}, cleaned)
 
 
 def relative(path: object) -> PurePosixPath:
@@ -129,14 +135,20 @@ def relative(path: object) -> PurePosixPath:
     return parsed
 
 
-def _finite(value: Any) -> Any:
-    """_finite writes what JSON has no number for as null."""
+def _is_finite(value: float) -> bool:
+    return abs(value) <= sys.float_info.max
+
+
+def _clean(value: Any) -> Any:
+    """_clean writes what JSON has no number for as null, and what UTF-8 has no bytes for as an escape."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {_clean(key): _clean(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [_clean(item) for item in value]
     return value
 
 

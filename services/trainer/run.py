@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-import psutil
 
 from loupe.algorithm.host import Outcome, Progress
 from loupe.errors import AlgorithmFailed, DataLoss, LoupeError, ResourceExhausted, Throttled, Unavailable
@@ -18,6 +15,7 @@ from services.trainer.channel import ProtocolBroken
 from services.trainer.console import LineSplitter, LogGate
 from services.trainer.events import Checkpointed, Failed, Happening, Logged, Progressed
 from services.trainer.limits import Limits
+from services.trainer.memory import memory_in_use
 from services.trainer.rate import TokenBucket
 from services.trainer.slots import Cell
 from services.trainer.work_folder import BadFile, CollectedFile, WorkFolder
@@ -233,7 +231,7 @@ class Run:
     async def _watch_usage(self) -> Completed:
         """The kernel bounds each process and each file; what all of them use together is watched here."""
         while True:
-            memory = await asyncio.to_thread(_memory, self._cell)
+            memory = await asyncio.to_thread(memory_in_use, self._cell.process.tree, self._limits.memory)
             if memory > self._limits.memory:
                 raise _exceeded("memory", memory, self._limits.memory)
             size, count = await asyncio.to_thread(self._work.usage, self._limits.work_files)
@@ -242,16 +240,6 @@ class Run:
             if count > self._limits.work_files:
                 raise _exceeded("files", count, self._limits.work_files)
             await asyncio.sleep(WATCH_SECONDS)
-
-
-def _memory(cell: Cell) -> int:
-    """_memory returns the bytes that the sandbox's processes have for themselves."""
-    total = 0
-    for process in cell.process.tree():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            info = process.memory_info()
-            total += info.rss - info.shared
-    return total
 
 
 def _exceeded(limit: str, used: int, allowed: int) -> RunFailed:

@@ -14,6 +14,7 @@ import argon2
 import grpc
 import pytest
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.local.certificates import Leaf, ensure_certificates
@@ -57,6 +58,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_log() -> None:
+    """plain_log keeps structlog from drawing a picture of every variable beside each traceback."""
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
 
 
 @pytest.fixture(scope="session")

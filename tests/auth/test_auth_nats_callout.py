@@ -88,7 +88,7 @@ async def bus(
     """bus is NATS with the configuration of the local mesh, its stream filled for two projects, and auth."""
     state = StateDirectory(tmp_path / "mesh")
     state.prepare()
-    leaves = [Leaf(name, f"loupe://service/{name}") for name in ("auth", "storage")]
+    leaves = [Leaf(name, f"loupe://service/{name}") for name in ("auth", "storage", "scheduler")]
     ensure_certificates(state.tls, [*leaves, Leaf("nats")], datetime.now(UTC))
     ensure_nats_secrets(state)
     port = free_port()
@@ -271,7 +271,10 @@ async def test_who_has_no_good_token_is_not_let_in(bus: Bus):
     """No token, a forged one, an attempt's, and one of an account without projects: none gets in; a good one does."""
     good = (await bus.auth.login("anna")).access_token
     await connected(bus, good)
-    scheduler_token = await attempt_token(bus)
+    asked = policy_service_pb2.IssueAttemptTokenRequest(
+        account="accounts/anna", job="projects/line-7/jobs/job-1", attempt=1
+    )
+    attempt_token = (await bus.auth.service("scheduler").policy.IssueAttemptToken(asked)).token
     admin = await bus.auth.administrator()
     await admin.accounts.CreateAccount(
         account_service_pb2.CreateAccountRequest(
@@ -279,18 +282,9 @@ async def test_who_has_no_good_token_is_not_let_in(bus: Bus):
         )
     )
     without_projects = (await bus.auth.login("carl")).access_token
-    for token in ("", "nonsense", good[:-4] + "AAAA", scheduler_token, without_projects):
+    for token in ("", "nonsense", good[:-4] + "AAAA", attempt_token, without_projects):
         with pytest.raises((OSError, nats.errors.Error)):
             await bus.terminal(token)
-
-
-async def attempt_token(bus: Bus) -> str:
-    """attempt_token is a real token of the wrong type."""
-    app = bus.auth.app
-    from loupe.names import AccountName, JobName
-    from services.auth.tokens import Tokens
-
-    return Tokens(app._keys, app._lifetimes).attempt(AccountName("anna"), JobName("line-7", "job-1"), 1)
 
 
 async def test_a_revoked_right_cuts_the_open_connection(bus: Bus):

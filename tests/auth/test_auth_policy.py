@@ -12,6 +12,12 @@ GROUPS = {"owners": 40, "operators": 20, "viewers": 9}
 MEMBERS = {"olga": "owners", "otto": "operators", "vera": "viewers"}
 
 
+def yes_to_all(policy: ProjectPolicy, monkeypatch: pytest.MonkeyPatch) -> ProjectPolicy:
+    """yes_to_all is the policy with an enforcer that fails open: what is denied then never got to it."""
+    monkeypatch.setattr(policy._enforcer, "enforce", lambda *asked: True)
+    return policy
+
+
 def line() -> ProjectPolicy:
     """line is a project with one member in each group."""
     return ProjectPolicy("line-7", GROUPS, MEMBERS)
@@ -36,20 +42,23 @@ def test_a_parameter_at_or_above_the_threshold_is_allowed(account: str, need: in
 
 
 @pytest.mark.parametrize("need", [0, -1, True, False, None, "", "10", 10.0, 101])
-def test_a_need_that_is_no_threshold_is_denied(need: object):
+def test_a_need_that_is_no_threshold_is_denied(need: object, monkeypatch: pytest.MonkeyPatch):
     """0, negative numbers, True and text let everybody pass a careless comparison."""
     assert line().allows("olga", need) is False
+    assert yes_to_all(line(), monkeypatch).allows("olga", need) is False
 
 
 @pytest.mark.parametrize(
     "account", ["", "owners", "role:line-7:owners", "user:olga", "proj:line-7", "olga, x", "Olga", "olga\n", None, 7]
 )
-def test_an_account_that_is_no_account_id_is_denied(account: object):
-    """No name of a role, no name with a separator, nothing empty reaches Casbin."""
+def test_an_account_that_is_no_account_id_is_denied(account: object, monkeypatch: pytest.MonkeyPatch):
+    """No name with a prefix or a separator, nothing empty reaches Casbin."""
     assert line().allows(account, 10) is False
+    if account != "owners":  # the name of a group is a proper account id; the prefixes keep the two apart
+        assert yes_to_all(line(), monkeypatch).allows(account, 10) is False
 
 
-def test_an_empty_policy_denies():
+def test_an_empty_policy_denies(monkeypatch: pytest.MonkeyPatch):
     """Bare Casbin says yes to an empty policy with empty strings."""
     model = MODEL.replace("atLeast(p.level, r.need) && ", "")
     assert casbin.Enforcer(casbin.Enforcer.new_model(text=model)).enforce("", "", "") is True
@@ -57,6 +66,7 @@ def test_an_empty_policy_denies():
     assert empty.allows("", 10) is False
     assert empty.allows("olga", 10) is False
     assert ProjectPolicy("line-7", {}, MEMBERS).allows("olga", 1) is False
+    assert yes_to_all(empty, monkeypatch).allows("olga", 1) is False
 
 
 def test_nobody_is_their_own_role():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ import pytest
 from PIL import Image
 
 from deploy.local.mesh import LocalMesh
-from loupe.names import AccountName
+from loupe.names import AccountName, DatasetName
+from loupe.scheduler.v1 import training_job_pb2
+from loupe.storage.v1 import dataset_pb2, model_pb2
 from loupe.terminal.client import Terminal
 from loupe.terminal.profile import Profile, ProfileStore
 
@@ -41,13 +45,14 @@ def passwords() -> dict[str, str]:
     return {}
 
 
-@pytest.fixture
-def terminal(mesh: LocalMesh, passwords: dict[str, str], tmp_path: Path) -> OpenTerminal:
+@pytest.fixture(scope="session")
+def terminal(mesh: LocalMesh, passwords: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> OpenTerminal:
     """A function that opens a terminal with somebody logged in; the administrator by default."""
+    folder = tmp_path_factory.mktemp("profiles")
 
     @contextlib.asynccontextmanager
     async def open_terminal(account: str = "admin") -> AsyncIterator[Terminal]:
-        store = ProfileStore(tmp_path / f"profile-{account}.json")
+        store = ProfileStore(folder / f"{secrets.token_hex(6)}.json")
         store.save(Profile(server=mesh.endpoints.auth, ca=mesh.endpoints.ca.read_text(encoding="utf-8")))
         password = mesh.endpoints.admin_password if account == "admin" else passwords[account]
         async with Terminal.connect(store, retry_seconds=30) as terminal:
@@ -97,3 +102,54 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             grey = 128 + 70 * wave + random.normal(0, 20, (64, 64))
             Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / label / f"{number:03d}.png")
     return folder
+
+
+async def push(terminal: Terminal, project: str, pictures: Path) -> dataset_pb2.DatasetVersion:
+    """push makes a version of a folder, split by storage."""
+    name = DatasetName(project.removeprefix("projects/"), "parts")
+    split = dataset_pb2.SplitPolicy(train_fraction=0.6, validation_fraction=0.2, test_fraction=0.2, seed=1)
+    return (await terminal.datasets.push(name, pictures, split=split)).version
+
+
+async def train(
+    terminal: Terminal, version: str, **asked: object
+) -> tuple[training_job_pb2.TrainingJob, list[training_job_pb2.JobEvent]]:
+    """train submits a job, follows it to its end and returns it with everything that was told of it."""
+    job = await terminal.jobs.submit(version, **{"target_accuracy": 0.9, "seed": 1, **asked})
+    events = [event async for event in terminal.jobs.watch(job.name)]
+    return await terminal.jobs.get(job.name), events
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained is one job that was run from beginning to end, and all that a terminal can see of it."""
+
+    project: str
+    version: dataset_pb2.DatasetVersion
+    items: list[dataset_pb2.DatasetItem]
+    job: training_job_pb2.TrainingJob
+    events: list[training_job_pb2.JobEvent]
+    model: model_pb2.ModelVersion
+    folder: Path
+
+    @property
+    def placement(self):
+        """placement is why the trainer was chosen."""
+        return next(event.placement for event in self.events if event.WhichOneof("event") == "placement")
+
+
+@pytest.fixture(scope="session")
+def trained(terminal: OpenTerminal, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One whole job on the pictures: uploaded, trained to 90 %, pulled."""
+
+    async def run() -> Trained:
+        async with terminal() as owner:
+            project = (await owner.projects.create(f"p{secrets.token_hex(6)}")).name
+            version = await push(owner, project, pictures)
+            job, events = await train(owner, version.name, model=f"{project}/models/textures")
+            items = [item async for item in owner.datasets.items(version.name)]
+            model = await owner.models.version(job.result.model_version)
+            pulled = await owner.models.pull(model.name, tmp_path_factory.mktemp("model") / "m")
+            return Trained(project, version, items, job, events, model, pulled.folder)
+
+    return asyncio.run(run())

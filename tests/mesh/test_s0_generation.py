@@ -9,25 +9,11 @@ from pathlib import Path
 import pytest
 
 from loupe.errors import BadCredentials, BadParameter, InvalidArgument, NotFound, PermissionDenied
-from loupe.names import AccountName, DatasetName
+from loupe.names import AccountName
 from loupe.scheduler.v1 import training_job_pb2
 from loupe.storage.v1 import dataset_pb2
 from loupe.terminal.classifier import Classifier
-from loupe.terminal.client import Terminal
-from tests.mesh.conftest import OpenTerminal
-
-SPLIT = dataset_pb2.SplitPolicy(train_fraction=0.6, validation_fraction=0.2, test_fraction=0.2, seed=1)
-
-
-async def push(terminal: Terminal, project: str, pictures: Path) -> dataset_pb2.DatasetVersion:
-    name = DatasetName(project.removeprefix("projects/"), "parts")
-    return (await terminal.datasets.push(name, pictures, split=SPLIT)).version
-
-
-async def train(terminal: Terminal, version: str, **asked) -> tuple[training_job_pb2.TrainingJob, list]:
-    job = await terminal.jobs.submit(version, **{"target_accuracy": 0.9, "seed": 1, **asked})
-    events = [event async for event in terminal.jobs.watch(job.name)]
-    return await terminal.jobs.get(job.name), events
+from tests.mesh.conftest import OpenTerminal, Trained, push, train
 
 
 async def test_s0_1_storage_checks_every_upload_against_the_groups_permission_parameter(
@@ -48,75 +34,72 @@ async def test_s0_1_storage_checks_every_upload_against_the_groups_permission_pa
         assert (await push(eyes, project, pictures)).picture_count == 120, "the adjusted parameter is the threshold"
 
 
-async def test_s0_2_pictures_and_labels_become_a_data_set_which_the_trainers_get(
-    terminal: OpenTerminal, project: str, pictures: Path
-) -> None:
+def test_s0_2_pictures_and_labels_become_a_data_set_which_the_trainers_get(trained: Trained) -> None:
     """The version holds every picture with its label in one split, and the run's report counts the same pictures."""
-    async with terminal() as owner:
-        version = await push(owner, project, pictures)
-        items = [item async for item in owner.datasets.items(version.name)]
-        job, _ = await train(owner, version.name)
-    assert {item.label for item in items} == {"across", "along", "blots"}
-    assert all(item.split in (1, 2, 3) and len(item.digest) == 64 for item in items)
-    by_split = [sum(item.split == split for item in items) for split in (1, 2, 3)]
+    assert {item.label for item in trained.items} == {"across", "along", "blots"}
+    assert all(item.split in (1, 2, 3) and len(item.digest) == 64 for item in trained.items)
+    by_split = [sum(item.split == split for item in trained.items) for split in (1, 2, 3)]
     assert sum(by_split) == 120
-    assert job.result.metrics.test_pictures == by_split[2]
+    assert trained.job.result.metrics.test_pictures == by_split[2]
 
 
 async def test_s0_3_a_request_becomes_parameters_an_algorithm_image_and_candidate_clusters(
-    terminal: OpenTerminal, project: str, pictures: Path
+    terminal: OpenTerminal, trained: Trained
 ) -> None:
     """The accepted job names the resolved image and all parameters; wrong ones are refused before anything runs."""
     async with terminal() as owner:
-        version = await push(owner, project, pictures)
         for wrong, error in (
             ({"parameters": {"no_such_parameter": 1}}, BadParameter),
             ({"target_accuracy": 1.5}, InvalidArgument),
             ({"algorithm_version": "algorithms/nothing/versions/latest"}, NotFound),
         ):
             with pytest.raises(error):
-                await owner.jobs.submit(version.name, **{"target_accuracy": 0.9, **wrong})
-        job, events = await train(owner, version.name)
+                await owner.jobs.submit(trained.version.name, **{"target_accuracy": 0.9, **wrong})
+    job = trained.job
     assert job.algorithm_version.startswith("algorithms/finetune/versions/")
     assert not job.algorithm_version.endswith("latest")
     assert len(job.parameters) > 0
-    placement = next(event.placement for event in events if event.WhichOneof("event") == "placement")
-    assert {entry.cluster for entry in placement.considered} == {"clusters/north", "clusters/south"}
-    assert placement.trainer == job.trainer
+    assert {entry.cluster for entry in trained.placement.considered} == {"clusters/north", "clusters/south"}
+    assert trained.placement.trainer == job.trainer
 
 
-async def test_s0_4_running_the_algorithm_image_makes_the_model(
-    terminal: OpenTerminal, project: str, pictures: Path
-) -> None:
-    """Both built-in images make a model out of the library, with its lineage."""
-    async with terminal() as owner:
-        version = await push(owner, project, pictures)
-        job, _ = await train(owner, version.name, model=f"{project}/models/textures")
-        model = await owner.models.version(job.result.model_version)
-    assert model.name == f"{project}/models/textures/versions/1"
-    assert (model.lineage.job, model.lineage.dataset_version) == (job.name, version.name)
+def test_s0_4_running_the_algorithm_image_makes_the_model(trained: Trained) -> None:
+    """The model stands in the library with its lineage and its files."""
+    model, job = trained.model, trained.job
+    assert model.name == f"{trained.project}/models/textures/versions/1"
+    assert (model.lineage.job, model.lineage.dataset_version) == (job.name, trained.version.name)
     assert (model.lineage.algorithm_version, model.lineage.trainer) == (job.algorithm_version, job.trainer)
     assert list(model.labels) == ["across", "along", "blots"]
     assert {"model.onnx", "model.safetensors", "model.json"} <= {file.filename for file in model.files}
 
 
-async def test_s0_5_training_is_done_when_the_accuracy_reaches_the_threshold(
-    terminal: OpenTerminal, project: str, pictures: Path
-) -> None:
-    """Accuracy is tested after each round; the job ends at the first round at or above the target."""
+async def test_s0_4_another_algorithm_image_makes_another_model(terminal: OpenTerminal, trained: Trained) -> None:
+    """The image that is asked for is the one that runs: a network from scratch, with its own parameters."""
     async with terminal() as owner:
-        version = await push(owner, project, pictures)
-        job, events = await train(owner, version.name, target_accuracy=0.9)
+        job, _ = await train(
+            owner,
+            trained.version.name,
+            algorithm_version="algorithms/scratch/versions/latest",
+            parameters={"size": 32},
+            max_epochs=1,
+            target_accuracy=0.3,
+        )
+    assert job.algorithm_version.startswith("algorithms/scratch/versions/")
+    assert job.result.model_version
+
+
+def test_s0_5_training_is_done_when_the_accuracy_reaches_the_threshold(trained: Trained) -> None:
+    """Accuracy is tested after each round; the job ends at the first round at or above the target."""
     tested = [
         event.progress.metrics["validation_accuracy"]
-        for event in events
+        for event in trained.events
         if event.WhichOneof("event") == "progress" and "validation_accuracy" in event.progress.metrics
     ]
     assert tested
     assert max(tested) >= 0.9
-    assert job.state == training_job_pb2.JOB_STATE_SUCCEEDED
-    assert job.result.outcome == "target_reached"
-    assert job.result.metrics.validation_accuracy >= 0.9
+    assert trained.job.state == training_job_pb2.JOB_STATE_SUCCEEDED
+    assert trained.job.result.outcome == "target_reached"
+    assert trained.job.result.metrics.validation_accuracy >= 0.9
 
 
 async def test_s0_5_a_target_that_cannot_be_reached_ends_with_a_verdict(
@@ -138,36 +121,26 @@ async def test_s0_5_a_target_that_cannot_be_reached_ends_with_a_verdict(
     assert not model.released
 
 
-async def test_s0_6_clusters_below_the_load_threshold_are_candidates(
-    terminal: OpenTerminal, project: str, pictures: Path
-) -> None:
+async def test_s0_6_clusters_below_the_load_threshold_are_candidates(terminal: OpenTerminal, trained: Trained) -> None:
     """The clusters' loads come from the trainers' heartbeats; a cluster at or above the threshold is passed over."""
     async with terminal() as owner:
         listed = await owner.clusters.list()
-        assert [cluster.name for cluster in listed.clusters] == ["clusters/north", "clusters/south"]
-        assert all(cluster.trainers[0].slots == 1 for cluster in listed.clusters)
-        version = await push(owner, project, pictures)
-        _, events = await train(owner, version.name)
-    placement = next(event.placement for event in events if event.WhichOneof("event") == "placement")
-    for entry in placement.considered:
-        assert entry.candidate == (entry.load < placement.load_threshold and entry.free_slots > 0), entry.explanation
+    assert [cluster.name for cluster in listed.clusters] == ["clusters/north", "clusters/south"]
+    assert all(cluster.trainers[0].slots == 1 for cluster in listed.clusters)
+    for entry in trained.placement.considered:
+        below = entry.load < trained.placement.load_threshold
+        assert entry.candidate == (below and entry.free_slots > 0), entry.explanation
         assert entry.explanation
-    assert sum(entry.chosen for entry in placement.considered) == 1
-    assert all(entry.candidate for entry in placement.considered if entry.chosen)
+    assert sum(entry.chosen for entry in trained.placement.considered) == 1
+    assert all(entry.candidate for entry in trained.placement.considered if entry.chosen)
 
 
-async def test_s0_7_the_model_goes_to_the_terminal_which_classifies_with_it(
-    terminal: OpenTerminal, project: str, pictures: Path, tmp_path: Path
-) -> None:
+def test_s0_7_the_model_goes_to_the_terminal_which_classifies_with_it(trained: Trained, pictures: Path) -> None:
     """The pulled model answers held-out pictures as well on the terminal as the report says."""
-    async with terminal() as owner:
-        version = await push(owner, project, pictures)
-        job, _ = await train(owner, version.name)
-        pulled = await owner.models.pull(job.result.model_version, tmp_path / "model")
-        held_out = [item async for item in owner.datasets.items(version.name) if item.split == dataset_pb2.SPLIT_TEST]
-    answers = list(Classifier(pulled.folder).classify([pictures / item.filename for item in held_out]))
+    held_out = [item for item in trained.items if item.split == dataset_pb2.SPLIT_TEST]
+    answers = list(Classifier(trained.folder).classify([pictures / item.filename for item in held_out]))
     right = sum(answer.label == item.label for answer, item in zip(answers, held_out, strict=True))
-    assert right / len(held_out) == pytest.approx(job.result.metrics.test_accuracy, abs=1e-6)
+    assert right / len(held_out) == pytest.approx(trained.job.result.metrics.test_accuracy, abs=1e-6)
 
 
 async def test_s0_8_accounts_land_in_groups_whose_parameter_can_be_adjusted(
@@ -189,31 +162,22 @@ async def test_s0_8_accounts_land_in_groups_whose_parameter_can_be_adjusted(
 
 
 async def test_another_projects_things_look_like_nothing(
-    terminal: OpenTerminal, passwords: dict[str, str], project: str, pictures: Path
+    terminal: OpenTerminal, hire: Callable, project: str, trained: Trained
 ) -> None:
     """Who is in no group of a project cannot tell its resources from ones that do not exist."""
     async with terminal() as owner:
-        version = await push(owner, project, pictures)
-        job = await owner.jobs.submit(version.name, target_accuracy=0.9)
-        await owner.jobs.cancel(job.name)
-        other = (await owner.projects.create(f"q{secrets.token_hex(6)}")).name
-        with pytest.raises(NotFound):
-            # The owner of both may not mix them either.
-            await owner.jobs.submit(version.name.replace(project, other), target_accuracy=0.9)
-    stranger = f"a{secrets.token_hex(6)}"
-    passwords[stranger] = secrets.token_urlsafe(12)
-    async with terminal() as administrator:
-        await administrator.accounts.create(stranger, passwords[stranger], f"{other}/groups/owners")
-    async with terminal(stranger) as outsider:
+        with pytest.raises(NotFound):  # the owner of both projects may not mix them either
+            await owner.jobs.submit(trained.version.name.replace(trained.project, project), target_accuracy=0.9)
+    async with terminal(await hire("owners")) as outsider:
         for call, name in (
-            (outsider.datasets.version, version.name),
-            (outsider.jobs.get, job.name),
-            (outsider.models.get, f"{project}/models/parts"),
-            (outsider.projects.get, project),
+            (outsider.datasets.version, trained.version.name),
+            (outsider.jobs.get, trained.job.name),
+            (outsider.models.version, trained.model.name),
+            (outsider.projects.get, trained.project),
         ):
             with pytest.raises(NotFound) as hidden:
                 await call(name)
-            absent = name.replace(project, "projects/nowhere")
+            absent = name.replace(trained.project, "projects/nowhere")
             with pytest.raises(NotFound) as missing:
                 await call(absent)
             assert hidden.value.message.replace(name, "X") == missing.value.message.replace(absent, "X")

@@ -29,12 +29,23 @@ from loupe.storage.v1 import (
     project_service_pb2_grpc,
 )
 from services.storage.app import Storage
+from services.storage.decoders import Decoders
 from services.storage.disk import Disk
 from services.storage.settings import StorageSettings
 from tests.storage.photographs import sha256
 
 LINE, OTHER = "projects/line-7", "projects/other"
 ATTEMPT = re.compile(r"attempt (projects/[a-z0-9-]+/jobs/[a-z0-9-]+) (\d+)")
+
+
+class SharedDecoders(Decoders):
+    """Decoders that all tests of a run share, because starting a process takes longer than most tests."""
+
+    async def close(self) -> None:
+        """They end with the run."""
+
+
+SHARED_DECODERS = SharedDecoders(1)
 
 
 class NameIsToken:
@@ -168,10 +179,10 @@ async def version_stream(
 class House:
     """A running storage service."""
 
-    def __init__(self, settings: StorageSettings, disk: Disk | None = None) -> None:
+    def __init__(self, settings: StorageSettings, decoders: Decoders, disk: Disk | None = None) -> None:
         self.settings = settings
         self.auth = MadeUpAuth()
-        self.storage = Storage(settings, self.auth, disk=disk)
+        self.storage = Storage(settings, self.auth, disk=disk, decoders=decoders)
         self.server = MeshServer(
             settings, verifier=NameIsToken(), authorizer=self.auth, servicers=self.storage.registrations()
         )
@@ -212,9 +223,11 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(settings: StorageSettings, disk: Disk | None = None) -> AsyncIterator[House]:
+async def open_house(
+    settings: StorageSettings, disk: Disk | None = None, decoders: Decoders | None = None
+) -> AsyncIterator[House]:
     """open_house starts a storage service with the projects line-7 (anna's) and other (eve's)."""
-    house = House(settings, disk)
+    house = House(settings, decoders or SHARED_DECODERS, disk)
     await house.start()
     try:
         for owner, project in (("anna", LINE), ("eve", OTHER)):

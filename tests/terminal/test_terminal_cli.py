@@ -162,7 +162,7 @@ def test_errors_in_json(loupe: Callable[..., Any]) -> None:
 
 def test_a_denial_names_group_parameter_and_threshold(loupe: Callable[..., Any], mesh: FakeMesh, folder: Path) -> None:
     mesh.denied = errors.PermissionDenied(
-        "you may not do this",
+        "its group projects/line-7/groups/viewers has the permission parameter 10, and datasets.write needs 20",
         account="accounts/anna",
         action="datasets.write",
         project="projects/line-7",
@@ -173,7 +173,11 @@ def test_a_denial_names_group_parameter_and_threshold(loupe: Callable[..., Any],
     result = loupe("dataset", "push", "screws", str(folder))
     assert result.exit_code == 5
     told = " ".join(result.stderr.split())
-    assert "in projects/line-7/groups/viewers with permission parameter 10; datasets.write needs 20" in told
+    assert "groups/viewers has the permission parameter 10, and datasets.write needs 20" in told
+    assert "a group whose permission parameter is 20 or more" in told
+    assert "`loupe why datasets.write --project line-7`" in told
+    error = json.loads(loupe("dataset", "push", "screws", str(folder), "--json").stderr)["error"]
+    assert error["reason"] == "PERMISSION_DENIED" and error["metadata"]["parameter"] == "10"
 
 
 def test_a_mesh_that_is_not_there(
@@ -305,7 +309,7 @@ def every_command() -> list[list[str]]:
 
 def test_every_command_teaches_an_example_and_takes_json(loupe: Callable[..., Any]) -> None:
     paths = every_command()
-    assert len(paths) == 37
+    assert len(paths) == 42
     for path in paths:
         text = loupe(*path, "--help").stdout
         assert f"Example: loupe {' '.join(path)}" in " ".join(text.split()), path

@@ -10,6 +10,7 @@ import pytest
 
 from loupe import errors
 from loupe.names import DatasetName, DatasetVersionName
+from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_pb2
 from loupe.terminal import export, upload
 from loupe.terminal.client import Terminal
@@ -31,6 +32,10 @@ def one_picture_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def digests(folder: Path) -> set[str]:
     return {hashlib.sha256(one.read_bytes()).hexdigest() for one in folder.rglob("*.png")}
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [one for one in folder.rglob("*") if one.is_file() and "config" not in one.parts]
 
 
 async def test_everything_arrives_and_the_second_time_nothing_is_sent(
@@ -191,7 +196,7 @@ async def test_an_export_writes_only_inside_its_folder(mesh: FakeMesh, store: Pr
     async with Terminal.connect(store) as loupe:
         latest = DatasetVersionName("line-7", "screws", "latest")
         await export.export_version(loupe.datasets, latest, out, lambda progress: None)
-    written = [one for one in tmp_path.rglob("*") if one.is_file() and "config" not in one.parts]
+    written = files_below(tmp_path)
     assert all(one.is_relative_to(out) for one in written)
     assert len(written) == 6
     assert {one.label for one in read_labelled(out / "splits.csv").pictures} == {label for label, _ in names}
@@ -202,3 +207,22 @@ async def test_an_export_into_a_folder_with_other_things_is_refused(store: Profi
         with pytest.raises(errors.AlreadyExists, match="not empty"):
             latest = DatasetVersionName("line-7", "screws", "latest")
             await export.export_version(loupe.datasets, latest, folder, lambda progress: None)
+
+
+async def test_a_stream_that_ends_without_its_last_answer_is_an_error(folder: Path) -> None:
+    """gRPC can end a broken stream as if it were whole; only the closing answer counts."""
+
+    class Door:
+        streams = 0
+
+        async def find_missing(self, wanted: list[str]) -> list[str]:
+            return wanted
+
+        async def upload(self, requests: object):
+            Door.streams += 1
+            yield blobs.UploadPicturesResponse(stored_count=1)
+
+    hashed = await upload.hash_files([one.path for one in read_labelled(folder).pictures], lambda progress: None)
+    with pytest.raises(errors.UploadIncomplete):
+        await upload.upload_pictures(Door(), "projects/line-7", hashed, lambda progress: None, Patience(0.3))
+    assert Door.streams > 1

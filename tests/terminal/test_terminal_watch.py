@@ -27,7 +27,7 @@ def event(sequence: int) -> jobs.JobEvent:
 
 
 class Script:
-    """Script is a source that follows a script per opening: numbers are events, errors are raised, None waits for ever."""
+    """Script is a source with a script per opening: numbers are events, errors are raised, None waits for ever."""
 
     def __init__(self, *openings: list[int | Exception | None]) -> None:
         self.openings = list(openings)

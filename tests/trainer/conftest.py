@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,7 +18,8 @@ def bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     folder = tmp_path_factory.mktemp("bubblewrap")
     try:
         sandbox = make_sandbox("bubblewrap", folder)
-        asyncio.run(sandbox.probe(folder))
+        with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
+            thread.submit(asyncio.run, sandbox.probe(folder)).result()
     except SandboxUnavailable as error:
         pytest.skip(f"bubblewrap does not run here: {error}")
     return sandbox

@@ -102,6 +102,28 @@ def test_a_report_has_only_numbers_that_json_has() -> None:
     assert claim.report == {"a": [None, 1.5]}
 
 
+def test_a_report_can_always_be_sent_on() -> None:
+    """Half characters become escapes, and what is nested too deeply is refused."""
+    claim = intake.claim({"outcome": "plateau", "artifacts": {}, "report": {"\ud800": ["\udfff", "零件"]}})
+    assert claim.report == {"\\ud800": ["\\udfff", "零件"]}
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(ProtocolBroken, match="nested too deeply"):
+        intake.claim({"outcome": "plateau", "artifacts": {}, "report": {"deep": deep}})
+
+
+def test_figures_that_are_no_figures_are_left_out() -> None:
+    """NaN, infinity and whole numbers beyond every float end nothing."""
+    metrics = {"a": float("nan"), "b": float("-inf"), "c": 10**400, "d": -2}
+    assert intake.progress(REPORT | {"metrics": metrics}).metrics == {"d": -2.0}
+
+
+def test_a_long_traceback_is_cut() -> None:
+    sentence, trace = intake.failure({"error": "E", "text": "x\ny", "traceback": "line\n" * 100_000})
+    assert (sentence, len(trace)) == ("E: x y", 100)
+
+
 @pytest.mark.parametrize("height", [0, -1, 100_000, "64", 1.5, True, None])
 def test_a_size_that_makes_no_sense_is_refused(height: object) -> None:
     with pytest.raises(ProtocolBroken):

@@ -7,6 +7,7 @@ import os
 import socket
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -135,6 +136,7 @@ async def test_nothing_of_the_host_is_read(isolated: Rig, monkeypatch, tmp_path)
     assert int(seen.pop("processes")) <= 3
     assert int(seen.pop("uid")) != 0
     assert "state" not in seen.pop("root")
+    assert seen.pop("/proc/1/environ") in ("b''", "refused: PermissionError")
     assert all(answer.startswith("refused") for answer in seen.values()), seen
 
 
@@ -236,6 +238,24 @@ async def test_what_a_job_uses_as_a_whole_is_bounded(bubblewrap, tmp_path, code:
         last = (await rig.run(code))[-1].what
         assert isinstance(last, Failed) and (last.reason, last.retryable) == ("RESOURCE_EXHAUSTED", False)
         assert f"more {limit} than it may" in last.message
+
+
+async def test_pages_that_processes_share_count_once(bubblewrap, tmp_path) -> None:
+    """A job that forks workers over what it has loaded does not use it so many times."""
+    code = """
+    import os, time
+    from loupe.algorithm.host import Outcome, Result
+    def train(host):
+        loaded = bytearray(b"x") * (60 << 20)
+        for _ in range(6):
+            if os.fork() == 0:
+                time.sleep(600)
+        time.sleep(1.5)
+        host.finish(Result(Outcome.PLATEAU, {}, {}))
+    """
+    async with make_rig(bubblewrap, tmp_path, limits=replace(LIMITS, memory=200 << 20)) as rig:
+        last = (await rig.run(code))[-1].what
+        assert isinstance(last, Finished), last
 
 
 async def test_one_process_and_one_file_are_bounded_by_the_kernel(isolated: Rig) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loupe.terminal.profile import ProfileStore
 
 EVERYWHERE = "Everywhere"
+PIPE_COLUMNS = 200
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=EVERYWHERE)]
 ProjectOption = Annotated[
@@ -137,7 +138,10 @@ class Cli:
         """console is stdout for a person."""
         from rich.console import Console
 
-        return Console()
+        if sys.stdout.isatty() or "COLUMNS" in os.environ:
+            return Console()
+        # In a file or a pipe, cells broken at 80 columns would be of no use.
+        return Console(width=PIPE_COLUMNS)
 
     @functools.cached_property
     def messages(self) -> Console:
@@ -237,9 +241,9 @@ def tell(cli: Cli, error: LoupeError) -> int:
         return code
     from rich.text import Text
 
-    cli.messages.print(Text.assemble(("error: ", "bold red"), error.message))
+    cli.messages.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
     if hint:
-        cli.messages.print(Text(f"       {hint}"))
+        cli.messages.print(Text(f"       {hint}"), soft_wrap=True)
     return code
 
 
@@ -252,6 +256,8 @@ def _quiet_logs() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    # A NATS connection over TLS that ends is no news for whoever reads the command's output.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def read_password(

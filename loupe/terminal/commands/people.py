@@ -11,7 +11,7 @@ from loupe.terminal.commands.frame import Cli, command, new_group, read_password
 from loupe.terminal.commands.login import PasswordFile
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from loupe.auth.v1.account_pb2 import Account
     from loupe.auth.v1.group_pb2 import Group
@@ -27,7 +27,7 @@ group_app = new_group("Account groups of a project; their permission parameter s
 threshold_app = new_group("Thresholds: the permission parameter that each action needs.")
 
 
-def _account_table(accounts: list[Account]) -> Table:
+def _account_table(accounts: list[Account]) -> RenderableType:
     from loupe.terminal.tables import short, table
 
     rows = [
@@ -37,7 +37,7 @@ def _account_table(accounts: list[Account]) -> Table:
     return table(("account", "name", "", "groups"), rows)
 
 
-def _group_table(groups: list[Group]) -> Table:
+def _group_table(groups: list[Group]) -> RenderableType:
     from loupe.terminal.tables import short, table
 
     rows = [(short(one.name), one.permission_parameter, one.member_count) for one in groups]

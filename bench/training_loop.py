@@ -1,0 +1,140 @@
+"""How much of a training step's speed the whole training loop keeps: pictures from the cache, augmentation, reports.
+
+    python -m bench.training_loop [--threads 2] [--rounds 5] [--contended]
+
+Compares epochs of loupe.algorithm.training over a memory-mapped picture file with the same optimizer step on tensors
+that are in memory already, in turns, and prints one JSON object; ratio is the median over the rounds. --contended runs
+both with one thread and adds the loop's speed while another process keeps one core busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
+
+SIZE, BATCH, STEPS = 64, 32, 12
+
+
+class CachedPictures:
+    """CachedPictures is a `Host` with random pictures in a .npy file, and nobody who listens."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder, self._threads = folder, threads
+        count = BATCH * STEPS + BATCH
+        rng = np.random.default_rng(0)
+        np.save(folder / "pictures.npy", rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8))
+        splits = np.full(count, Split.TRAIN, dtype=np.uint8)
+        splits[-BATCH:] = Split.VALIDATION
+        classes = rng.integers(0, 6, count).astype(np.int32)
+        labels = [f"class {number}" for number in range(6)]
+        self._index = DatasetIndex("random", labels, classes, splits, [""] * count)
+
+    @property
+    def work(self) -> Path:
+        return self._folder
+
+    def spec(self) -> RunSpec:
+        return RunSpec({}, 1.0, self._index, threads=self._threads)
+
+    def pictures(self, height: int, width: int) -> Path:
+        return self._folder / "pictures.npy"
+
+    def reveal_test(self) -> np.ndarray:
+        return self._index.classes
+
+    def report(self, progress: Progress) -> None:
+        json.dumps(dict(progress.metrics))
+
+    def log(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+    def save_checkpoint(self, folder: Path) -> None:
+        pass
+
+    def restore_checkpoint(self) -> Path | None:
+        return None
+
+    def stop_requested(self) -> bool:
+        return False
+
+    def finish(self, result: Result) -> None:
+        pass
+
+
+def pictures_per_second(work: Callable[[], None]) -> float:
+    """pictures_per_second times one pass over all training pictures."""
+    began = time.perf_counter()
+    work()
+    return BATCH * STEPS / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """main measures in turns and prints the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--contended", action="store_true")
+    options = parser.parse_args()
+    if os.environ.get("OMP_WAIT_POLICY") is None:
+        # As the trainer starts its jobs; OpenMP reads it when torch is loaded.
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0")
+        os.execv(sys.executable, [sys.executable, "-m", "bench.training_loop", *sys.argv[1:]])
+    import torchvision
+
+    from loupe.algorithm.context import Context
+    from loupe.algorithm.training import TrainingLoop, TrainingPlan
+
+    threads = 1 if options.contended else options.threads
+    rates: dict[str, list[float]] = {"in_memory": [], "loop": [], "loop_contended": []}
+    with tempfile.TemporaryDirectory(prefix="loupe-bench-") as folder:
+        context = Context(CachedPictures(Path(folder), threads))
+        network = torchvision.models.resnet18(weights=None, num_classes=6)
+        loop = TrainingLoop(context, network, TrainingPlan(size=SIZE, epochs=1000, batch_size=BATCH))
+        batches = list(loop.batches(1))
+
+        def in_memory() -> None:
+            network.train()
+            for pictures, classes in batches:
+                loop.step(pictures, classes)
+
+        in_memory()
+        for _ in range(options.rounds):
+            rates["in_memory"].append(pictures_per_second(in_memory))
+            rates["loop"].append(pictures_per_second(loop.train_epoch))
+            if options.contended:
+                busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                try:
+                    rates["loop_contended"].append(pictures_per_second(loop.train_epoch))
+                finally:
+                    busy.kill()
+                    busy.wait()
+
+    def ratio(one: str, other: str) -> float:
+        pairs = zip(rates[one], rates[other], strict=True)
+        return round(statistics.median(mine / theirs for mine, theirs in pairs), 3)
+
+    found: dict[str, object] = {
+        "threads": threads,
+        "pictures_per_second": {name: round(statistics.median(seen)) for name, seen in rates.items() if seen},
+        "ratio": ratio("loop", "in_memory"),
+        "ratio_wanted": 0.9,
+    }
+    if options.contended:
+        found |= {"contended_ratio": ratio("loop_contended", "loop"), "contended_ratio_wanted": 0.85}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What a picture's pixels tell: whether they can be decoded, and what near-duplicates are found by.
+
+Decoder processes import this module and nothing else of the service, so it imports little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from loupe import picture
+from loupe.picture import BadPicture
+
+_SIZE = 32
+THUMBNAIL_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Looked is what decoding told. problem: empty for a whole picture; a broken one has no hash and no thumbnail.
+
+    perceptual_hash: imagehash's phash, 64 bits in 8 bytes. thumbnail: 16x16 grey levels in 256 bytes, row by row.
+    """
+
+    digest: str
+    problem: str = ""
+    perceptual_hash: bytes | None = None
+    thumbnail: bytes | None = None
+
+
+def look(digest: str, data: bytes) -> Looked:
+    """look decodes a picture."""
+    try:
+        pixels = picture.decode(data, _SIZE, _SIZE)
+    except BadPicture as error:
+        return Looked(digest, str(error))
+    grey = Image.fromarray(pixels).convert("L")
+    bits = imagehash.phash(grey, hash_size=8, highfreq_factor=_SIZE // 8).hash
+    thumbnail = np.asarray(grey.reduce(_SIZE // THUMBNAIL_SIZE))
+    return Looked(digest, "", np.packbits(bits).tobytes(), thumbnail.tobytes())

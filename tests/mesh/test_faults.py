@@ -1,0 +1,200 @@
+"""Faults of a running mesh: any one process killed at any time, and the job still ends, once, with nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from deploy.local.mesh import LocalMesh
+from loupe.errors import Unauthenticated
+from loupe.scheduler.v1 import training_job_pb2
+from loupe.storage.v1 import dataset_pb2
+from loupe.terminal.client import Terminal
+from tests.mesh.conftest import OpenTerminal, Trained, push
+
+FINAL = {
+    training_job_pb2.JOB_STATE_SUCCEEDED,
+    training_job_pb2.JOB_STATE_TARGET_MISSED,
+    training_job_pb2.JOB_STATE_FAILED,
+    training_job_pb2.JOB_STATE_CANCELLED,
+}
+# A few seconds of training with a checkpoint each epoch; the accuracy that it ends with does not matter.
+LONG = {
+    "algorithm_version": "algorithms/scratch/versions/latest",
+    "parameters": {"size": 32, "epochs": 12},
+    "target_accuracy": 1.0,
+    "seed": 3,
+}
+
+
+@pytest.fixture(scope="session")
+def puzzle(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One class split in two at random: no accuracy of 100 % stops the training early."""
+    folder = tmp_path_factory.mktemp("puzzle")
+    for number, picture in enumerate(sorted(pictures.rglob("*.png"))):
+        target = folder / ("left" if number * 7 % 3 else "right") / f"{picture.parent.name}-{picture.name}"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(picture.read_bytes())
+    return folder
+
+
+@pytest.fixture
+async def version(terminal: OpenTerminal, project: str, puzzle: Path) -> dataset_pb2.DatasetVersion:
+    async with terminal() as owner:
+        return await push(owner, project, puzzle)
+
+
+async def follow(
+    owner: Terminal, job: str, at_epoch: int = 0, act: Callable[[training_job_pb2.JobEvent], None] | None = None
+) -> list[training_job_pb2.JobEvent]:
+    """Follows a job to its end, and acts once when it has come to an epoch."""
+    events = []
+    async for event in owner.jobs.watch(job):
+        events.append(event)
+        if act and event.WhichOneof("event") == "progress" and event.progress.epoch >= at_epoch:
+            await asyncio.to_thread(act, event)
+            act = None
+    assert act is None, "the job ended before anything was done to it"
+    return events
+
+
+def assert_told_once(events: Sequence[training_job_pb2.JobEvent]) -> None:
+    """Every event once, in order, without a gap, and one end."""
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    final = [event for event in events if event.state_change.state in FINAL]
+    assert len(final) == 1
+    assert events[-1] is final[0]
+
+
+@pytest.mark.parametrize("victim", ["scheduler", "storage", "auth", "nats", "consul", "supervisor"])
+async def test_a_killed_process_does_not_cost_the_job(
+    mesh: LocalMesh, terminal: OpenTerminal, version: dataset_pb2.DatasetVersion, victim: str
+) -> None:
+    """kill -9 in the middle of training: the terminal's watch heals itself and the same attempt comes to its end."""
+    async with terminal() as owner:
+        job = await owner.jobs.submit(version.name, **LONG)
+        events = await follow(owner, job.name, 2, lambda _: mesh.kill(victim))
+        ended = await owner.jobs.get(job.name)
+    assert_told_once(events)
+    assert ended.state in (training_job_pb2.JOB_STATE_SUCCEEDED, training_job_pb2.JOB_STATE_TARGET_MISSED)
+    assert ended.result.model_version
+    assert ended.attempt == 1, "the trainer was alive: its work must not be given away"
+    if victim == "supervisor":
+        await asyncio.to_thread(mesh.start)
+    await asyncio.to_thread(mesh.wait_healthy)
+
+
+async def test_a_killed_trainers_job_goes_on_from_its_checkpoint_to_the_same_model(
+    mesh: LocalMesh, terminal: OpenTerminal, version: dataset_pb2.DatasetVersion
+) -> None:
+    """With a fixed seed on a CPU, a run that was killed in mid-epoch makes the very weights of an undisturbed one."""
+    async with terminal() as owner:
+        undisturbed = await owner.jobs.submit(version.name, **LONG)
+        await follow(owner, undisturbed.name)
+        job = await owner.jobs.submit(version.name, **LONG)
+
+        def kill_the_trainer(_: training_job_pb2.JobEvent) -> None:
+            cluster, trainer = asyncio.run(where(job.name)).split("/")[1::2]
+            mesh.kill(f"trainer-{cluster}-{trainer}")
+
+        async def where(name: str) -> str:
+            async with terminal() as observer:
+                return (await observer.jobs.get(name)).trainer
+
+        events = await follow(owner, job.name, 5, kill_the_trainer)
+        weights = []
+        for name in (undisturbed.name, job.name):
+            ended = await owner.jobs.get(name)
+            model = await owner.models.version(ended.result.model_version)
+            weights.append(next(file.digest for file in model.files if file.filename == "model.safetensors"))
+    assert_told_once(events)
+    assert ended.attempt == 2
+    first_of_second = next(e for e in events if e.attempt == 2 and e.WhichOneof("event") == "progress")
+    assert first_of_second.progress.epoch >= 5, "it began anew instead of going on"
+    assert weights[0] == weights[1]
+    await asyncio.to_thread(mesh.wait_healthy)
+
+
+async def test_without_nats_the_job_completes_and_can_be_read_by_rpc(
+    mesh: LocalMesh, terminal: OpenTerminal, trained: Trained
+) -> None:
+    """NATS away the whole time: submission, progress by WatchTrainingJob, result."""
+    async with terminal() as owner:
+        with mesh.without("nats"):
+            job = await owner.jobs.submit(trained.version.name, target_accuracy=0.9, seed=1)
+            events = await follow(owner, job.name)
+            ended = await owner.jobs.get(job.name)
+    assert_told_once(events)
+    assert ended.state == training_job_pb2.JOB_STATE_SUCCEEDED
+
+
+async def test_a_job_waits_for_a_trainer_with_the_reason_and_starts_when_one_comes(
+    mesh: LocalMesh, terminal: OpenTerminal, trained: Trained
+) -> None:
+    """No trainer there: the job is accepted, says why it waits, and runs when one is back."""
+    async with terminal() as owner:
+        with mesh.without("trainer-north-a"), mesh.without("trainer-south-b"):
+            async with asyncio.timeout(30):
+                while (await owner.clusters.list()).clusters:
+                    await asyncio.sleep(0.1)
+            job = await owner.jobs.submit(trained.version.name, target_accuracy=0.9, seed=1)
+            async with asyncio.timeout(30):
+                while "no" not in (waiting := await owner.jobs.get(job.name)).state_message:
+                    await asyncio.sleep(0.1)
+            assert waiting.state == training_job_pb2.JOB_STATE_QUEUED
+        events = await follow(owner, job.name)
+    assert_told_once(events)
+    assert events[-1].state_change.state == training_job_pb2.JOB_STATE_SUCCEEDED
+
+
+async def test_a_job_can_be_cancelled_while_it_runs(
+    terminal: OpenTerminal, version: dataset_pb2.DatasetVersion
+) -> None:
+    """Cancelled at once and for good; the trainer's slot is free again."""
+    async with terminal() as owner:
+        job = await owner.jobs.submit(version.name, **LONG)
+
+        async def cancel() -> None:
+            async with terminal() as other:
+                await other.jobs.cancel(job.name)
+
+        events = await follow(owner, job.name, 1, lambda _: asyncio.run(cancel()))
+        assert events[-1].state_change.state == training_job_pb2.JOB_STATE_CANCELLED
+        async with asyncio.timeout(30):
+            while any(t.busy_slots for c in (await owner.clusters.list()).clusters for t in c.trainers):
+                await asyncio.sleep(0.1)
+        assert (await owner.jobs.get(job.name)).state == training_job_pb2.JOB_STATE_CANCELLED
+
+
+async def test_everything_is_still_there_after_a_restart_of_the_mesh(
+    mesh: LocalMesh, terminal: OpenTerminal, trained: Trained
+) -> None:
+    """down, up: the account, the data set, the job, its events and the model are what they were."""
+    async with terminal() as owner:
+        await asyncio.to_thread(mesh.stop)
+        await asyncio.to_thread(mesh.start)
+        assert (await owner.datasets.version(trained.version.name)).digest == trained.version.digest
+        assert await owner.jobs.get(trained.job.name) == trained.job
+        assert await owner.models.version(trained.model.name) == trained.model
+        again = [event async for event in owner.jobs.watch(trained.job.name)]
+    assert [event.sequence for event in again] == [event.sequence for event in trained.events]
+
+
+async def test_after_logout_nothing_is_allowed(terminal: OpenTerminal, trained: Trained) -> None:
+    """The login's access token is refused by another service than the one that ended it, within 5 s."""
+    async with terminal() as owner:
+        token = await owner._connection.token()
+        await owner.sessions.logout()
+
+        async def still_in() -> str:
+            return token
+
+        owner._connection.token = still_in
+        owner._connection.tokens = None
+        async with asyncio.timeout(5):
+            with pytest.raises(Unauthenticated):
+                while await owner.datasets.version(trained.version.name):
+                    await asyncio.sleep(0.05)
