@@ -57,6 +57,10 @@ class Sessions:
         self._keeper.forget()
         return True
 
+    async def access_token(self) -> str:
+        """access_token returns a valid access token, for clients beside this SDK: "authorization: Bearer <token>"."""
+        return await self._keeper.token()
+
     async def who_am_i(self) -> account_pb2.Account:
         """who_am_i returns the account that is logged in, as the mesh sees it."""
         return (await self._connection.call(SessionServiceStub, "WhoAmI", service.WhoAmIRequest())).account

@@ -68,6 +68,8 @@ class TokenKeeper:
             return profile
         async with self._store.lock():
             profile = self._store.load()
+            if self._fresh(profile, rejected):
+                return profile
             if not profile.refresh_token:
                 raise Unauthenticated("not logged in; run `loupe login ACCOUNT`", problem="logged_out")
             try:

@@ -187,10 +187,10 @@ class _Upload:
         try:
             async with contextlib.aclosing(self._door.upload(requests)) as responses:
                 async for response in responses:
-                    self._patience.moved()
                     self._take_verdicts(response.verdicts)
                     complete = complete or response.complete
                     if unanswered and not response.complete:
+                        self._patience.moved()
                         slots.release()
                         count, size = unanswered.popleft()
                         self._uploaded.pictures += count

@@ -63,6 +63,8 @@ async def stay_connected(who: NatsUser, work: Callable[[Client], Awaitable[None]
                 password=who.password,
                 name="auth",
                 allow_reconnect=False,
+                max_reconnect_attempts=1,  # without it connect() tries for two minutes before it says so
+                reconnect_time_wait=0.1,
                 connect_timeout=3,
                 ping_interval=5,
                 max_outstanding_pings=2,

@@ -11,7 +11,7 @@ import structlog
 from loupe.errors import LoupeError, NotFound
 from loupe.names import TrainerName
 from services.scheduler.driver import Driver, Neighbourhood
-from services.scheduler.fleet import Fleet, Given
+from services.scheduler.fleet import Fleet
 from services.scheduler.jobs import ACTIVE, Job, State, note, place
 from services.scheduler.messages import attempt_key, pack_placement
 from services.scheduler.placement import Placement, Requirements, rank_clusters
@@ -103,9 +103,9 @@ class Dispatcher:
             self._queue.discard(job.uid)
             self._told.pop(job.uid, None)
         if job.state in _HAS_TRAINER:
-            self._at_work[job.uid] = job
+            self._begins_work(job)
         else:
-            self._at_work.pop(job.uid, None)
+            self._ends_work(job.uid)
         if job.state is State.CANCELLED and (driven := self._drivers.get((job.uid, job.attempt))):
             driven[0].disturb()
         self._bell.ring()
@@ -127,7 +127,7 @@ class Dispatcher:
         for entry in await store.entries(queued - waited):
             self._queue.add(entry)
         for uid in worked - active.keys():
-            self._at_work.pop(uid, None)
+            self._ends_work(uid)
         for job in active.values():
             self._drive(job)
         self._seen_revision = revision
@@ -135,7 +135,7 @@ class Dispatcher:
     async def _place_all(self) -> None:
         blocked: dict[Requirements, Placement] = {}
         while self._leading and (entry := self._queue.next(self._running(), blocked)):
-            placement = rank_clusters(entry.requirements, self._fleet.clusters(self._given()), self._threshold)
+            placement = rank_clusters(entry.requirements, self._fleet.clusters(), self._threshold)
             if placement.trainer is None:
                 blocked[entry.requirements] = placement
             else:
@@ -158,13 +158,17 @@ class Dispatcher:
     def _running(self) -> Mapping[str, int]:
         return Counter(job.name.project for job in self._at_work.values())
 
-    def _given(self) -> Given:
-        """_given is the attempts of each trainer, of which its last report may not know yet."""
-        given: dict[TrainerName, set[tuple[str, int]]] = {}
-        for job in self._at_work.values():
-            if job.trainer is not None:
-                given.setdefault(job.trainer, set()).add((str(job.name), job.attempt))
-        return given
+    def _begins_work(self, job: Job) -> None:
+        """_begins_work counts a job's slot as taken, before its trainer reports it."""
+        self._ends_work(job.uid)
+        self._at_work[job.uid] = job
+        if job.trainer is not None:
+            self._fleet.give(job.trainer, (str(job.name), job.attempt))
+
+    def _ends_work(self, uid: str) -> None:
+        job = self._at_work.pop(uid, None)
+        if job is not None and job.trainer is not None:
+            self._fleet.take_back(job.trainer, (str(job.name), job.attempt))
 
     async def _tell_waiting(self, blocked: Mapping[Requirements, Placement]) -> None:
         """_tell_waiting says why jobs wait, to the first in each line, and again when the reason is another one."""
@@ -185,7 +189,7 @@ class Dispatcher:
         key = (job.uid, job.attempt)
         if key not in self._drivers and job.state in ACTIVE:
             if job.state in _HAS_TRAINER:
-                self._at_work[job.uid] = job
+                self._begins_work(job)
             driver = Driver(job, self._with)
             task = asyncio.create_task(self._drive_to_end(driver, job), name=f"drive {job.name}")
             self._drivers[key] = (driver, task)
@@ -200,7 +204,7 @@ class Dispatcher:
         finally:
             self._drivers.pop((job.uid, job.attempt), None)
             if (known := self._at_work.get(job.uid)) is not None and known.attempt == job.attempt:
-                del self._at_work[job.uid]
+                self._ends_work(job.uid)
             self._bell.ring()
         if last.attempt == job.attempt and last.state in (State.SUCCEEDED, State.TARGET_MISSED):
             return

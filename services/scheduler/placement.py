@@ -22,7 +22,7 @@ class TrainerState:
     """TrainerState is a live trainer as placement sees it.
 
     Fractions are 0 to 1. busy counts reported jobs and jobs that it was given since. free_memory_mb in MiB.
-    avoid says why it gets nothing now; empty when it may.
+    avoid says why it gets nothing now; empty when it may. free_slots is how many jobs it can take now.
     """
 
     name: TrainerName
@@ -37,34 +37,31 @@ class TrainerState:
     free_memory_mb: int = 1 << 20
     avoid: str = ""
     load: float = field(init=False)
+    free_slots: int = field(init=False)
 
     def __post_init__(self) -> None:
         taken = self.busy / self.slots if self.slots else 1.0
         load = max(self.cpu_fraction, self.memory_fraction, self.gpu_fraction, min(taken, 1.0))
         object.__setattr__(self, "load", load)
-
-    @property
-    def free_slots(self) -> int:
-        """free_slots is how many jobs it can take now."""
-        return 0 if self.avoid else max(self.slots - self.busy, 0)
+        object.__setattr__(self, "free_slots", 0 if self.avoid else max(self.slots - self.busy, 0))
 
 
 @dataclass(frozen=True)
 class ClusterState:
-    """ClusterState is a cluster with its live trainers; its load is the mean of theirs."""
+    """ClusterState is a cluster with its live trainers.
+
+    load is the mean of theirs, 1 without any; free_slots is how many jobs they can take now.
+    """
 
     name: ClusterName
     trainers: tuple[TrainerState, ...]
+    load: float = field(init=False)
+    free_slots: int = field(init=False)
 
-    @property
-    def load(self) -> float:
-        """load is 0 to 1; 1 for a cluster without trainers."""
-        return sum(each.load for each in self.trainers) / len(self.trainers) if self.trainers else 1.0
-
-    @property
-    def free_slots(self) -> int:
-        """free_slots is how many jobs the cluster can take now."""
-        return sum(each.free_slots for each in self.trainers)
+    def __post_init__(self) -> None:
+        count = len(self.trainers)
+        object.__setattr__(self, "load", sum(each.load for each in self.trainers) / count if count else 1.0)
+        object.__setattr__(self, "free_slots", sum(each.free_slots for each in self.trainers))
 
 
 @dataclass(frozen=True)
@@ -124,8 +121,10 @@ def rank_clusters(requirements: Requirements, fleet: Iterable[ClusterState], thr
 
 def _judge(cluster: ClusterState, needs: Requirements, threshold: float) -> tuple[str, str, list[TrainerState]]:
     """_judge returns an obstacle and its explanation, or the trainers that can take the job now."""
-    able = [each for each in cluster.trainers if needs.built_in or each.sandboxed]
-    fit = [each for each in able if each.gpus or needs.gpu != "required"]
+    able: Sequence[TrainerState] = cluster.trainers
+    if not needs.built_in:
+        able = [each for each in able if each.sandboxed]
+    fit = [each for each in able if each.gpus] if needs.gpu == "required" else able
     free = [each for each in fit if each.free_slots]
     fitting = [each for each in free if each.free_memory_mb >= needs.min_memory_mb]
     if not cluster.trainers:

@@ -21,17 +21,13 @@ class Entry:
     requirements: Requirements
 
 
-@dataclass(frozen=True)
-class _Lane:
-    """_Lane holds jobs between which only age decides."""
-
-    priority: int
-    project: str
-    requirements: Requirements
+_Heap = list[tuple[datetime, str]]
 
 
 class JobQueue:
-    """JobQueue holds the waiting jobs; next() costs the number of lanes, not the number of jobs.
+    """JobQueue holds the waiting jobs in lines of one priority, project and requirements, each ordered by age.
+
+    next() costs about the number of projects, not the number of jobs.
 
     Between projects the one with fewer running jobs goes first, then the one that was served longest ago, so that a
     project with one job does not wait behind another one's hundred.
@@ -39,7 +35,7 @@ class JobQueue:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
-        self._lanes: dict[_Lane, list[tuple[datetime, str]]] = {}
+        self._lines: dict[int, dict[str, dict[Requirements, _Heap]]] = {}
         self._served: dict[str, int] = {}
         self._clock = 0
 
@@ -53,8 +49,8 @@ class JobQueue:
         """add puts a job into the queue; one that is in it stays where it is."""
         if entry.uid not in self._entries:
             self._entries[entry.uid] = entry
-            lane = _Lane(entry.priority, entry.project, entry.requirements)
-            heapq.heappush(self._lanes.setdefault(lane, []), (entry.create_time, entry.uid))
+            project = self._lines.setdefault(entry.priority, {}).setdefault(entry.project, {})
+            heapq.heappush(project.setdefault(entry.requirements, []), (entry.create_time, entry.uid))
 
     def discard(self, uid: str) -> None:
         """discard takes a job out, whether or not it is in."""
@@ -74,26 +70,43 @@ class JobQueue:
 
         running: jobs at work by project.
         """
-        best: tuple[tuple[int, int, int, datetime, str], str] | None = None
-        for lane in list(self._lanes):
-            head = self._head(lane)
-            if head is None or lane.requirements in blocked:
-                continue
-            key = (-lane.priority, running.get(lane.project, 0), self._served.get(lane.project, 0), *head)
-            if best is None or key < best[0]:
-                best = (key, head[1])
-        return self._entries[best[1]] if best else None
+        for priority in sorted(self._lines, reverse=True):
+            best: tuple[tuple[int, int], tuple[datetime, str]] | None = None
+            for project in list(self._lines[priority]):
+                turn = (running.get(project, 0), self._served.get(project, 0))
+                if best is not None and turn > best[0]:
+                    continue
+                head = self._oldest(priority, project, blocked)
+                if head is not None and (best is None or (turn, head) < best):
+                    best = (turn, head)
+            if best is not None:
+                return self._entries[best[1][1]]
+        return None
 
     def heads(self, requirements: Requirements) -> list[Entry]:
-        """heads returns the first job of each lane with these requirements: those whose waiting is worth telling."""
-        lanes = [lane for lane in list(self._lanes) if lane.requirements == requirements]
-        return [self._entries[head[1]] for lane in lanes if (head := self._head(lane))]
+        """heads returns the first job of each line with these requirements: those whose waiting is worth telling."""
+        others = {kind for projects in self._lines.values() for lines in projects.values() for kind in lines}
+        others.discard(requirements)
+        found = [
+            self._oldest(priority, project, others)
+            for priority, projects in list(self._lines.items())
+            for project in list(projects)
+        ]
+        return [self._entries[head[1]] for head in found if head is not None]
 
-    def _head(self, lane: _Lane) -> tuple[datetime, str] | None:
-        heap = self._lanes[lane]
-        while heap and heap[0][1] not in self._entries:
-            heapq.heappop(heap)
-        if not heap:
-            del self._lanes[lane]
-            return None
-        return heap[0]
+    def _oldest(self, priority: int, project: str, blocked: Collection[Requirements]) -> tuple[datetime, str] | None:
+        """_oldest returns a project's oldest job that is not blocked, and clears away what has left the queue."""
+        lines = self._lines[priority][project]
+        oldest: tuple[datetime, str] | None = None
+        for requirements, heap in list(lines.items()):
+            while heap and heap[0][1] not in self._entries:
+                heapq.heappop(heap)
+            if not heap:
+                del lines[requirements]
+            elif not (blocked and requirements in blocked) and (oldest is None or heap[0] < oldest):
+                oldest = heap[0]
+        if not lines:
+            del self._lines[priority][project]
+            if not self._lines[priority]:
+                del self._lines[priority]
+        return oldest

@@ -17,7 +17,8 @@ MAX_CLASS_SHARE = 0.2
 _SMALL_CLUSTER = 5
 _BANDS = MAX_HASH_DISTANCE + 1
 # Bounds on the work for pictures that are all alike; what lies beyond is found through its neighbours.
-_NEIGHBOURS = 128
+_NEIGHBOURS = 400
+_PARTNERS = 24
 _MEMBERS = 8
 
 
@@ -51,16 +52,17 @@ def find_clusters(hashes: np.ndarray, thumbnails: np.ndarray, labels: Sequence[s
     near = _differences(levelled, firsts, seconds)
     loose = near <= MAX_THUMBNAIL_DIFFERENCE
     strict = (near <= STRICT_THUMBNAIL_DIFFERENCE) & (hashes[firsts] == hashes[seconds])
-    clusters = _union(count, firsts[loose], seconds[loose])
-    dissolved = 0
-    for keep in (strict, np.zeros_like(strict)):
+    # How much likeness each picture's cluster asks for: 0 near, 1 nearly identical, 2 never enough.
+    level = np.zeros(count, np.int8)
+    while True:
+        asked = np.maximum(level[firsts], level[seconds])
+        joined = (loose & (asked == 0)) | (strict & (asked <= 1))
+        clusters = _union(count, firsts[joined], seconds[joined])
         large = _too_large(clusters, labels)
         if not large.any():
             break
-        dissolved = int(large.sum())
-        kept = (loose & ~large[firsts]) | (keep & large[firsts])
-        clusters = _union(count, firsts[kept], seconds[kept])
-    return Clusters(clusters, dissolved)
+        level[large] += 1
+    return Clusters(clusters, int((level > 0).sum()))
 
 
 def _differences(levelled: np.ndarray, firsts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -75,7 +77,8 @@ def _close_pairs(hashes: np.ndarray, contrast: np.ndarray) -> tuple[np.ndarray, 
     """Pairs of pictures within the hash distance.
 
     Pictures with one hash are sorted by contrast and compared with their neighbours. Hashes that differ in at most k
-    bits agree in at least one of k + 1 bands, so only hashes that share a band are compared.
+    bits agree in at least one of k + 1 bands, so only hashes that share a band are compared; one that has many close
+    ones already looks for no more.
     """
     order = np.lexsort((contrast, hashes))
     distinct, starts, sizes = np.unique(hashes[order], return_index=True, return_counts=True)
@@ -95,21 +98,26 @@ def _close_pairs(hashes: np.ndarray, contrast: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _close_hashes(distinct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    found = [np.empty((0, 2), np.int64)]
+    count = len(distinct)
+    found = [np.empty(0, np.int64)]
+    partners = np.zeros(count, np.int64)
     edges = np.linspace(0, HASH_BITS, _BANDS + 1).astype(int)
     for low, high in pairwise(edges):
         band = (distinct >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(band, kind="stable")
-        for offset in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
+        for offset in range(1, min(_NEIGHBOURS, count - 1) + 1):
             left, right = order[:-offset], order[offset:]
             shared = band[left] == band[right]
             if not shared.any():
                 break
             left, right = left[shared], right[shared]
             close = np.bitwise_count(distinct[left] ^ distinct[right]) <= MAX_HASH_DISTANCE
-            found.append(np.sort(np.stack([left[close], right[close]], axis=1), axis=1))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    return pairs[:, 0], pairs[:, 1]
+            close &= partners[left] < _PARTNERS
+            left, right = left[close], right[close]
+            partners += np.bincount(left, minlength=count)
+            found.append(np.minimum(left, right) * count + np.maximum(left, right))
+    pairs = np.unique(np.concatenate(found))
+    return pairs // max(count, 1), pairs % max(count, 1)
 
 
 def _union(count: int, firsts: np.ndarray, seconds: np.ndarray) -> np.ndarray:

@@ -46,6 +46,28 @@ async def eventually(condition: Callable[[], Awaitable[bool] | bool], seconds: f
     raise AssertionError(f"did not become true within {seconds} s")
 
 
+class NatsServer:
+    """NatsServer is the server's process; it can be killed and started again on the same data."""
+
+    def __init__(self, configuration: Path) -> None:
+        self._configuration = configuration
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """start runs it; its log lies beside its configuration."""
+        with self._configuration.with_suffix(".log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                str(nats_binary()), "--config", str(self._configuration), stderr=log, stdout=log
+            )
+
+    async def kill(self) -> None:
+        """kill ends it the hard way."""
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+
 @dataclass
 class Bus:
     """Bus is a running NATS server beside a running auth."""
@@ -53,6 +75,7 @@ class Bus:
     auth: RunningAuth
     state: StateDirectory
     url: str
+    server: NatsServer
     clients: list[Client] = field(default_factory=list)
 
     async def connect(self, **credentials: object) -> Client:
@@ -64,7 +87,14 @@ class Bus:
             refused.append(str(error))
 
         client = await nats.connect(
-            self.url, tls=tls, error_cb=note, allow_reconnect=False, connect_timeout=3, **credentials
+            self.url,
+            tls=tls,
+            error_cb=note,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.1,
+            connect_timeout=3,
+            **credentials,
         )
         client.refused = refused
         await client.flush(timeout=2)
@@ -94,10 +124,8 @@ async def bus(
     port = free_port()
     configuration = tmp_path / "server.conf"
     configuration.write_text(nats_configuration(state, port))
-    with (tmp_path / "nats.log").open("wb") as log:
-        server = await asyncio.create_subprocess_exec(
-            str(nats_binary()), "--config", str(configuration), stderr=log, stdout=log
-        )
+    server = NatsServer(configuration)
+    await server.start()
     settings = {
         "tls_ca": state.tls / "ca.pem",
         "tls_cert": state.tls / "auth.pem",
@@ -112,15 +140,14 @@ async def bus(
     }
     try:
         async with running_auth(**settings) as auth:
-            bus = Bus(auth, state, settings["nats_url"])
+            bus = Bus(auth, state, settings["nats_url"], server)
             await make_projects(auth)
             await fill_stream(bus)
             yield bus
             for client in bus.clients:
                 await client.close()
     finally:
-        server.kill()
-        await server.wait()
+        await server.kill()
 
 
 async def make_projects(auth: RunningAuth) -> None:
@@ -306,3 +333,21 @@ async def test_a_revoked_right_cuts_the_open_connection(bus: Bus):
     again = await connected(bus, (await bus.auth.login("bert")).access_token)
     await admin.accounts.DisableAccount(account_service_pb2.DisableAccountRequest(name="accounts/bert"))
     assert await eventually(lambda: again.is_closed) < 5
+
+
+async def test_nats_away_is_not_felt_and_auth_comes_back_to_it(bus: Bus):
+    """With the server killed, logins go on; started again, it lets a terminal in within seconds."""
+    token = (await bus.auth.login("anna")).access_token
+    await connected(bus, token)
+    await bus.server.kill()
+    for _ in range(3):
+        token = (await bus.auth.login("anna")).access_token
+    with pytest.raises((OSError, nats.errors.Error)):
+        await bus.terminal(token)
+    await bus.server.start()
+    await control_reads_history(await connected(bus, token))
+
+
+async def control_reads_history(anna: Client) -> None:
+    """What was written before the kill is there."""
+    assert (await anna.jetstream(timeout=2).get_last_msg("PROGRESS", OURS, direct=True)).data

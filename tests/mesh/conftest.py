@@ -72,13 +72,13 @@ async def project(terminal: OpenTerminal) -> str:
 
 @pytest.fixture
 def hire(terminal: OpenTerminal, passwords: dict[str, str], project: str) -> Callable:
-    """A function that creates an account in a group of the project and returns its id."""
+    """A function that creates an account in a group, of the project if no other is named, and returns its id."""
 
-    async def create(group: str) -> str:
+    async def create(group: str, where: str = project) -> str:
         account = f"a{secrets.token_hex(6)}"
         passwords[account] = secrets.token_urlsafe(12)
         async with terminal() as administrator:
-            await administrator.accounts.create(account, passwords[account], f"{project}/groups/{group}")
+            await administrator.accounts.create(account, passwords[account], f"{where}/groups/{group}")
         return account
 
     return create

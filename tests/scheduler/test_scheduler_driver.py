@@ -127,7 +127,7 @@ async def test_a_trainer_that_forgot_its_attempt_gives_the_work_away_at_once(rig
 
 
 async def test_the_work_of_a_lost_trainer_goes_elsewhere_after_twice_the_lease(rig: Rig) -> None:
-    """The trainer cannot be reached: no sooner than twice the lease after its last renewal, the next one gets the job."""
+    """The trainer cannot be reached: twice the lease after its last renewal, no sooner, the next one gets the job."""
 
     def stuck(attempt: FakeAttempt) -> None:
         attempt.started()
@@ -212,7 +212,7 @@ async def test_a_cancelled_job_ends_at_once_and_its_trainer_is_told(rig: Rig) ->
 
 
 async def test_cancel_racing_completion_ends_each_job_once(rig: Rig) -> None:
-    """100 times: however the race ends, there is one final state and it stays; a cancelled job publishes nothing."""
+    """However the race ends, there is one final state and it stays; a cancelled job publishes nothing."""
     trainer = await rig.add_trainer(FakeAttempt.started, slots=10)
     await rig.start_scheduler(load_threshold=1.0)
     endings: set[str] = set()
@@ -229,7 +229,7 @@ async def test_cancel_racing_completion_ends_each_job_once(rig: Rig) -> None:
         assert (ended[0] == "SUCCEEDED") == (job.name in rig.storage.published)
         endings.add(ended[0])
 
-    for first in range(0, 100, 10):
+    for first in range(0, 30, 10):
         await asyncio.gather(*(race(number) for number in range(first, first + 10)))
     assert endings == {"SUCCEEDED", "CANCELLED"}, "the race was not close enough to test anything"
 

@@ -108,13 +108,15 @@ def test_what_a_trainer_was_given_counts_as_busy_until_it_reports_it(fleet: Flee
     """Once, not twice."""
     trainer = fake()
     fleet.observe({key_of(A): trainer.report().to_json()})
-    given = {A: {("projects/p/jobs/j", 1)}}
-    state = fleet.clusters(given)[0].trainers[0]
+    fleet.give(A, ("projects/p/jobs/j", 1))
+    state = fleet.clusters()[0].trainers[0]
     assert (state.busy, state.warm, state.free_slots) == (1, 1, 1)
     busy = forged_report(trainer, busy_slots=1, attempts=({"job": "projects/p/jobs/j", "attempt": 1},))
     fleet.observe({key_of(A): busy})
-    assert fleet.clusters(given)[0].trainers[0].busy == 1
     assert fleet.clusters()[0].trainers[0].busy == 1
+    fleet.take_back(A, ("projects/p/jobs/j", 1))
+    fleet.observe({key_of(A): trainer.report().to_json()})
+    assert fleet.clusters()[0].trainers[0].busy == 0
 
 
 def test_an_avoided_trainer_comes_back(fleet: Fleet, clock: Clock) -> None:

@@ -42,7 +42,7 @@ EXPECTED = {
 }
 
 
-def apply(job: Job, trigger: Trigger) -> Change:
+def apply(job: Job, trigger: Trigger) -> Change:  # noqa: PLR0911
     """apply does to a job what each trigger stands for."""
     match trigger:
         case Trigger.PLACE:

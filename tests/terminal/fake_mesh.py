@@ -236,7 +236,7 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
             yield datasets.ReadDatasetItemsResponse(items=[item])
             if self.mesh.item_cuts:
                 self.mesh.item_cuts -= 1
-                raise errors.Unavailable("storage goes down", dependency="storage")
+                raise self.mesh.item_error
 
 
 class Models(Servicer, model_service_pb2_grpc.ModelServiceServicer):
@@ -314,6 +314,7 @@ class FakeMesh:
         self.datasets: dict[str, list[list[Any]]] = {}
         self.split: Any = None
         self.item_cuts = 0
+        self.item_error: LoupeError = errors.Unavailable("storage goes down", dependency="storage")
         self.model: model_pb2.ModelVersion | None = None
         self.model_files: dict[str, bytes] = {}
         self.download_offsets: list[tuple[str, int]] = []

@@ -176,6 +176,17 @@ async def test_an_export_pushes_the_same_pictures_again(mesh: FakeMesh, store: P
     assert pairs == {(item.digest, item.label) for item in mesh.datasets[str(SCREWS)][0]}
 
 
+async def test_a_token_that_expires_in_mid_stream_repeats_nothing(
+    mesh: FakeMesh, store: ProfileStore, folder: Path
+) -> None:
+    async with Terminal.connect(store) as loupe:
+        pushed = await loupe.datasets.push(SCREWS, folder)
+        mesh.item_cuts, mesh.item_error = 2, errors.Unauthenticated("expired", problem="expired")
+        read = [item.digest async for item in loupe.datasets.items(pushed.version.name)]
+    assert read == [item.digest for item in mesh.datasets[str(SCREWS)][0]]
+    assert mesh.refreshes == 2
+
+
 async def test_an_export_writes_only_inside_its_folder(mesh: FakeMesh, store: ProfileStore, tmp_path: Path) -> None:
     """Names in a data set were typed by somebody else."""
     data = [picture_bytes(index) for index in range(5)]

@@ -426,7 +426,8 @@ def test_the_trainer_process_does_not_load_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-async def test_a_trainer_told_to_end_leaves_nothing_running(service_settings, free_port) -> None:
+@pytest.mark.parametrize("sandbox", ["auto", "none"])
+async def test_a_trainer_told_to_end_leaves_nothing_running(service_settings, free_port, sandbox: str) -> None:
     """SIGTERM ends the process with status 0; SIGKILL takes its sandboxes along."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         settings = service_settings("trainer-north-a")
@@ -437,6 +438,7 @@ async def test_a_trainer_told_to_end_leaves_nothing_running(service_settings, fr
             "LOUPE_TRAINER": "a",
             "LOUPE_WARM_MODULES": "",
             "LOUPE_RUNNER": "json:dumps",
+            "LOUPE_SANDBOX": sandbox,
             "LOUPE_CONSUL_URL": f"http://127.0.0.1:{free_port()}",
             "PATH": os.environ["PATH"],
         }

@@ -1,0 +1,93 @@
+"""Submit to the first finished training step, through the whole mesh, against a fresh process that imports torch.
+
+    python -m bench.first_step [--runs 7]
+
+The mesh's clock starts at the terminal's SubmitTrainingJob and stops when the first step's progress is at the terminal;
+sandbox, data and image are warm. The other side is what a user would do by hand: start Python, import torch and
+torchvision, make the same network, take one step on pictures in memory. The two take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.mesh import PROJECT, bench_mesh, bench_terminal, wait_for_warm_slots
+from deploy.demo.surfaces import write_surfaces
+from loupe.names import DatasetName
+from loupe.terminal.client import Terminal
+
+TARGET_SECONDS, TARGET_RATIO = 0.2, 10.0
+
+BY_HAND = """
+import torch, torchvision
+torch.manual_seed(0)
+network = torchvision.models.resnet18(num_classes=3)
+optimizer = torch.optim.AdamW(network.parameters())
+pictures, classes = torch.randn(32, 3, 32, 32), torch.randint(3, (32,))
+torch.nn.functional.cross_entropy(network(pictures), classes).backward()
+optimizer.step()
+"""
+
+
+async def through_the_mesh(terminal: Terminal, version: str) -> float:
+    """through_the_mesh returns the seconds from submission to the first step at the terminal, and ends the job."""
+    await wait_for_warm_slots(terminal)
+    began = time.perf_counter()
+    job = await terminal.jobs.submit(
+        version,
+        target_accuracy=1.0,
+        algorithm_version="algorithms/scratch/versions/latest",
+        parameters={"size": 32},
+        max_epochs=1,
+    )
+    async for event in terminal.jobs.watch(job.name):
+        if event.WhichOneof("event") == "progress" and event.progress.step >= 1:
+            seconds = time.perf_counter() - began
+            break
+    await terminal.jobs.cancel(job.name)
+    return seconds
+
+
+def by_hand() -> float:
+    """by_hand returns the seconds of a fresh process up to the end of its first step."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", BY_HAND], check=True)
+    return time.perf_counter() - began
+
+
+async def measure(runs: int) -> dict[str, object]:
+    """measure takes turns and returns the medians and their ratio."""
+    with bench_mesh() as (mesh, folder):
+        pictures = folder / "surfaces"
+        write_surfaces(pictures)
+        async with bench_terminal(mesh, folder) as terminal:
+            pushed = await terminal.datasets.push(DatasetName(PROJECT, "surfaces"), Path(pictures))
+            await through_the_mesh(terminal, pushed.version.name)  # fills the caches of image and pictures
+            mesh_seconds, hand_seconds = [], []
+            for _ in range(runs):
+                mesh_seconds.append(await through_the_mesh(terminal, pushed.version.name))
+                await wait_for_warm_slots(terminal)
+                hand_seconds.append(await asyncio.to_thread(by_hand))
+    median, fresh = statistics.median(mesh_seconds), statistics.median(hand_seconds)
+    return {
+        "bench": "first_step",
+        "mesh_seconds": [round(value, 3) for value in sorted(mesh_seconds)],
+        "fresh_process_seconds": [round(value, 3) for value in sorted(hand_seconds)],
+        "median_seconds": round(median, 3),
+        "times_faster": round(fresh / median, 1),
+        "targets": {"median_seconds": f"<= {TARGET_SECONDS}", "times_faster": f">= {TARGET_RATIO}"},
+        "reached": median <= TARGET_SECONDS and fresh / median >= TARGET_RATIO,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=7)
+    print(json.dumps(asyncio.run(measure(parser.parse_args().runs))))

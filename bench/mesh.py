@@ -1,0 +1,48 @@
+"""A mesh for the benches that measure whole jobs: two trainers on this machine, somebody logged in, a project."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from deploy.local.mesh import LocalMesh
+from loupe.names import AccountName
+from loupe.terminal.client import Terminal
+from loupe.terminal.profile import Profile, ProfileStore
+
+PROJECT = "bench"
+
+
+@contextlib.contextmanager
+def bench_mesh(trainers: tuple[tuple[str, str], ...] = (("north", "a"),)) -> Iterator[tuple[LocalMesh, Path]]:
+    """bench_mesh is a mesh that is up, and a folder that goes with it."""
+    with tempfile.TemporaryDirectory(prefix="loupe-bench-") as temporary:
+        folder = Path(temporary)
+        with LocalMesh(folder / "mesh", trainers=trainers, lifeline=True) as mesh:
+            yield mesh, folder
+
+
+@contextlib.asynccontextmanager
+async def bench_terminal(mesh: LocalMesh, folder: Path) -> AsyncIterator[Terminal]:
+    """bench_terminal is the administrator at a terminal, with a project of their own."""
+    store = ProfileStore(folder / "profile.json")
+    store.save(Profile(server=mesh.endpoints.auth, ca=mesh.endpoints.ca.read_text(encoding="utf-8")))
+    async with Terminal.connect(store, retry_seconds=30) as terminal:
+        await terminal.sessions.login(AccountName("admin"), mesh.endpoints.admin_password)
+        await terminal.projects.create(PROJECT)
+        yield terminal
+
+
+async def wait_for_warm_slots(terminal: Terminal, seconds: float = 120) -> None:
+    """wait_for_warm_slots returns when every trainer has a sandbox waiting and nothing to do."""
+    async with asyncio.timeout(seconds):
+        while True:
+            trainers = [
+                trainer for cluster in (await terminal.clusters.list()).clusters for trainer in cluster.trainers
+            ]
+            if trainers and all(trainer.warm_slots >= trainer.slots for trainer in trainers):
+                return
+            await asyncio.sleep(0.1)

@@ -1,0 +1,243 @@
+"""Large blobs: resumed at any byte, visible only when right, refused to stale attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from loupe.errors import (
+    BlobMissing,
+    DataLoss,
+    DigestMismatch,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    SizeMismatch,
+    StaleAttempt,
+    UploadIncomplete,
+)
+from loupe.storage.v1 import blob_service_pb2, model_service_pb2
+from services.storage.disk import Disk
+from services.storage.settings import StorageSettings
+from tests.storage.house import LINE, OTHER, Client, House, blob_stream, open_house
+from tests.storage.photographs import jpeg, sha256
+
+BLOB = random.Random(1).randbytes(3_300_000)
+DIGEST = sha256(BLOB)
+JOB = f"{LINE}/jobs/j1"
+
+
+async def test_a_blob_comes_back_whole_and_from_any_offset(anna: Client) -> None:
+    """What was uploaded is complete and read from the start, from the middle of a piece, and from the end."""
+    await anna.upload_blob(BLOB)
+    assert await anna.query(DIGEST) == (len(BLOB), True)
+    assert await anna.missing([DIGEST]) == []
+    for offset in (0, 1, 1 << 20, (1 << 20) + 17, len(BLOB) - 1, len(BLOB)):
+        assert (await anna.download([DIGEST], offset=offset))[DIGEST] == BLOB[offset:]
+    with pytest.raises(InvalidArgument):
+        await anna.download([DIGEST], offset=len(BLOB) + 1)
+    await anna.upload_blob(b"")
+    assert await anna.download([sha256(b"")]) == {sha256(b""): b""}
+
+
+async def test_an_upload_cut_at_each_chunk_is_resumed_where_it_stopped(anna: Client) -> None:
+    """The partial is invisible, and the digest is right in the end."""
+    chunk = 400_000
+    offset = 0
+    while offset < len(BLOB) - chunk:
+        stream = cut(offset, chunk)
+        with pytest.raises(UploadIncomplete) as caught:
+            await anna.blobs.UploadBlob(stream)
+        offset, complete = await anna.query(DIGEST)
+        assert caught.value.metadata["committed"] == str(offset)
+        assert not complete
+        assert await anna.missing([DIGEST]) == [DIGEST]
+        with pytest.raises(BlobMissing):
+            await anna.download([DIGEST])
+    assert offset == 8 * chunk
+    await anna.upload_blob(BLOB, offset=offset)
+    assert (await anna.download([DIGEST]))[DIGEST] == BLOB
+
+
+async def cut(offset: int, chunk: int) -> AsyncIterator[blob_service_pb2.UploadBlobRequest]:
+    """The header and one chunk."""
+    count = 0
+    async for message in blob_stream(BLOB, LINE, offset, chunk, closed=False):
+        yield message
+        count += 1
+        if count == 2:
+            return
+
+
+async def test_a_partial_upload_survives_a_restart(storage_settings: StorageSettings) -> None:
+    """What was committed before a restart is gone on with."""
+    async with open_house(storage_settings) as house:
+        with pytest.raises(UploadIncomplete):
+            await house.client().blobs.UploadBlob(cut(0, 1_000_000))
+    async with open_house(storage_settings) as house:
+        assert await house.client().query(DIGEST) == (1_000_000, False)
+        await house.client().upload_blob(BLOB, offset=1_000_000)
+        assert (await house.client().download([DIGEST]))[DIGEST] == BLOB
+
+
+async def stream(data: bytes, header: dict[str, object], closing: dict[str, object]):
+    yield blob_service_pb2.UploadBlobRequest(header={"parent": LINE, **header})
+    yield blob_service_pb2.UploadBlobRequest(chunk=data)
+    yield blob_service_pb2.UploadBlobRequest(closing=closing)
+
+
+async def test_wrong_digest_or_size_is_refused(anna: Client) -> None:
+    """Other bytes, too many, too few, a closing that says something else: refused, and nothing becomes visible."""
+    right = {"digest": DIGEST, "size": len(BLOB)}
+    other = b"x" + BLOB[1:]
+    with pytest.raises(DigestMismatch):
+        await anna.blobs.UploadBlob(stream(other, right, right))
+    assert await anna.query(DIGEST) == (0, False)
+    with pytest.raises(SizeMismatch):
+        await anna.blobs.UploadBlob(stream(BLOB + b"x", right, right))
+    with pytest.raises(SizeMismatch):
+        await anna.blobs.UploadBlob(stream(BLOB[:-1], right, right))
+    with pytest.raises(SizeMismatch):
+        await anna.blobs.UploadBlob(stream(BLOB, right, {**right, "size": 1}))
+    with pytest.raises(DigestMismatch):
+        await anna.blobs.UploadBlob(stream(BLOB, right, {**right, "digest": "0" * 64}))
+    with pytest.raises(InvalidArgument):
+        await anna.upload_blob(jpeg(1), offset=5)
+    with pytest.raises(InvalidArgument):
+        await anna.blobs.UploadBlob(stream(BLOB, {"digest": "../../etc/passwd", "size": 3}, right))
+    assert await anna.missing([DIGEST]) == [DIGEST]
+
+
+async def test_a_blob_larger_than_is_taken_is_refused_before_it_is_sent(anna: Client) -> None:
+    """The header alone refuses it."""
+    huge = {"digest": DIGEST, "size": 1 << 50}
+    with pytest.raises(ResourceExhausted):
+        await anna.blobs.UploadBlob(stream(b"", huge, huge))
+
+
+async def test_a_project_sees_its_own_blobs_only(anna: Client, eve: Client) -> None:
+    """The same digest is absent in another project."""
+    await anna.upload_blob(BLOB)
+    assert await eve.query(DIGEST, OTHER) == (0, False)
+    assert await eve.missing([DIGEST], OTHER) == [DIGEST]
+    with pytest.raises(NotFound):
+        await eve.query(DIGEST, LINE)
+
+
+async def test_a_flipped_bit_is_noticed_before_its_piece_is_served(anna: Client, house: House) -> None:
+    """The pieces before the damage come, the damaged one never does."""
+    await anna.upload_blob(BLOB)
+    path = house.settings.state / "files" / "blobs" / "line-7" / DIGEST
+    data = bytearray(path.read_bytes())
+    data[(5 << 20) // 2] ^= 1
+    path.write_bytes(data)
+    received = b""
+    request = blob_service_pb2.DownloadBlobsRequest(parent=LINE, digests=[DIGEST])
+    with pytest.raises(DataLoss):
+        async for message in anna.blobs.DownloadBlobs(request):
+            received += message.pieces[0].data
+    assert BLOB.startswith(received)
+    path.write_bytes(BLOB[:-1])
+    with pytest.raises(DataLoss):
+        await anna.download([DIGEST], offset=3 << 20)
+
+
+async def test_a_stale_attempt_may_not_write(house: House) -> None:
+    """Once a newer attempt was begun, the old one's uploads are refused, also one that was under way."""
+    scheduler = house.service("scheduler")
+    old, new = house.client(f"attempt {JOB} 1"), house.client(f"attempt {JOB} 2")
+    await scheduler.models.RaiseFence(model_service_pb2.RaiseFenceRequest(job=JOB, attempt=1))
+    raised = asyncio.Event()
+
+    async def slow() -> AsyncIterator[blob_service_pb2.UploadBlobRequest]:
+        async for message in blob_stream(BLOB, LINE, closed=False):
+            yield message
+        await raised.wait()
+        yield blob_service_pb2.UploadBlobRequest(closing={"digest": DIGEST, "size": len(BLOB)})
+
+    writing = asyncio.create_task(_await(old.blobs.UploadBlob(slow())))
+    async with asyncio.timeout(20):
+        while (await new.query(DIGEST))[0] == 0:
+            await asyncio.sleep(0.01)
+    answer = await scheduler.models.RaiseFence(model_service_pb2.RaiseFenceRequest(job=JOB, attempt=2))
+    assert answer.attempt == 2
+    raised.set()
+    with pytest.raises(StaleAttempt) as caught:
+        await writing
+    assert caught.value.metadata == {"job": JOB, "attempt": "1", "current": "2"}
+    with pytest.raises(StaleAttempt):
+        await old.upload_blob(b"more")
+    assert await new.missing([DIGEST]) == [DIGEST]
+    assert not (house.settings.state / "files" / "blobs" / "line-7" / DIGEST).exists()
+    await new.upload_blob(BLOB)
+    answer = await scheduler.models.RaiseFence(model_service_pb2.RaiseFenceRequest(job=JOB, attempt=1))
+    assert answer.attempt == 2
+
+
+async def _await(call: object) -> object:
+    return await call  # type: ignore[misc]
+
+
+async def test_an_attempt_works_in_its_own_project_only(house: House) -> None:
+    """An attempt's token opens nothing elsewhere."""
+    attempt = house.client(f"attempt {JOB} 1")
+    with pytest.raises(NotFound):
+        await attempt.upload_blob(BLOB, OTHER)
+
+
+class FullDisk(Disk):
+    """A disk that is full once it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+
+    def write(self, descriptor: int, data: bytes, position: int) -> None:
+        """write puts half of the data there, then finds no room."""
+        if self.full:
+            super().write(descriptor, data[: len(data) // 2], position)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(descriptor, data, position)
+
+
+async def test_a_full_disk_refuses_writing_and_goes_on_reading(storage_settings: StorageSettings) -> None:
+    """Uploads are ResourceExhausted, nothing is half-done, reading goes on, and all is well when there is room again."""
+    disk = FullDisk()
+    pictures = [jpeg(seed) for seed in range(6)]
+    async with open_house(storage_settings, disk) as house:
+        anna = house.client()
+        await anna.upload(pictures[:3])
+        disk.full = True
+        (pack,) = (storage_settings.state / "open").iterdir()
+        length = pack.stat().st_size
+        with pytest.raises(ResourceExhausted):
+            await anna.upload(pictures)
+        with pytest.raises(ResourceExhausted):
+            await anna.upload_blob(BLOB)
+        assert pack.stat().st_size == length
+        assert len(await anna.download([sha256(each) for each in pictures[:3]])) == 3
+        disk.full = False
+        await anna.upload(pictures)
+        await anna.upload_blob(BLOB)
+        assert len(await anna.download([sha256(each) for each in pictures])) == 6
+
+
+def test_space_is_left_for_the_database(tmp_path: Path) -> None:
+    """What would eat into the reserve is refused before it is written."""
+    with pytest.raises(ResourceExhausted):
+        Disk(reserve=1 << 60).require_space(tmp_path, 1)
+
+
+async def test_finished_files_without_a_row_go_at_the_next_start(storage_settings: StorageSettings) -> None:
+    """A crash between rename and commit leaves a file that nobody knows; it is removed."""
+    folder = storage_settings.state / "files" / "blobs" / "line-7"
+    async with open_house(storage_settings) as house:
+        await house.client().upload_blob(BLOB)
+    (folder / ("a" * 64)).write_bytes(b"orphan")
+    async with open_house(storage_settings):
+        assert [path.name for path in folder.iterdir()] == [DIGEST]
