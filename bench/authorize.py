@@ -113,12 +113,14 @@ async def ready(call: Call) -> None:
     raise SystemExit("a server did not start within 20 s")
 
 
-async def one_by_one(call: Call, times: list[float]) -> None:
-    """one_by_one adds the seconds of each call of a block, with one call in flight."""
+async def one_by_one(call: Call) -> float:
+    """one_by_one returns the median seconds of a call of a block, with one call in flight."""
+    times = []
     for _ in range(BLOCK):
         began = time.perf_counter()
         await call()
         times.append(time.perf_counter() - began)
+    return statistics.median(times)
 
 
 async def many_at_once(call: Call, workers: int = 64) -> float:
@@ -156,8 +158,13 @@ async def cached_seconds(channel: grpc.aio.Channel) -> float:
     return statistics.median(blocks)
 
 
+def ratio(above: list[float], below: list[float]) -> float:
+    """ratio is the median of the quotients of neighbours: what slows the machine for a while slows both."""
+    return round(statistics.median(one / other for one, other in zip(above, below, strict=True)), 3)
+
+
 async def measure(calls: int, folder: Path, auth_port: int, bare_port: int) -> dict[str, float]:
-    """measure returns the figures; ratios are Authorize over the bare call, of speed."""
+    """measure returns the figures; ratios are of speed, Authorize's over the bare call's."""
     tls = folder / "tls"
     settings = ServiceSettings(
         state=folder, internal_port=1, tls_ca=tls / "ca.pem", tls_cert=tls / "storage.pem", tls_key=tls / "storage.key"
@@ -179,12 +186,12 @@ async def measure(calls: int, folder: Path, auth_port: int, bare_port: int) -> d
 
     for call in (authorize, bare):
         await ready(call)
-        await one_by_one(call, [])
+        await one_by_one(call)
     single: dict[str, list[float]] = {"authorize": [], "bare": []}
     rates: dict[str, list[float]] = {"authorize": [], "bare": []}
     for _ in range(max(1, calls // BLOCK)):
         for name, call in (("authorize", authorize), ("bare", bare)):
-            await one_by_one(call, single[name])
+            single[name].append(await one_by_one(call))
             rates[name].append(await many_at_once(call))
     cached = await cached_seconds(channel)
     await channel.close()
@@ -194,10 +201,10 @@ async def measure(calls: int, folder: Path, auth_port: int, bare_port: int) -> d
     return {
         "authorize_p50_ms": round(p50["authorize"], 3),
         "bare_p50_ms": round(p50["bare"], 3),
-        "ratio_p50": round(p50["bare"] / p50["authorize"], 3),
+        "ratio_p50": ratio(single["bare"], single["authorize"]),
         "authorize_per_second": round(rate["authorize"]),
         "bare_per_second": round(rate["bare"]),
-        "ratio_per_second": round(rate["authorize"] / rate["bare"], 3),
+        "ratio_per_second": ratio(rates["authorize"], rates["bare"]),
         "cached_microseconds": round(cached * 1e6, 2),
     }
 

@@ -172,7 +172,7 @@ async def measure(url: str, folder: Path, subscribers: int, events: int, rate: f
         asyncio.create_task(Outbox(store, connect, signals).run()),
         asyncio.create_task(Driver(job, everything).run()),
     ]
-    while await store.unpublished(0, 1):
+    while await store.unpublished(0, 1):  # what came before the subscribers is out of the way
         await asyncio.sleep(0.05)
     command = [sys.executable, "-m", "bench.progress", "--follow", url, subject_of(name)]
     command += ["--subscribers", str(subscribers), "--events", str(2 * events)]

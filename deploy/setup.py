@@ -72,6 +72,7 @@ def _set_up(*, bench: bool) -> None:
             _bootstrap_uv()
             _install(LOCK, "packages (about 5 GB the first time; torch is most of it)")
             _install_project()
+            _compile_what_sandboxes_import()
             done = {}
         if bench and done.get("bench") != wanted["bench"]:
             _install(BENCH_LOCK, "packages of the benchmarks")
@@ -177,6 +178,12 @@ def _install(lock: Path, what: str) -> None:
         f"the packages of {lock.name} could not be installed: neither from the index nor from uv's cache. "
         "Connect this machine to a package index, or set UV_DEFAULT_INDEX to one that it reaches.",
     )
+
+
+def _compile_what_sandboxes_import() -> None:
+    """uv leaves no bytecode and a sandbox may write none: without this, each would compile torch at its start."""
+    _say("compiling what a job imports")
+    _run([PYTHON, "-c", "import loupe.algorithm.warm"], "torch could not be imported; the lines above say why.")
 
 
 def _install_project() -> None:

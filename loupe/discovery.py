@@ -87,8 +87,12 @@ class Discovery:
         self._tasks.append(asyncio.create_task(self._beat(), name="consul-beat"))
 
     async def _beat(self) -> None:
+        alone = False
         while True:
             try:
+                if not alone:
+                    await self._dismiss_predecessor()
+                    alone = True
                 await self._pass_check()
                 self._registered.set()
             except _FAILURES as error:
@@ -96,6 +100,16 @@ class Discovery:
                     log.warning("Consul lost; going on with what is known", error=str(error)[:200])
                 self._registered.clear()
             await asyncio.sleep(BEAT_SECONDS if self._registered.is_set() else _RETRY_SECONDS)
+
+    async def _dismiss_predecessor(self) -> None:
+        """Takes out what a killed process of this name left behind.
+
+        One that is back within its TTL would keep its predecessor's check passing, and so the predecessor's sessions
+        alive: locks and keys would be held for ever by somebody who is gone.
+        """
+        assert self._registration is not None, "register() comes first"
+        with contextlib.suppress(consul.ConsulException):  # newer agents call it an error when there was none
+            await self._call(self._consul.agent.service.deregister, self._registration.instance)
 
     async def _pass_check(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -31,3 +32,8 @@ def write_surfaces(folder: Path) -> int:
                     Image.fromarray(tile).save(target / f"{label}-{row:03d}-{column:03d}.png")
                     count += 1
     return count
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else "surfaces")
+    print(f"{write_surfaces(target)} tiles written to {target}/")

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import structlog
 
 from loupe.errors import DataLoss, LoupeError, Unavailable
-from loupe.names import SYSTEM, AccountName, GroupName, ProjectName
+from loupe.names import SYSTEM, AccountName, ProjectName
 from loupe.rpc.access import DEFAULT_THRESHOLDS, Decision
 from services.auth.policy import ProjectPolicy, build_policies, parse_level, parse_member
 from services.auth.reads import Change, Reads
@@ -93,7 +93,7 @@ class Authority:
         return Decision(
             allowed=active and policy is not None and policy.allows(account, need),
             member=group is not None,
-            group=str(GroupName(project, group)) if group else "",
+            group=policy.names.get(group, "") if policy and group else "",
             parameter=policy.levels.get(group, 0) if policy and group else 0,
             threshold=need,
             active=active,

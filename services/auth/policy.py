@@ -19,7 +19,7 @@ import structlog
 from casbin.rbac import RoleManager
 
 from loupe.errors import DataLoss
-from loupe.names import ID
+from loupe.names import ID, GroupName
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +110,7 @@ class ProjectPolicy:
         self.project = project
         self.levels = MappingProxyType(levels)
         self.members = MappingProxyType(members)
+        self.names = {group: str(GroupName(project, group)) for group in levels}
         self._decided: dict[tuple[str, int], bool] = {}
         self._enforcer = casbin.Enforcer(casbin.Enforcer.new_model(text=MODEL))
         self._enforcer.add_function("atLeast", at_least)

@@ -13,7 +13,7 @@ class SchedulerSettings(ServiceSettings):
     instance: str = "scheduler"
     """Service id in Consul; replicas have different ones."""
 
-    load_threshold: float = Field(default=0.8, gt=0, le=1)
+    load_threshold: float = Field(default=0.9, gt=0, le=1)
     """Load below which a cluster is a candidate."""
 
     lease_seconds: float = Field(default=10.0, gt=0)

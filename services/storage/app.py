@@ -76,12 +76,12 @@ class Storage:
         self._packs = Packs(settings.state / "open", files, disk, self.database, settings.pack_bytes)
         self._decoders = decoders or Decoders(settings.decoding_processes)
         self._indexer = Indexer(self.database, self._packs, self._decoders)
-        self._blobs = Blobs(
+        self.blobs = Blobs(
             self.database, files, disk, staging=staging / "blobs", max_bytes=settings.max_blob_bytes, now=now
         )
         self._algorithms = Algorithms(self.database, files, disk, staging=staging / "algorithms", now=now)
-        self._downloads = Downloads(self.database, self._packs, files)
-        self._uploads = PictureUploads(self.database, self._packs, self._indexer)
+        self.downloads = Downloads(self.database, self._packs, files)
+        self.uploads = PictureUploads(self.database, self._packs, self._indexer)
         self._projects = Projects(self.database, memberships, now)
         self._datasets = Datasets(self.database, now)
         self._versions = DatasetVersions(self.database, self._indexer, now)
@@ -90,7 +90,7 @@ class Storage:
 
     def registrations(self) -> list[Registration]:
         """registrations are the gRPC services, for a MeshServer."""
-        checkpoints, fences = Checkpoints(self.database, self._blobs), Fences(self.database)
+        checkpoints, fences = Checkpoints(self.database, self.blobs), Fences(self.database)
         return [
             (
                 project_service_pb2_grpc.add_ProjectServiceServicer_to_server,
@@ -98,7 +98,7 @@ class Storage:
             ),
             (
                 blob_service_pb2_grpc.add_BlobServiceServicer_to_server,
-                servicers.BlobServicer(self._uploads, self._blobs, self._downloads),
+                servicers.BlobServicer(self.uploads, self.blobs, self.downloads),
             ),
             (
                 dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server,
@@ -110,7 +110,7 @@ class Storage:
             ),
             (
                 model_service_pb2_grpc.add_ModelServiceServicer_to_server,
-                servicers.ModelServicer(self._models, checkpoints, fences, self._downloads),
+                servicers.ModelServicer(self._models, checkpoints, fences, self.downloads),
             ),
         ]
 
@@ -122,7 +122,7 @@ class Storage:
         self._lock = _lock_folder(self._state / "lock")
         await self.database.migrate()
         await self._packs.recover()
-        await self._blobs.recover()
+        await self.blobs.recover()
         await self._algorithms.recover()
         self._indexer.start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
 import resource
@@ -18,6 +19,7 @@ from services.storage.looking import Looked, look
 log = structlog.get_logger(__name__)
 
 _NICE = 10
+_PR_SET_PDEATHSIG = 1
 _MOST_MEMORY = 4 << 30
 
 Encoded = tuple[str, bytes]
@@ -57,7 +59,7 @@ class Decoders:
     def _start(self) -> ProcessPoolExecutor:
         # Not forked: gRPC's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.processes, context, initializer=_prepare)
+        return ProcessPoolExecutor(self.processes, context, initializer=_prepare, initargs=(os.getpid(),))
 
     async def close(self) -> None:
         """close ends the processes."""
@@ -65,7 +67,11 @@ class Decoders:
             await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
 
-def _prepare() -> None:
+def _prepare(parent: int) -> None:
+    # A parent that is killed cannot end its decoders, and they would wait for work for ever.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     os.nice(_NICE)
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))

@@ -16,6 +16,7 @@ from services.trainer.spec import AttemptKey
 
 log = structlog.get_logger(__name__)
 
+SMOOTHING = 0.3
 GPU_SECONDS = 1.0
 GPU_TIMEOUT = 5.0
 QUERY = ("--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits")
@@ -45,6 +46,7 @@ class Heartbeat:
         self._milliseconds = milliseconds
         self._beat = 0
         self._gpus: tuple[GpuLoad, ...] = ()
+        self._cpu_use = 0.0
         psutil.cpu_times_percent()  # the first call has nothing to compare with
 
     def report(self) -> TrainerLoad:
@@ -57,7 +59,7 @@ class Heartbeat:
             incarnation=self._incarnation,
             beat=self._beat,
             at_ms=self._milliseconds(),
-            cpu_use=_cpu_use(),
+            cpu_use=self._smoothed_cpu_use(),
             memory_used=memory.total - memory.available,
             memory_total=memory.total,
             slots=counts.total,
@@ -67,6 +69,11 @@ class Heartbeat:
             gpus=self._gpus,
             attempts=tuple(RunningAttempt(key.job, key.attempt) for key in self._running()),
         )
+
+    def _smoothed_cpu_use(self) -> float:
+        """Smooths over a few beats: a burst of a second neither keeps a job away nor does a lull let one in."""
+        self._cpu_use += SMOOTHING * (_cpu_use() - self._cpu_use)
+        return round(self._cpu_use, 4)
 
     async def watch_gpus(self) -> None:
         """watch_gpus keeps the figures of the GPUs current, for ever; it returns where there is no NVIDIA driver."""

@@ -124,6 +124,23 @@ def test_a_hostile_archive_is_refused_whole_with_bounded_memory(tmp_path: Path, 
     assert not Path("/tmp/evil").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("symlink", "is a link to '/etc/passwd'"),
+        ("hardlink", "is a link to"),
+        ("character device", "neither a plain file nor a folder"),
+        ("pipe", "neither a plain file nor a folder"),
+        ("parent", "leads out of the image's folder"),
+        ("large", "unpacks to more than 1048576 bytes"),
+        ("gzip bomb", "unpacks to more than 1048576 bytes"),
+    ],
+)
+def test_the_refusal_says_what_was_found(name: str, said: str) -> None:
+    with pytest.raises(BadImage, match=said):
+        inspect(REFUSED[name], Limits(max_entries=50, max_bytes=1 << 20))
+
+
 def test_a_long_name_header_cannot_fill_the_memory(tmp_path: Path) -> None:
     """A tar may announce a name of any length; it counts against the same bound."""
     member = tarfile.TarInfo("x")

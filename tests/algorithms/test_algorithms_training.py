@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +47,18 @@ def weights(tmp_path_factory) -> Path:
     return path
 
 
+def part_of_finetune(name: str):
+    """part_of_finetune returns a module of the image, the one that a run will use."""
+    package = load_entry(IMAGES / "finetune", "main:train").__module__.rpartition(".")[0]
+    return sys.modules[f"{package}.{name}"]
+
+
 @pytest.fixture
 def no_pauses(monkeypatch) -> None:
     """no_pauses reports and checkpoints at every chance, as a large data set would."""
     monkeypatch.setattr(context_module, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    load_entry(IMAGES / "finetune", "main:train")
-    features = next(module for name, module in sys.modules.items() if name.endswith(".features"))
+    features = part_of_finetune("features")
     monkeypatch.setattr(features, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(features, "BATCH", 8)
 
@@ -72,13 +78,14 @@ def weights_only(monkeypatch) -> None:
     def conclude(context, host, *, network, out_of_sample, **rest):
         path = host.work / "model.safetensors"
         sample = {} if out_of_sample is None else {"sample": torch.from_numpy(out_of_sample.probabilities)}
-        kept = {name: value.clone(memory_format=torch.contiguous_format) for name, value in network.state_dict().items()}
+        kept = {
+            name: value.clone(memory_format=torch.contiguous_format) for name, value in network.state_dict().items()
+        }
         save_file({**kept, **sample}, path)
         return {path.name: path}, {"validation": {"accuracy": 1.0}, "history": context.history}
 
     monkeypatch.setattr(finishing, "conclude", conclude)
-    load_entry(IMAGES / "finetune", "main:train")
-    features = next(module for name, module in sys.modules.items() if name.endswith(".features"))
+    features = part_of_finetune("features")
     monkeypatch.setattr(features.FrozenTrunk, "fastest", lambda trunk, size, *rest: trunk.by_torch(size))
 
 
@@ -126,6 +133,23 @@ def test_finetune_climbs_to_a_plateau_and_says_which_classes_are_worst(bench, tm
     assert json.loads(json.dumps(result.report, allow_nan=False))
 
 
+def test_fine_tuning_takes_over_where_the_head_does_not_do(bench, textures, weights, monkeypatch) -> None:
+    ladder = part_of_finetune("ladder")
+    fitted = ladder.fit_head
+
+    def useless_head(*arguments):
+        head = fitted(*arguments)
+        return replace(head, weight=torch.zeros_like(head.weight), bias=torch.zeros_like(head.bias), accuracy=0.1)
+
+    monkeypatch.setattr(ladder, "fit_head", useless_head)
+    result = bench.run("finetune", textures, target=0.9, **finetune(weights, parameters={"batch_size": 8}))
+    assert result.outcome is Outcome.TARGET_REACHED
+    last = result.report["notes"]["rungs"][-1]
+    assert last["depth"] in ("blocks", "full")
+    assert result.report["validation"]["accuracy"] == pytest.approx(last["accuracy"])
+    assert result.report["test"]["accuracy"] > 0.8
+
+
 @pytest.mark.usefixtures("weights_only")
 def test_depth_bounds_the_ladder(bench, tmp_path, weights) -> None:
     folder = read_folder(write_pictures(tmp_path / "p", {"a": 15, "b": 15}, scrambled=True))
@@ -149,6 +173,8 @@ def test_finetune_cut_off_ends_like_one_that_never_was(bench, tmp_path, weights,
     after = Recorder()
     resumed = bench.run("finetune", folder, work="cut", recorder=after, **asked)
     same(whole, resumed)
+    if phase == "features":
+        assert next(seen.step for seen in after.reports if seen.phase == "features") == 3
     if phase == "finetune":
         assert "features" not in after.phases()
         assert next(seen.epoch for seen in after.reports if seen.phase == "finetune" and seen.epoch) == epoch

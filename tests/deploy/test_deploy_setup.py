@@ -44,6 +44,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(setup, "_bootstrap_uv", lambda: done.append("uv"))
     monkeypatch.setattr(setup, "_install", lambda lock, _: done.append(f"install {lock.parent.name}/{lock.name}"))
     monkeypatch.setattr(setup, "_install_project", lambda: done.append("project"))
+    monkeypatch.setattr(setup, "_compile_what_sandboxes_import", lambda: done.append("bytecode"))
     monkeypatch.setattr(setup, "_ensure_bubblewrap", lambda: done.append("bubblewrap"))
     monkeypatch.setattr(setup, "_ensure_consul", lambda: done.append("consul") or sys.executable)
     return done
@@ -52,7 +53,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_only_what_is_missing_is_done(checkout: Path, steps: list[str]) -> None:
     first = f"install {checkout.name}/requirements.lock"
     assert setup.main([]) == 0
-    assert steps == ["uv", first, "project", "bubblewrap", "consul"]
+    assert steps == ["uv", first, "project", "bytecode", "bubblewrap", "consul"]
     steps.clear()
     assert setup.main([]) == 0
     assert steps == []

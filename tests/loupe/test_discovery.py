@@ -106,6 +106,18 @@ async def test_the_lock_has_one_leader_and_goes_on_to_the_next(consul: LocalMesh
         await claim.aclose()
 
 
+async def test_a_killed_leader_that_is_back_within_its_ttl_leads_again(consul: LocalMesh) -> None:
+    async with process(consul, "scheduler") as killed, process(consul, "scheduler") as back:
+        await killed.register("loupe-scheduler", "scheduler-1", "", "127.0.0.1:4")
+        async with aclosing(killed.leadership("loupe/scheduler/leader")) as reign:
+            assert await asyncio.wait_for(anext(reign), 10) is True
+        for task in killed._tasks:  # as a SIGKILL does: nothing is taken back
+            task.cancel()
+        await back.register("loupe-scheduler", "scheduler-1", "", "127.0.0.1:4")
+        async with aclosing(back.leadership("loupe/scheduler/leader")) as reign:
+            assert await asyncio.wait_for(anext(reign), 10) is True
+
+
 async def test_everything_comes_back_after_the_agent_was_killed(consul: LocalMesh) -> None:
     async with process(consul, "scheduler") as watcher, process(consul, "trainer-north-a") as trainer:
         await trainer.register("loupe-trainer", "trainer-north-a", "", "127.0.0.1:3")

@@ -85,7 +85,12 @@ class Rig:
     async def start_scheduler(self, **fields: object) -> None:
         """start_scheduler starts the process under test; a second call is its restart, on the same state."""
         if self.settings is None:
-            defaults = {"lease_seconds": 1.0, "sweep_seconds": 0.1, "nats_url": "nats://127.0.0.1:1"}
+            defaults = {
+                "load_threshold": 0.8,
+                "lease_seconds": 1.0,
+                "sweep_seconds": 0.1,
+                "nats_url": "nats://127.0.0.1:1",
+            }
             self.settings = self._make("scheduler", SchedulerSettings, **{**defaults, **fields})
         self.app = SchedulerApp(self.settings, self.discovery)
         await self.app.start()

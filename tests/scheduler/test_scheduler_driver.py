@@ -40,6 +40,7 @@ async def test_a_job_goes_all_the_way_to_a_released_model(rig: Rig) -> None:
     spec = next(iter(trainer.attempts.values())).spec
     assert spec.storage_token == "token-1" and spec.target_accuracy == 0.95
     assert rig.storage.calls == [("fence", job.name, 1)]
+    assert (await rig.app._store.get(JobName.parse(job.name))).finished is None, "the report is kept once"
 
 
 async def test_a_target_that_is_missed_keeps_the_model_unreleased(rig: Rig) -> None:
@@ -126,6 +127,24 @@ async def test_a_trainer_that_forgot_its_attempt_gives_the_work_away_at_once(rig
     assert rig.storage.fences[job.name] == 2
 
 
+async def test_a_renewal_that_finds_nothing_gives_the_work_away_at_once(rig: Rig) -> None:
+    """Also when the watch hangs on: the trainer's answer to a renewal is enough."""
+
+    def script(attempt: FakeAttempt) -> None:
+        attempt.started()
+        if attempt.spec.key.attempt == 2:
+            attempt.finish()
+
+    trainer = await rig.add_trainer(script)
+    await rig.start_scheduler(lease_seconds=8.0)
+    job = await rig.submit()
+    await rig.until(job.name, "RUNNING")
+    trainer.attempts.clear()
+    async with asyncio.timeout(8):
+        assert states(await rig.to_end(job.name))[-1] == "SUCCEEDED"
+    assert trainer.starts == [(job.name, 1), (job.name, 2)]
+
+
 async def test_the_work_of_a_lost_trainer_goes_elsewhere_after_twice_the_lease(rig: Rig) -> None:
     """The trainer cannot be reached: twice the lease after its last renewal, no sooner, the next one gets the job."""
 
@@ -201,7 +220,7 @@ async def test_a_failure_that_no_retry_changes_is_final_at_once(rig: Rig) -> Non
 async def test_a_cancelled_job_ends_at_once_and_its_trainer_is_told(rig: Rig) -> None:
     """RUNNING -> CANCELLED, the attempt is stopped; cancelling again changes nothing."""
     trainer = await rig.add_trainer(FakeAttempt.started)
-    await rig.start_scheduler()
+    await rig.start_scheduler(lease_seconds=300.0)  # the trainer is told by the cancellation, not by a renewal
     job = await rig.submit()
     await rig.until(job.name, "RUNNING")
     cancelled = await rig.cancel(job.name)
@@ -221,8 +240,8 @@ async def test_cancel_racing_completion_ends_each_job_once(rig: Rig) -> None:
         job = await rig.submit()
         await eventually(lambda: (job.name, 1) in trainer.attempts)
         attempt = trainer.attempts[job.name, 1]
-        asyncio.get_running_loop().call_later((number % 10) * 0.004, attempt.finish)
-        await asyncio.sleep((number % 7) * 0.004)
+        asyncio.get_running_loop().call_later((number % 10) * 0.02, attempt.finish)
+        await asyncio.sleep((number % 7) * 0.02)
         await rig.cancel(job.name)
         ended = [each for each in states(await rig.to_end(job.name)) if each in ENDINGS]
         assert len(ended) == 1

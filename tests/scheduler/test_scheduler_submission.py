@@ -79,7 +79,8 @@ async def test_bad_orders_are_refused_clearly(
 
 
 async def test_a_foreign_data_set_is_not_told_from_one_that_does_not_exist(rig: Rig) -> None:
-    """The same words for both, apart from the name."""
+    """The same words for both, apart from the name, though storage would tell the scheduler."""
+    rig.storage.versions["projects/other/datasets/secret/versions/1"] = FakeStorage.version("secret", 1)
     await rig.start_scheduler()
     messages = []
     for project in ("other", "line-7"):

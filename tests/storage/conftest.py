@@ -14,7 +14,7 @@ from tests.storage.house import Client, House, open_house
 @pytest.fixture
 def storage_settings(service_settings: Callable[..., ServiceSettings]) -> StorageSettings:
     """Settings with small packs, so that tests meet more than one."""
-    settings = service_settings("storage", StorageSettings, pack_bytes=256 << 10)
+    settings = service_settings("storage", StorageSettings, pack_bytes=64 << 10)
     assert isinstance(settings, StorageSettings)
     return settings
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import random
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,8 @@ async def test_an_upload_cut_at_each_chunk_is_resumed_where_it_stopped(anna: Cli
     chunk = 400_000
     offset = 0
     while offset < len(BLOB) - chunk:
-        stream = cut(offset, chunk)
         with pytest.raises(UploadIncomplete) as caught:
-            await anna.blobs.UploadBlob(stream)
+            await anna.stream_blob(partial(cut, offset, chunk))
         offset, complete = await anna.query(DIGEST)
         assert caught.value.metadata["committed"] == str(offset)
         assert not complete
@@ -78,7 +78,7 @@ async def test_a_partial_upload_survives_a_restart(storage_settings: StorageSett
     """What was committed before a restart is gone on with."""
     async with open_house(storage_settings) as house:
         with pytest.raises(UploadIncomplete):
-            await house.client().blobs.UploadBlob(cut(0, 1_000_000))
+            await house.client().stream_blob(partial(cut, 0, 1_000_000))
     async with open_house(storage_settings) as house:
         assert await house.client().query(DIGEST) == (1_000_000, False)
         await house.client().upload_blob(BLOB, offset=1_000_000)
@@ -96,20 +96,20 @@ async def test_wrong_digest_or_size_is_refused(anna: Client) -> None:
     right = {"digest": DIGEST, "size": len(BLOB)}
     other = b"x" + BLOB[1:]
     with pytest.raises(DigestMismatch):
-        await anna.blobs.UploadBlob(stream(other, right, right))
+        await anna.stream_blob(partial(stream, other, right, right))
     assert await anna.query(DIGEST) == (0, False)
     with pytest.raises(SizeMismatch):
-        await anna.blobs.UploadBlob(stream(BLOB + b"x", right, right))
+        await anna.stream_blob(partial(stream, BLOB + b"x", right, right))
     with pytest.raises(SizeMismatch):
-        await anna.blobs.UploadBlob(stream(BLOB[:-1], right, right))
+        await anna.stream_blob(partial(stream, BLOB[:-1], right, right))
     with pytest.raises(SizeMismatch):
-        await anna.blobs.UploadBlob(stream(BLOB, right, {**right, "size": 1}))
+        await anna.stream_blob(partial(stream, BLOB, right, {**right, "size": 1}))
     with pytest.raises(DigestMismatch):
-        await anna.blobs.UploadBlob(stream(BLOB, right, {**right, "digest": "0" * 64}))
+        await anna.stream_blob(partial(stream, BLOB, right, {**right, "digest": "0" * 64}))
     with pytest.raises(InvalidArgument):
         await anna.upload_blob(jpeg(1), offset=5)
     with pytest.raises(InvalidArgument):
-        await anna.blobs.UploadBlob(stream(BLOB, {"digest": "../../etc/passwd", "size": 3}, right))
+        await anna.stream_blob(partial(stream, BLOB, {"digest": "../../etc/passwd", "size": 3}, right))
     assert await anna.missing([DIGEST]) == [DIGEST]
 
 
@@ -117,7 +117,7 @@ async def test_a_blob_larger_than_is_taken_is_refused_before_it_is_sent(anna: Cl
     """The header alone refuses it."""
     huge = {"digest": DIGEST, "size": 1 << 50}
     with pytest.raises(ResourceExhausted):
-        await anna.blobs.UploadBlob(stream(b"", huge, huge))
+        await anna.stream_blob(partial(stream, b"", huge, huge))
 
 
 async def test_a_project_sees_its_own_blobs_only(anna: Client, eve: Client) -> None:
@@ -172,6 +172,8 @@ async def test_a_stale_attempt_may_not_write(house: House) -> None:
     assert caught.value.metadata == {"job": JOB, "attempt": "1", "current": "2"}
     with pytest.raises(StaleAttempt):
         await old.upload_blob(b"more")
+    with pytest.raises(StaleAttempt):
+        await old.query(DIGEST)
     assert await new.missing([DIGEST]) == [DIGEST]
     assert not (house.settings.state / "files" / "blobs" / "line-7" / DIGEST).exists()
     await new.upload_blob(BLOB)
@@ -206,7 +208,7 @@ class FullDisk(Disk):
 
 
 async def test_a_full_disk_refuses_writing_and_goes_on_reading(storage_settings: StorageSettings) -> None:
-    """Uploads are ResourceExhausted, nothing is half-done, reading goes on, and all is well when there is room again."""
+    """Uploads are ResourceExhausted, nothing is half-done, reading goes on, and all is well with room again."""
     disk = FullDisk()
     pictures = [jpeg(seed) for seed in range(6)]
     async with open_house(storage_settings, disk) as house:

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ async def test_a_picture_with_another_digest_is_refused(anna: Client) -> None:
         closing = {"picture_count": 1, "byte_count": len(PICTURES[0])}
         yield blob_service_pb2.UploadPicturesRequest(closing=closing)
 
-    answers = [answer async for answer in anna.blobs.UploadPictures(lying())]
+    answers = await anna.stream(lying)
     assert answers[0].stored_count == 0
     assert answers[0].verdicts[0].problem == PictureProblem.PICTURE_PROBLEM_DIGEST_MISMATCH
     assert await anna.missing(["0" * 64, sha256(PICTURES[0])]) == ["0" * 64, sha256(PICTURES[0])]
@@ -121,7 +122,7 @@ async def test_a_closing_that_does_not_agree_is_refused(anna: Client, count: int
         yield blob_service_pb2.UploadPicturesRequest(closing=closing)
 
     with pytest.raises(SizeMismatch):
-        _ = [answer async for answer in anna.blobs.UploadPictures(stream())]
+        await anna.stream(stream)
     assert await anna.missing([sha256(PICTURES[0])]) == []
 
 
@@ -130,9 +131,9 @@ async def test_an_upload_cut_at_each_message_is_resumed(anna: Client) -> None:
     batches = 6
     pictures = PICTURES[: batches * 5]
     for sent in range(batches):
+        part = pictures[: (sent + 1) * 5]
         with pytest.raises(UploadIncomplete) as caught:
-            stream = picture_stream(pictures[: (sent + 1) * 5], batch=5, closed=False)
-            _ = [answer async for answer in anna.blobs.UploadPictures(stream)]
+            await anna.stream(partial(picture_stream, part, batch=5, closed=False))
         assert caught.value.metadata["committed"] == str((sent + 1) * 5)
         missing = await anna.missing([sha256(each) for each in pictures])
         assert missing == [sha256(each) for each in pictures[(sent + 1) * 5 :]]
@@ -148,7 +149,7 @@ async def test_a_stream_without_header_is_refused(anna: Client) -> None:
         yield blob_service_pb2.UploadPicturesRequest(closing={"picture_count": 0})
 
     with pytest.raises(InvalidArgument):
-        _ = [answer async for answer in anna.blobs.UploadPictures(stream())]
+        await anna.stream(stream)
 
 
 async def test_a_project_sees_its_own_pictures_only(anna: Client, eve: Client, house: House) -> None:

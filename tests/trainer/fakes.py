@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from loupe.algorithm import image
-from loupe.algorithm.host import Split
 from loupe.errors import NotFound, StaleAttempt
 from services.trainer.attempt import StopReason
 from services.trainer.attempts import Attempts
@@ -271,12 +271,17 @@ async def make_rig(
         await decoders.close()
 
 
+def alive(process: psutil.Process) -> bool:
+    """alive says that a process can still do something."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def eventually(condition, seconds: float = 20.0) -> None:
     """eventually returns when the condition holds, and fails when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.02)
-
-
-__all__ = ["JOB", "LIMITS", "FakeClock", "MemoryStorage", "Rig", "Split", "eventually", "make_rig", "make_sandbox"]

@@ -42,7 +42,7 @@ from services.trainer.settings import TrainerSettings
 from services.trainer.spec import AttemptKey, AttemptSpec
 from services.trainer.storage_client import GrpcStorage
 from services.trainer.work_folder import CollectedFile
-from tests.trainer.fakes import BARE_RUNNER, JOB, MemoryStorage
+from tests.trainer.fakes import BARE_RUNNER, JOB, MemoryStorage, alive, eventually
 
 DATASET = "projects/line-7/datasets/screws/versions/1"
 ALGORITHM = "algorithms/tiny/versions/1"
@@ -455,10 +455,7 @@ async def test_a_trainer_told_to_end_leaves_nothing_running(service_settings, fr
                 process.kill()
                 await process.wait()
         assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while any(sandbox.is_running() and sandbox.status() != "zombie" for sandbox in sandboxes):
-            assert time.monotonic() < deadline, "a sandbox outlived its trainer"
-            await asyncio.sleep(0.02)
+        await eventually(lambda processes=sandboxes: not any(map(alive, processes)))
 
 
 async def _warm(process: asyncio.subprocess.Process, settings) -> list:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import psutil
 
 from loupe.algorithm.host import Outcome
 from services.trainer.attempt import State
 from services.trainer.events import Checkpointed, Failed, Finished, Logged, Progressed, Started
-from tests.trainer.fakes import JOB, Rig, eventually, make_rig
+from tests.trainer.fakes import JOB, Rig, alive, eventually, make_rig
 
 WHOLE_RUN = """
 import json
@@ -95,9 +96,58 @@ async def test_a_run_that_does_not_stop_is_killed_with_its_children(sandbox, tmp
         assert len(tree) >= 2
         rig.attempts.cancel(spec.key)
         assert (await rig.events(spec.key))[-1].what.reason == "CANCELLED"
-        await eventually(lambda: not any(process.is_running() for process in tree))
+        await eventually(lambda: not any(map(alive, tree)))
         assert list((tmp_path / "slots").iterdir()) == []
         assert list((tmp_path / "staging").iterdir()) == []
+
+
+SACRIFICE = """
+import asyncio, pathlib, sys
+from services.trainer.events import Progressed
+from tests.trainer.fakes import make_rig, make_sandbox
+from tests.trainer.test_trainer_sandbox_contract import WORKS
+
+async def main(kind, folder):
+    async with make_rig(make_sandbox(kind, folder), folder) as rig:
+        spec = rig.spec(WORKS)
+        rig.attempts.start(spec, 60)
+        await rig.events(spec.key, until=Progressed)
+        print("running", flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main(sys.argv[1], pathlib.Path(sys.argv[2])))
+"""
+
+WORKS = """
+import time
+from loupe.algorithm.host import Progress
+
+def train(host):
+    host.report(Progress("working"))
+    while True:
+        time.sleep(0.1)
+"""
+
+
+async def test_a_run_does_not_outlive_a_trainer_that_is_killed(sandbox, tmp_path) -> None:
+    """SIGKILL of the trainer takes along a run that is busy and asks for nothing."""
+    kind = "bubblewrap" if sandbox.isolated else "plain"
+    trainer = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SACRIFICE, kind, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(30):
+            assert await trainer.stdout.readline() == b"running\n"
+        tree = psutil.Process(trainer.pid).children(recursive=True)
+        assert tree
+    finally:
+        trainer.kill()
+        await trainer.wait()
+    try:
+        await eventually(lambda: not any(map(alive, tree)))
+    finally:
+        for process in filter(alive, tree):
+            process.kill()
 
 
 async def test_an_exception_is_told_with_its_words_and_traceback(rig: Rig) -> None:

@@ -152,3 +152,16 @@ async def test_a_warm_sandbox_has_torch_and_takes_its_first_step_at_once(bubblew
         assert events[1].what.progress.metrics == {"threads": 1.0}
         print(f"start to finished step: {took:.3f} s")
         assert took < 1.0 * max(1, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+
+
+async def test_a_sandbox_that_died_unnoticed_is_not_handed_out(plain, tmp_path) -> None:
+    """Whoever takes a slot looks at it first."""
+    plan = SlotPlan(count=2, warm=0, limits=LIMITS, runner=RUNNER)
+    slots = Slots(plain, tmp_path / "slots", plan, time.monotonic)
+    dead = await slots._take()
+    dead.process.process.kill()
+    await dead.process.wait()
+    slots._ready.append(dead)
+    async with slots.lease() as cell:
+        assert cell is not dead and not cell.process.ended
+    await slots.close()

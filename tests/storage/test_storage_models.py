@@ -1,0 +1,220 @@
+"""Models, fences and checkpoints: one version per job, no gaps, nothing from stale attempts or other projects."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from loupe.errors import (
+    BlobMissing,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    SizeMismatch,
+    StaleAttempt,
+    Unauthenticated,
+)
+from loupe.storage.v1 import model_pb2
+from loupe.storage.v1 import model_service_pb2 as messages
+from tests.storage.house import LINE, OTHER, Client, House
+from tests.storage.photographs import sha256
+
+MODEL = f"{LINE}/models/screws"
+WEIGHTS, LABELS = b"weights" * 300_000, b'["a","b"]'
+
+
+def file(filename: str, data: bytes) -> model_pb2.ModelFile:
+    return model_pb2.ModelFile(filename=filename, digest=sha256(data), size=len(data))
+
+
+def result(job: str = "j1", attempt: int = 1, released: bool = True, **lineage: object) -> model_pb2.ModelVersion:
+    return model_pb2.ModelVersion(
+        released=released,
+        labels=["a", "b"],
+        files=[file("model.onnx", WEIGHTS), file("labels.json", LABELS)],
+        lineage={"job": f"{LINE}/jobs/{job}", "attempt": attempt, **lineage},
+        report_json='{"history": []}',
+    )
+
+
+async def publish(client: Client, version: model_pb2.ModelVersion, parent: str = MODEL) -> model_pb2.ModelVersion:
+    request = messages.PublishModelVersionRequest(parent=parent, model_version=version)
+    return (await client.models.PublishModelVersion(request)).model_version
+
+
+@pytest.fixture
+async def scheduler(house: House, anna: Client) -> Client:
+    """The scheduler, after a trainer's files were uploaded."""
+    trainer = house.client(f"attempt {LINE}/jobs/j1 1")
+    await trainer.upload_blob(WEIGHTS)
+    await trainer.upload_blob(LABELS)
+    return house.service("scheduler")
+
+
+async def test_a_result_becomes_a_version_that_is_read_and_downloaded(scheduler: Client, anna: Client) -> None:
+    """Version 1 with everything that was published; files come whole and from an offset."""
+    made = await publish(scheduler, result())
+    assert made.name == f"{MODEL}/versions/1"
+    assert made.lineage.job == f"{LINE}/jobs/j1"
+    read = await anna.models.GetModelVersion(messages.GetModelVersionRequest(name=f"{MODEL}/versions/latest"))
+    assert read.model_version == made
+    for offset in (0, 1_100_000, len(WEIGHTS)):
+        request = messages.DownloadModelFileRequest(name=made.name, filename="model.onnx", offset=offset)
+        chunks = [message.chunk async for message in anna.models.DownloadModelFile(request)]
+        assert b"".join(chunks) == WEIGHTS[offset:]
+    request = messages.DownloadModelFileRequest(name=made.name, filename="nothing")
+    with pytest.raises(NotFound):
+        _ = [message async for message in anna.models.DownloadModelFile(request)]
+
+
+async def test_publishing_again_for_a_job_returns_what_is_there(scheduler: Client) -> None:
+    """Twenty calls at once make one version; the same job under another model is refused."""
+    answers = await asyncio.gather(*(publish(scheduler, result()) for _ in range(20)))
+    assert len({each.uid for each in answers}) == 1
+    with pytest.raises(FailedPrecondition):
+        await publish(scheduler, result(), f"{LINE}/models/nuts")
+
+
+async def test_versions_are_numbered_without_gaps_and_latest_is_the_newest_released(
+    scheduler: Client, anna: Client
+) -> None:
+    """Refused publications use no number; an unreleased version is never latest."""
+    await publish(scheduler, result("j1"))
+    with pytest.raises(BlobMissing):
+        lacking = result("j2")
+        lacking.files.append(file("gone", b"gone"))
+        await publish(scheduler, lacking)
+    await publish(scheduler, result("j3", released=False))
+    model = (await anna.models.GetModel(messages.GetModelRequest(name=MODEL))).model
+    assert model.latest_version == f"{MODEL}/versions/2"
+    assert model.latest_released_version == f"{MODEL}/versions/1"
+    latest = await anna.models.GetModelVersion(messages.GetModelVersionRequest(name=f"{MODEL}/versions/latest"))
+    assert latest.model_version.name == f"{MODEL}/versions/1"
+    page = await anna.models.ListModelVersions(messages.ListModelVersionsRequest(parent=MODEL))
+    assert [each.name[-1] for each in page.model_versions] == ["2", "1"]
+    assert not any(each.report_json for each in page.model_versions)
+    models = await anna.models.ListModels(messages.ListModelsRequest(parent=LINE))
+    assert [each.name for each in models.models] == [MODEL]
+
+
+async def test_a_model_without_a_released_version_has_no_latest(scheduler: Client, anna: Client) -> None:
+    """latest is NotFound until a version passed its gate."""
+    await publish(scheduler, result(released=False))
+    with pytest.raises(NotFound):
+        await anna.models.GetModelVersion(messages.GetModelVersionRequest(name=f"{MODEL}/versions/latest"))
+
+
+async def test_a_stale_attempts_result_is_refused(scheduler: Client) -> None:
+    """A result of an attempt below the fence does not join."""
+    await scheduler.models.RaiseFence(messages.RaiseFenceRequest(job=f"{LINE}/jobs/j1", attempt=2))
+    with pytest.raises(StaleAttempt):
+        await publish(scheduler, result(attempt=1))
+    assert (await publish(scheduler, result(attempt=2))).name.endswith("/versions/1")
+
+
+async def test_what_belongs_to_another_project_is_refused(scheduler: Client, eve: Client) -> None:
+    """A job, data or files of another project never get into a model, and nobody else sees it."""
+    with pytest.raises(NotFound):
+        await publish(scheduler, result(), f"{OTHER}/models/screws")
+    with pytest.raises(NotFound):
+        await publish(scheduler, result(dataset_version=f"{OTHER}/datasets/d/versions/1"))
+    foreign = result()
+    foreign.lineage.job = f"{OTHER}/jobs/j1"
+    with pytest.raises(BlobMissing):
+        await publish(scheduler, foreign, f"{OTHER}/models/screws")
+    await publish(scheduler, result())
+    with pytest.raises(NotFound):
+        await eve.models.GetModel(messages.GetModelRequest(name=MODEL))
+    with pytest.raises(NotFound):
+        await scheduler.models.RaiseFence(messages.RaiseFenceRequest(job="projects/absent/jobs/j", attempt=1))
+
+
+async def test_only_the_scheduler_publishes_and_raises_fences(anna: Client, house: House) -> None:
+    """An owner and a trainer are refused."""
+    for client in (anna, house.client(f"attempt {LINE}/jobs/j1 1")):
+        with pytest.raises((PermissionDenied, Unauthenticated)):
+            await publish(client, result())
+        with pytest.raises((PermissionDenied, Unauthenticated)):
+            await client.models.RaiseFence(messages.RaiseFenceRequest(job=f"{LINE}/jobs/j1", attempt=9))
+
+
+@pytest.mark.parametrize("filename", ["../x", "a/b", "", ".hidden", "a\nb", "x" * 300])
+async def test_a_filename_with_a_folder_is_refused(scheduler: Client, filename: str) -> None:
+    """Filenames are plain, because terminals write them to disk."""
+    version = result()
+    version.files[0].filename = filename
+    with pytest.raises(InvalidArgument):
+        await publish(scheduler, version)
+
+
+async def test_files_are_named_once_with_their_true_size(scheduler: Client) -> None:
+    """A filename twice, and a size that is not the blob's, are refused."""
+    version = result()
+    version.files[1].filename = "model.onnx"
+    with pytest.raises(InvalidArgument):
+        await publish(scheduler, version)
+    version = result()
+    version.files[0].size += 1
+    with pytest.raises(SizeMismatch):
+        await publish(scheduler, version)
+
+
+def checkpoint(attempt: int, *data: bytes, job: str = "j1") -> messages.SaveCheckpointRequest:
+    files = [file(f"part-{number}", each) for number, each in enumerate(data)]
+    return messages.SaveCheckpointRequest(checkpoint={"job": f"{LINE}/jobs/{job}", "attempt": attempt, "files": files})
+
+
+async def test_a_checkpoint_replaces_the_last_one_and_its_blobs(house: House, anna: Client) -> None:
+    """The next attempt reads it; blobs that only the old one had are gone, shared ones and a user's own stay."""
+    first, second = house.client(f"attempt {LINE}/jobs/j1 1"), house.client(f"attempt {LINE}/jobs/j1 2")
+    request = messages.GetCheckpointRequest(job=f"{LINE}/jobs/j1")
+    assert not (await first.models.GetCheckpoint(request)).HasField("checkpoint")
+    old, shared, new, own = b"old", b"shared", b"new", b"a user's own weights"
+    await anna.upload_blob(own)
+    for data in (old, shared, own):
+        await first.upload_blob(data)
+    await first.models.SaveCheckpoint(checkpoint(1, old, shared, own))
+    saved = (await second.models.GetCheckpoint(request)).checkpoint
+    assert (saved.attempt, [each.digest for each in saved.files]) == (1, [sha256(each) for each in (old, shared, own)])
+    await second.upload_blob(new)
+    await second.models.SaveCheckpoint(checkpoint(2, new, shared))
+    digests = [sha256(each) for each in (old, shared, new, own)]
+    assert await anna.missing(digests) == [sha256(old)]
+    folder = house.settings.state / "files" / "blobs" / "line-7"
+    assert {path.name for path in folder.iterdir()} == set(digests[1:])
+    await second.upload_blob(old)
+    assert await anna.missing(digests) == []
+
+
+async def test_a_models_files_outlive_the_checkpoint_that_had_them(house: House, scheduler: Client) -> None:
+    """A blob that a model holds is not removed with its checkpoint."""
+    trainer = house.client(f"attempt {LINE}/jobs/j1 1")
+    await trainer.models.SaveCheckpoint(checkpoint(1, WEIGHTS))
+    await publish(scheduler, result())
+    await trainer.upload_blob(b"next")
+    await trainer.models.SaveCheckpoint(checkpoint(1, b"next"))
+    assert await trainer.missing([sha256(WEIGHTS)]) == []
+
+
+async def test_a_stale_or_foreign_attempt_saves_no_checkpoint(house: House, scheduler: Client, anna: Client) -> None:
+    """Stale, another number than its own, another job, a blob that is not there, no attempt at all."""
+    old = house.client(f"attempt {LINE}/jobs/j1 1")
+    with pytest.raises(StaleAttempt):
+        await old.models.SaveCheckpoint(checkpoint(2, LABELS))
+    with pytest.raises(NotFound):
+        await old.models.SaveCheckpoint(checkpoint(1, LABELS, job="j2"))
+    with pytest.raises(NotFound):
+        await old.models.GetCheckpoint(messages.GetCheckpointRequest(job=f"{LINE}/jobs/j2"))
+    with pytest.raises(BlobMissing):
+        await old.models.SaveCheckpoint(checkpoint(1, b"never uploaded"))
+    with pytest.raises(PermissionDenied):
+        await anna.models.SaveCheckpoint(checkpoint(1, LABELS))
+    await old.models.SaveCheckpoint(checkpoint(1, LABELS))
+    await scheduler.models.RaiseFence(messages.RaiseFenceRequest(job=f"{LINE}/jobs/j1", attempt=2))
+    with pytest.raises(StaleAttempt):
+        await old.models.SaveCheckpoint(checkpoint(1, WEIGHTS))
+    new = house.client(f"attempt {LINE}/jobs/j1 2")
+    kept = (await new.models.GetCheckpoint(messages.GetCheckpointRequest(job=f"{LINE}/jobs/j1"))).checkpoint
+    assert [each.digest for each in kept.files] == [sha256(LABELS)]
