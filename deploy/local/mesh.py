@@ -319,7 +319,8 @@ class LocalMesh:
     def _fill_library(self) -> None:
         own = ToolCertificates(*(self.state.tls / name for name in ("ca.pem", "deploy.pem", "deploy.key")))
         try:
-            asyncio.run(publish_built_in(self.endpoints.internal["storage"], own))
+            with ThreadPoolExecutor(max_workers=1) as pool:  # a caller's event loop may run in this thread
+                pool.submit(lambda: asyncio.run(publish_built_in(self.endpoints.internal["storage"], own))).result()
         except LoupeError as error:
             raise StartError(f"the built-in algorithm images could not be published: {error}") from error
 

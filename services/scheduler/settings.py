@@ -16,7 +16,7 @@ class SchedulerSettings(ServiceSettings):
     load_threshold: float = Field(default=0.9, gt=0, le=1)
     """Load below which a cluster is a candidate."""
 
-    lease_seconds: float = Field(default=10.0, gt=0)
+    lease_seconds: float = Field(default=15.0, gt=0)
     """How long an attempt may run without being renewed; its work is given away after twice that."""
 
     max_attempts: int = Field(default=3, ge=1)

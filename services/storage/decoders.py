@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import structlog
 
+from loupe.errors import Unavailable
 from services.storage.looking import Looked, look
 
 log = structlog.get_logger(__name__)
@@ -36,13 +37,27 @@ class Decoders:
     async def look(self, pictures: Sequence[Encoded]) -> list[Looked]:
         """look decodes pictures and returns what was found out, in any order.
 
-        A picture on which a decoder dies is broken; the others are looked at again.
+        A picture on which a decoder dies is broken; the others are looked at again. Raises Unavailable when decoders
+        die of themselves: that is no picture's fault.
         """
         shares = [pictures[start :: self.processes] for start in range(self.processes)]
         found = await asyncio.gather(*(self._look(share) for share in shares if share))
         return [row for share in found for row in share]
 
     async def _look(self, pictures: Sequence[Encoded]) -> list[Looked]:
+        looked = await self._run(pictures)
+        if looked is not None:
+            return looked
+        if await self._run([]) is None:
+            raise Unavailable("no process that decodes pictures can be started", dependency="decoders")
+        if len(pictures) > 1:
+            return [row for each in pictures for row in await self._look([each])]
+        digest = pictures[0][0]
+        log.warning("a decoder died on a picture", digest=digest)
+        return [Looked(digest, "decoding it failed badly")]
+
+    async def _run(self, pictures: Sequence[Encoded]) -> list[Looked] | None:
+        """Returns None when the process died."""
         pool = self._pool = self._pool or self._start()
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, _look_all, pictures)
@@ -50,11 +65,7 @@ class Decoders:
             if self._pool is pool:
                 self._pool = None
                 pool.shutdown(wait=False)
-        if len(pictures) > 1:
-            return [row for each in pictures for row in await self._look([each])]
-        digest = pictures[0][0]
-        log.warning("a decoder died on a picture", digest=digest)
-        return [Looked(digest, "decoding it failed badly")]
+            return None
 
     def _start(self) -> ProcessPoolExecutor:
         # Not forked: gRPC's threads do not survive a fork.

@@ -21,18 +21,15 @@ from loupe.storage.v1 import dataset_pb2, model_pb2
 from loupe.terminal.client import Terminal
 from loupe.terminal.profile import Profile, ProfileStore
 
-LEASE_SECONDS = 4
-
 OpenTerminal = Callable[..., AbstractAsyncContextManager[Terminal]]
 
 
 @pytest.fixture(scope="session")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalMesh]:
-    """Two clusters of one trainer each; short leases, so that a lost trainer is given up soon."""
+    """Two clusters of one trainer each."""
     mesh = LocalMesh(
         tmp_path_factory.mktemp("mesh"),
         trainers=[("north", "a"), ("south", "b")],
-        environment={"LOUPE_LEASE_SECONDS": str(LEASE_SECONDS)},
         lifeline=True,
     )
     with mesh:

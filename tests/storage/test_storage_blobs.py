@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import random
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from loupe.errors import (
     DataLoss,
     DigestMismatch,
     InvalidArgument,
+    LoupeError,
     NotFound,
     ResourceExhausted,
     SizeMismatch,
@@ -183,6 +185,36 @@ async def test_a_stale_attempt_may_not_write(house: House) -> None:
 
 async def _await(call: object) -> object:
     return await call  # type: ignore[misc]
+
+
+async def test_a_newer_upload_of_the_same_blob_takes_over(anna: Client) -> None:
+    """A terminal that comes back before its old stream was noticed to be dead is not hindered by it."""
+    goes_on = asyncio.Event()
+
+    async def old() -> AsyncIterator[blob_service_pb2.UploadBlobRequest]:
+        async for message in cut(0, 1_000_000):
+            yield message
+        await goes_on.wait()
+        yield blob_service_pb2.UploadBlobRequest(chunk=bytes(1_000_000))
+        yield blob_service_pb2.UploadBlobRequest(chunk=bytes(1_000_000))
+
+    async def new() -> AsyncIterator[blob_service_pb2.UploadBlobRequest]:
+        messages = [message async for message in blob_stream(BLOB, LINE, 1_000_000, 1_000_000)]
+        for message in messages[:-1]:
+            yield message
+        goes_on.set()
+        with contextlib.suppress(LoupeError):
+            await writing
+        yield messages[-1]
+
+    writing = asyncio.create_task(_await(anna.blobs.UploadBlob(old())))
+    async with asyncio.timeout(20):
+        while (await anna.query(DIGEST))[0] < 1_000_000:
+            await asyncio.sleep(0.01)
+    await anna.blobs.UploadBlob(new())
+    with pytest.raises(UploadIncomplete):
+        await writing
+    assert (await anna.download([DIGEST]))[DIGEST] == BLOB
 
 
 async def test_an_attempt_works_in_its_own_project_only(house: House) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import obstore.store
 import psutil
 import pytest
 
+from loupe.errors import Unavailable
 from services.storage.decoders import Decoders
 from services.storage.disk import Disk
 from services.storage.files import Files, LocalFiles, ObjectFiles
@@ -100,6 +103,19 @@ async def test_a_decoder_that_dies_costs_one_picture() -> None:
         assert [looked[digest].problem for digest, _ in good] == ["", ""]
     finally:
         await decoders.close()
+
+
+class NoProcesses(Decoders):
+    """Decoders whose processes die before they do anything."""
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=os._exit, initargs=(1,))
+
+
+async def test_decoders_that_cannot_start_are_no_pictures_fault() -> None:
+    """No picture is called broken when the processes themselves fail."""
+    with pytest.raises(Unavailable):
+        await NoProcesses(1).look([(sha256(jpeg(1)), jpeg(1))])
 
 
 WAITING = """

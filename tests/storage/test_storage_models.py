@@ -171,16 +171,18 @@ async def test_a_checkpoint_replaces_the_last_one_and_its_blobs(house: House, an
     first, second = house.client(f"attempt {LINE}/jobs/j1 1"), house.client(f"attempt {LINE}/jobs/j1 2")
     request = messages.GetCheckpointRequest(job=f"{LINE}/jobs/j1")
     assert not (await first.models.GetCheckpoint(request)).HasField("checkpoint")
-    old, shared, new, own = b"old", b"shared", b"new", b"a user's own weights"
+    old, shared, new, own, adopted = b"old", b"shared", b"new", b"a user's own weights", b"a user has them too"
     await anna.upload_blob(own)
-    for data in (old, shared, own):
+    for data in (old, shared, own, adopted):
         await first.upload_blob(data)
-    await first.models.SaveCheckpoint(checkpoint(1, old, shared, own))
+    await anna.upload_blob(adopted)
+    await first.models.SaveCheckpoint(checkpoint(1, old, shared, own, adopted))
     saved = (await second.models.GetCheckpoint(request)).checkpoint
-    assert (saved.attempt, [each.digest for each in saved.files]) == (1, [sha256(each) for each in (old, shared, own)])
+    assert saved.attempt == 1
+    assert [each.digest for each in saved.files] == [sha256(each) for each in (old, shared, own, adopted)]
     await second.upload_blob(new)
     await second.models.SaveCheckpoint(checkpoint(2, new, shared))
-    digests = [sha256(each) for each in (old, shared, new, own)]
+    digests = [sha256(each) for each in (old, shared, new, own, adopted)]
     assert await anna.missing(digests) == [sha256(old)]
     folder = house.settings.state / "files" / "blobs" / "line-7"
     assert {path.name for path in folder.iterdir()} == set(digests[1:])

@@ -85,6 +85,15 @@ def test_bursts_stay_together() -> None:
     assert [len(set(clusters.of[start : start + 10].tolist())) for start in range(0, 120, 10)] == [1] * 12
 
 
+def test_a_hash_alone_joins_nothing() -> None:
+    """Pictures of one hash whose thumbnails differ stay apart; with like thumbnails they are joined."""
+    random = np.random.default_rng(8)
+    hashes = np.full(4, 12345, np.uint64)
+    thumbnails = random.integers(0, 256, (4, 256), dtype=np.uint8)
+    thumbnails[3] = thumbnails[0]
+    assert find_clusters(hashes, thumbnails, ["a"] * 4).of.tolist() == [0, 1, 2, 0]
+
+
 def test_no_pictures_have_no_clusters() -> None:
     """An empty list is fine."""
     nothing = find_clusters(np.empty(0, np.uint64), np.empty((0, 256), np.uint8), [])

@@ -54,6 +54,7 @@ async def test_a_creation_that_was_cut_is_finished_by_trying_again(anna: Client,
     with pytest.raises(Unavailable):
         await anna.projects.CreateProject(request("press-3", request_id="r1"))
     house.auth.away = False
+    house.auth.levels["anna", "press-3"] = 40
     with pytest.raises(NotFound):
         await anna.projects.GetProject(messages.GetProjectRequest(name="projects/press-3"))
     with pytest.raises(AlreadyExists):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -79,6 +80,9 @@ class Database:
     def __init__(self, engine: AsyncEngine, requests: RequestLog) -> None:
         self._engine = engine
         self._requests = requests
+        # SQLite has one writer. Those who wait for it wait here: inside SQLite they would poll, and one that is
+        # cancelled there would get the lock later, for nobody.
+        self._turn = asyncio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     async def migrate(self) -> None:
         """migrate brings the schema to its newest revision."""
@@ -88,7 +92,7 @@ class Database:
     async def write(self) -> AsyncIterator[Session]:
         """write opens a session that commits; when the block has ended without error, it is durable."""
         try:
-            async with self._engine.begin() as connection:
+            async with self._turn, self._engine.begin() as connection:
                 yield Session(connection, self._requests)
         except OperationalError as error:
             if _disk_full(error):
