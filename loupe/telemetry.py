@@ -34,6 +34,16 @@ def _redact(_logger: object, _method: str, event: structlog.typing.EventDict) ->
     return event
 
 
+class _Stderr:
+    """Whatever sys.stderr is at the moment of writing; loggers are kept for longer than some of them live."""
+
+    def write(self, text: str) -> None:
+        sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure_logging(settings: ServiceSettings, service: str) -> None:
     """configure_logging makes structlog and the standard library write to stderr in one format, secrets redacted."""
     shared: list[structlog.typing.Processor] = [
@@ -49,7 +59,7 @@ def configure_logging(settings: ServiceSettings, service: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Stderr()),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

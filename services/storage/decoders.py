@@ -28,11 +28,15 @@ Encoded = tuple[str, bytes]
 
 
 class Decoders:
-    """Decoders is a small pool of processes at low priority, started when there is something to decode."""
+    """Decoders is a small pool of processes at low priority; one that died is replaced."""
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
         self._pool: ProcessPoolExecutor | None = None
+
+    async def warm(self) -> None:
+        """warm starts a process ahead of the first picture, which need not wait for it then."""
+        await self._run([])
 
     async def look(self, pictures: Sequence[Encoded]) -> list[Looked]:
         """look decodes pictures and returns what was found out, in any order.

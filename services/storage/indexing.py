@@ -56,6 +56,7 @@ class Indexer:
             await self._index(project, left[start : start + self._at_once])
 
     async def _follow(self) -> None:
+        await self._decoders.warm()
         while True:
             await self._work.wait()
             self._work.clear()

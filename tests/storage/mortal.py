@@ -47,6 +47,9 @@ class NoDecoders(Decoders):
     def __init__(self) -> None:
         super().__init__(1)
 
+    async def warm(self) -> None:
+        """warm starts nothing."""
+
     async def look(self, pictures: Sequence[Encoded]) -> list[Looked]:
         """look waits for ever."""
         await asyncio.Event().wait()

@@ -163,9 +163,7 @@ async def test_a_stale_attempt_may_not_write(house: House) -> None:
         yield blob_service_pb2.UploadBlobRequest(closing={"digest": DIGEST, "size": len(BLOB)})
 
     writing = asyncio.create_task(_await(old.blobs.UploadBlob(slow())))
-    async with asyncio.timeout(20):
-        while (await new.query(DIGEST))[0] == 0:
-            await asyncio.sleep(0.01)
+    await committed(new, len(BLOB))
     answer = await scheduler.models.RaiseFence(model_service_pb2.RaiseFenceRequest(job=JOB, attempt=2))
     assert answer.attempt == 2
     raised.set()
@@ -181,6 +179,13 @@ async def test_a_stale_attempt_may_not_write(house: House) -> None:
     await new.upload_blob(BLOB)
     answer = await scheduler.models.RaiseFence(model_service_pb2.RaiseFenceRequest(job=JOB, attempt=1))
     assert answer.attempt == 2
+
+
+async def committed(client: Client, size: int) -> None:
+    """Waits until so much of the blob is durable."""
+    async with asyncio.timeout(20):
+        while (await client.query(DIGEST))[0] < size:
+            await asyncio.sleep(0.01)
 
 
 async def _await(call: object) -> object:
@@ -202,15 +207,14 @@ async def test_a_newer_upload_of_the_same_blob_takes_over(anna: Client) -> None:
         messages = [message async for message in blob_stream(BLOB, LINE, 1_000_000, 1_000_000)]
         for message in messages[:-1]:
             yield message
+        await committed(anna, len(BLOB))
         goes_on.set()
         with contextlib.suppress(LoupeError):
             await writing
         yield messages[-1]
 
     writing = asyncio.create_task(_await(anna.blobs.UploadBlob(old())))
-    async with asyncio.timeout(20):
-        while (await anna.query(DIGEST))[0] < 1_000_000:
-            await asyncio.sleep(0.01)
+    await committed(anna, 1_000_000)
     await anna.blobs.UploadBlob(new())
     with pytest.raises(UploadIncomplete):
         await writing
