@@ -21,8 +21,9 @@ setup: ## Set up: virtual environment, pinned packages, bubblewrap, Consul.
 demo: setup ## From pictures to a model that classifies: DATA=<folder with a folder per class> TARGET=0.97
 	@$(RUN) -m deploy.demo --data "$(DATA)" --target "$(TARGET)"
 
-test: setup ## Run all tests.
-	@$(RUN) -m pytest
+test: setup ## Run all tests: the rooms side by side, then the whole mesh.
+	@$(RUN) -m pytest -q -n 2 --dist loadgroup --ignore tests/mesh
+	@$(RUN) -m pytest -q tests/mesh
 
 up: setup ## Start the mesh in the background: TRAINERS=north/a,south/b SLOTS=1
 	@$(RUN) -m deploy.local up --state "$(STATE)" --trainers "$(TRAINERS)" --slots "$(SLOTS)"

@@ -12,6 +12,14 @@ import pytest
 from deploy.local.certificates import Leaf, ensure_certificates
 from loupe.settings import ServiceSettings
 
+ROOT = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A room's tests stay in one process: they share fixtures, user ids of sandboxes, and a machine of two cores."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).parts[0]))
+
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from deploy.local.mesh import LocalMesh
 from loupe.errors import Unauthenticated
+from loupe.names import TrainerName
 from loupe.rpc.channel import terminal_channel
 from loupe.scheduler.v1 import training_job_pb2
-from loupe.storage.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc
+from loupe.storage.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc, model_pb2
 from loupe.terminal.client import Terminal
 from tests.mesh.conftest import OpenTerminal, Trained, push
 
@@ -23,9 +26,10 @@ FINAL = {
     training_job_pb2.JOB_STATE_CANCELLED,
 }
 # A few seconds of training with a checkpoint each epoch; the accuracy that it ends with does not matter.
+EPOCHS = 10
 LONG = {
     "algorithm_version": "algorithms/scratch/versions/latest",
-    "parameters": {"size": 32, "epochs": 12},
+    "parameters": {"size": 32, "epochs": EPOCHS},
     "target_accuracy": 1.0,
     "seed": 3,
 }
@@ -70,52 +74,71 @@ def assert_told_once(events: Sequence[training_job_pb2.JobEvent]) -> None:
     assert events[-1] is final[0]
 
 
-@pytest.mark.parametrize("victim", ["scheduler", "storage", "auth", "nats", "consul", "supervisor"])
-async def test_a_killed_process_does_not_cost_the_job(
-    mesh: LocalMesh, terminal: OpenTerminal, version: dataset_pb2.DatasetVersion, victim: str
-) -> None:
-    """kill -9 in the middle of training: the terminal's watch heals itself and the same attempt comes to its end."""
-    async with terminal() as owner:
-        job = await owner.jobs.submit(version.name, **LONG)
-        events = await follow(owner, job.name, 2, lambda _: mesh.kill(victim))
-        ended = await owner.jobs.get(job.name)
-    assert_told_once(events)
-    assert ended.state in (training_job_pb2.JOB_STATE_SUCCEEDED, training_job_pb2.JOB_STATE_TARGET_MISSED)
-    assert ended.result.model_version
-    assert ended.attempt == 1, "the trainer was alive: its work must not be given away"
-    if victim == "supervisor":
-        await asyncio.to_thread(mesh.start)
-    await asyncio.to_thread(mesh.wait_healthy)
+def weights_of(model: model_pb2.ModelVersion) -> str:
+    """The digest of the model's weights."""
+    return next(file.digest for file in model.files if file.filename == "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Battered:
+    """A job during which every process but its trainer was killed, one after the other."""
+
+    job: training_job_pb2.TrainingJob
+    events: list[training_job_pb2.JobEvent]
+    weights: str
+
+
+@pytest.fixture(scope="session")
+def battered(mesh: LocalMesh, terminal: OpenTerminal, puzzle: Path) -> Battered:
+    async def run() -> Battered:
+        async with terminal() as owner:
+            project = (await owner.projects.create(f"b{secrets.token_hex(6)}")).name
+            job = await owner.jobs.submit((await push(owner, project, puzzle)).name, **LONG)
+            events, victims = [], ["storage", "auth", "consul", "nats", "scheduler", "supervisor"]
+            async for event in owner.jobs.watch(job.name):
+                events.append(event)
+                if victims and event.progress.epoch >= EPOCHS - len(victims) - 2:
+                    await asyncio.to_thread(mesh.kill, victims.pop(0))
+            assert victims == [], "the job ended before everybody was killed"
+            ended = await owner.jobs.get(job.name)
+            model = await owner.models.version(ended.result.model_version)
+            return Battered(ended, events, weights_of(model))
+
+    battered = asyncio.run(run())
+    mesh.start()
+    return battered
+
+
+def test_killed_processes_do_not_cost_the_job(battered: Battered) -> None:
+    """kill -9 of each in the middle of training: the watch heals itself and the same attempt comes to its end."""
+    assert_told_once(battered.events)
+    assert battered.job.state in (training_job_pb2.JOB_STATE_SUCCEEDED, training_job_pb2.JOB_STATE_TARGET_MISSED)
+    assert battered.job.attempt == 1, "the trainer was alive: its work must not be given away"
 
 
 async def test_a_killed_trainers_job_goes_on_from_its_checkpoint_to_the_same_model(
-    mesh: LocalMesh, terminal: OpenTerminal, version: dataset_pb2.DatasetVersion
+    mesh: LocalMesh, terminal: OpenTerminal, version: dataset_pb2.DatasetVersion, battered: Battered
 ) -> None:
-    """With a fixed seed on a CPU, a run that was killed in mid-epoch makes the very weights of an undisturbed one."""
+    """With a fixed seed on a CPU, a run that was killed in mid-epoch makes the very weights of one that was not."""
     async with terminal() as owner:
-        undisturbed = await owner.jobs.submit(version.name, **LONG)
-        await follow(owner, undisturbed.name)
         job = await owner.jobs.submit(version.name, **LONG)
 
-        def kill_the_trainer(_: training_job_pb2.JobEvent) -> None:
-            cluster, trainer = asyncio.run(where(job.name)).split("/")[1::2]
-            mesh.kill(f"trainer-{cluster}-{trainer}")
-
-        async def where(name: str) -> str:
+        async def where() -> str:
             async with terminal() as observer:
-                return (await observer.jobs.get(name)).trainer
+                return (await observer.jobs.get(job.name)).trainer
+
+        def kill_the_trainer(_: training_job_pb2.JobEvent) -> None:
+            name = TrainerName.parse(asyncio.run(where()))
+            mesh.kill(f"trainer-{name.cluster}-{name.trainer}")
 
         events = await follow(owner, job.name, 5, kill_the_trainer)
-        weights = []
-        for name in (undisturbed.name, job.name):
-            ended = await owner.jobs.get(name)
-            model = await owner.models.version(ended.result.model_version)
-            weights.append(next(file.digest for file in model.files if file.filename == "model.safetensors"))
+        ended = await owner.jobs.get(job.name)
+        model = await owner.models.version(ended.result.model_version)
     assert_told_once(events)
     assert ended.attempt == 2
     first_of_second = next(e for e in events if e.attempt == 2 and e.WhichOneof("event") == "progress")
     assert first_of_second.progress.epoch > 1, "it began anew instead of going on"
-    assert weights[0] == weights[1]
+    assert weights_of(model) == battered.weights
     await asyncio.to_thread(mesh.wait_healthy)
 
 

@@ -91,7 +91,7 @@ async def test_storage_that_stays_away_is_told(mesh: FakeMesh, store: ProfileSto
         from loupe.terminal.datasets import ProjectBlobs
 
         door = ProjectBlobs(loupe.datasets._connection, "projects/line-7")
-        with pytest.raises(errors.Unavailable, match="storage (goes down|cannot be reached)"):
+        with pytest.raises(errors.Unavailable, match=r"storage (goes down|cannot be reached)"):
             await upload.upload_pictures(door, "projects/line-7", hashed, lambda progress: None, Patience(1.0))
     assert not mesh.blobs
 
