@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from loupe.errors import Cancelled, LoupeError, Unavailable, UploadIncomplete, invalid
+from loupe.errors import Cancelled, InvalidArgument, LoupeError, Unavailable, UploadIncomplete, invalid
 from loupe.picture import MAX_BYTES
 from loupe.storage.v1 import blob_service_pb2 as blobs
+from loupe.terminal.digests import DigestCache, FileState
 from loupe.terminal.patience import Patience
 
 PAGE = 10_000
@@ -23,6 +24,7 @@ BATCH_PICTURES = 1_000
 IN_FLIGHT = 8
 HASH_THREADS = 4
 HASH_CHUNK = 32
+SMALL_FILE = 1 << 20
 PATIENCE_SECONDS = 120.0
 
 
@@ -71,14 +73,29 @@ class BlobDoor(Protocol):
 Show = Callable[[PushProgress], None]
 
 
-async def hash_files(paths: Sequence[Path], show: Show) -> list[Hashed]:
-    """hash_files returns digest and size of each file, in their order; raises InvalidArgument for an unreadable one."""
+async def hash_files(paths: Sequence[Path], show: Show, cache: DigestCache | None = None) -> list[Hashed]:
+    """hash_files returns digest and size of each file, in their order; raises InvalidArgument for an unreadable one.
+
+    Files that are as they were when they were last hashed are not read again.
+    """
+    cache = cache or DigestCache()
+    states = await asyncio.to_thread(lambda: [_state(path) for path in paths])
+    known = await asyncio.to_thread(cache.known, states)
+    fresh = [(path, state) for path, state in zip(paths, states, strict=True) if state not in known]
+    digests = known | await _hash_fresh(fresh, len(paths) - len(fresh), show)
+    if fresh:
+        await asyncio.to_thread(cache.remember, [(state, digests[state]) for _, state in fresh])
+    hashed = [Hashed(path, digests[state], state.size) for path, state in zip(paths, states, strict=True)]
+    show(PushProgress("hash", len(hashed), len(paths), sum(one.size for one in hashed)))
+    return hashed
+
+
+async def _hash_fresh(files: Sequence[tuple[Path, FileState]], before: int, show: Show) -> dict[FileState, str]:
     loop = asyncio.get_running_loop()
-    hashed: list[Hashed] = []
-    size = 0
+    digests: dict[FileState, str] = {}
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        running: deque[asyncio.Future[list[Hashed]]] = deque()
-        chunks = (paths[start : start + HASH_CHUNK] for start in range(0, len(paths), HASH_CHUNK))
+        running: deque[asyncio.Future[dict[FileState, str]]] = deque()
+        chunks = (files[start : start + HASH_CHUNK] for start in range(0, len(files), HASH_CHUNK))
         exhausted = False
         while running or not exhausted:
             while not exhausted and len(running) < 2 * HASH_THREADS:
@@ -87,24 +104,35 @@ async def hash_files(paths: Sequence[Path], show: Show) -> list[Hashed]:
                 if chunk is not None:
                     running.append(loop.run_in_executor(pool, _hash_chunk, chunk))
             if running:
-                done = await running.popleft()
-                hashed += done
-                size += sum(one.size for one in done)
-                show(PushProgress("hash", len(hashed), len(paths), size))
-    return hashed
+                digests |= await running.popleft()
+                size = sum(state.size for state in digests)
+                show(PushProgress("hash", before + len(digests), before + len(files), size))
+    return digests
 
 
-def _hash_chunk(paths: Sequence[Path]) -> list[Hashed]:
-    return [_hash_file(path) for path in paths]
+def _hash_chunk(files: Sequence[tuple[Path, FileState]]) -> dict[FileState, str]:
+    return {state: _hash_file(path, state.size) for path, state in files}
 
 
-def _hash_file(path: Path) -> Hashed:
+def _state(path: Path) -> FileState:
     try:
-        with path.open("rb", buffering=0) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return Hashed(path, digest, file.tell())
+        return FileState.of(path)
     except OSError as error:
-        raise invalid("path", str(path), f"a file that can be read ({error.strerror})") from error
+        raise _unreadable(path, error) from error
+
+
+def _hash_file(path: Path, size: int) -> str:
+    try:
+        if size <= SMALL_FILE:  # reading it at once is quicker than hashing it piece by piece
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InvalidArgument:
+    return invalid("path", str(path), f"a file that can be read ({error.strerror})")
 
 
 async def upload_pictures(

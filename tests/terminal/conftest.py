@@ -94,3 +94,10 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         return place
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def own_digests(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal's memory of digests is not the one of whoever runs the tests."""
+    file = tmp_path_factory.mktemp("digests") / "digests.db"
+    monkeypatch.setattr("loupe.terminal.digests.default_file", lambda: file)

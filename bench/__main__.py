@@ -1,0 +1,38 @@
+"""`make bench`: every program of this folder, one after the other, each printing what it measured as JSON.
+
+A program can be run by itself with other arguments: `python -m bench.upload --help`. Figures are ratios measured side by
+side in one run; keep the machine quiet meanwhile.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAMS = (
+    ("authorize",),
+    ("placement",),
+    ("progress",),
+    ("upload",),
+    ("training_loop", "--threads", "1", "--contended"),
+    ("training_loop",),
+    ("first_step",),
+    ("folder_to_model", "--target", "0.99", "--size", "64"),
+)
+
+
+def main() -> int:
+    """main runs them all, and returns 1 when any of them broke or missed a target that it checks itself."""
+    failed = []
+    for program, *arguments in PROGRAMS:
+        print(f"\n{program} {' '.join(arguments)}", file=sys.stderr, flush=True)
+        done = subprocess.run([sys.executable, "-m", f"bench.{program}", *arguments], check=False)
+        if done.returncode:
+            failed.append(program)
+    if failed:
+        print(f"\nbroke or missed their target: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
