@@ -1,7 +1,7 @@
 """`make bench`: every program of this folder, one after the other, each printing what it measured as JSON.
 
-A program can be run by itself with other arguments: `python -m bench.upload --help`. Figures are ratios measured side by
-side in one run; keep the machine quiet meanwhile.
+A program can be run by itself with other arguments: `python -m bench.upload --help`. Figures are ratios measured side
+by side in one run; keep the machine quiet meanwhile.
 """
 
 from __future__ import annotations

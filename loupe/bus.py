@@ -36,6 +36,8 @@ SUBJECTS = "loupe.progress.*.*"
 KEPT_EVENTS_PER_JOB = 10_000
 KEPT_SECONDS = 7 * 24 * 3600
 DUPLICATE_WINDOW_SECONDS = 120
+MOST_FOLLOWERS = 10_000
+"""Terminals that follow at once; NATS would stop at 1,000."""
 _HEARTBEAT_SECONDS = 1.0
 _PUBLISH_TIMEOUT = 2.0
 
@@ -98,6 +100,7 @@ class ProgressBus:
             max_msgs_per_subject=KEPT_EVENTS_PER_JOB,
             max_age=KEPT_SECONDS,
             duplicate_window=DUPLICATE_WINDOW_SECONDS,
+            max_consumers=MOST_FOLLOWERS,
             allow_direct=True,
         )
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 
 from loupe.terminal.codes import MEANINGS
@@ -36,6 +38,12 @@ def build() -> typer.Typer:
 app = build()
 
 
+def quiet_asyncio() -> None:
+    """quiet_asyncio drops a warning of Python 3.11 at the end of every TLS connection to NATS; it means nothing."""
+    logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
+
+
 def main() -> None:
     """main is the entry point `loupe`."""
+    quiet_asyncio()
     app()
