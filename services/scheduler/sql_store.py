@@ -14,12 +14,12 @@ from loupe.errors import AlreadyExists, Unavailable, not_found
 from loupe.idempotency import RequestLog
 from loupe.names import JobName, ProjectName
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
+from loupe.uninterrupted import runs_to_its_end
 from services.scheduler.jobs import ACTIVE, Change, Job, State, state_event
 from services.scheduler.queue import Entry
 from services.scheduler.rows import columns_of, job_of, load_spec, row_of, time_of
 from services.scheduler.store import Conflict, Request, Unpublished
 from services.scheduler.tables import events, jobs
-from services.scheduler.uninterrupted import uninterrupted
 
 _METHOD = "SubmitTrainingJob"
 _AT_ONCE = 500
@@ -46,7 +46,7 @@ class SqlJobStore:
         self._waiting: list[tuple[Change, asyncio.Future[Job]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    @uninterrupted
+    @runs_to_its_end
     async def submit(self, job: Job, request: Request) -> Job:
         """submit inserts a new job with its first event; the same request again returns the job of the first."""
         fresh = False
@@ -67,7 +67,7 @@ class SqlJobStore:
             self._committed(job, True)
         return await self.load(uid)
 
-    @uninterrupted
+    @runs_to_its_end
     async def answered(self, request: Request) -> Job | None:
         """answered returns the job that an earlier call of this request made, as it is now; None: there was none."""
         if not request.request_id:
@@ -94,12 +94,12 @@ class SqlJobStore:
         )
         return answer.decode()
 
-    @uninterrupted
+    @runs_to_its_end
     async def get(self, name: JobName) -> Job:
         """get returns a job; raises NotFound."""
         return await self._one((jobs.c.project == name.project) & (jobs.c.job == name.job), name)
 
-    @uninterrupted
+    @runs_to_its_end
     async def load(self, uid: str) -> Job:
         """load returns a job by its uid; raises NotFound."""
         return await self._one(jobs.c.uid == uid, uid)
@@ -111,14 +111,14 @@ class SqlJobStore:
             raise not_found(name)
         return job_of(row)
 
-    @uninterrupted
+    @runs_to_its_end
     async def stands(self, job: Job) -> bool:
         """stands says whether the job is still in this state and attempt."""
         where = (jobs.c.uid == job.uid) & (jobs.c.state == int(job.state)) & (jobs.c.attempt == job.attempt)
         async with self._read() as connection:
             return (await connection.execute(sa.select(jobs.c.uid).where(where))).first() is not None
 
-    @uninterrupted
+    @runs_to_its_end
     async def page(
         self, project: ProjectName, states: Sequence[State], size: int, after: tuple[int, str] | None
     ) -> list[Job]:
@@ -132,14 +132,14 @@ class SqlJobStore:
         async with self._read() as connection:
             return [job_of(row) for row in await connection.execute(query)]
 
-    @uninterrupted
+    @runs_to_its_end
     async def queued(self) -> set[str]:
         """queued returns the uids of all waiting jobs."""
         query = sa.select(jobs.c.uid).where(jobs.c.state == int(State.QUEUED))
         async with self._read() as connection:
             return set((await connection.execute(query)).scalars())
 
-    @uninterrupted
+    @runs_to_its_end
     async def entries(self, uids: Collection[str]) -> list[Entry]:
         """entries returns the places in the queue of those of these jobs that wait."""
         columns = (jobs.c.uid, jobs.c.project, jobs.c.priority, jobs.c.create_time, jobs.c.spec)
@@ -160,14 +160,14 @@ class SqlJobStore:
             for row in found
         ]
 
-    @uninterrupted
+    @runs_to_its_end
     async def active(self) -> list[Job]:
         """active returns the jobs that somebody must drive: DISPATCHING, RUNNING and PUBLISHING."""
         query = sa.select(jobs).where(jobs.c.state.in_([int(state) for state in ACTIVE])).order_by(jobs.c.create_time)
         async with self._read() as connection:
             return [job_of(row) for row in await connection.execute(query)]
 
-    @uninterrupted
+    @runs_to_its_end
     async def commit(self, change: Change) -> Job:
         """commit writes a change and its events; changes that come while another commit is under way share the next."""
         future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
@@ -223,7 +223,7 @@ class SqlJobStore:
         if rows:
             await connection.execute(events.insert(), rows)
 
-    @uninterrupted
+    @runs_to_its_end
     async def events(self, uid: str, after: int, limit: int) -> list[JobEvent]:
         """events returns up to `limit` of a job's events after a sequence, in order."""
         where = (events.c.uid == uid) & (events.c.sequence > after)
@@ -231,7 +231,7 @@ class SqlJobStore:
         async with self._read() as connection:
             return [JobEvent.FromString(row.body) for row in await connection.execute(query)]
 
-    @uninterrupted
+    @runs_to_its_end
     async def unpublished(self, after: int, limit: int) -> list[Unpublished]:
         """unpublished returns up to `limit` events that are not marked, after a position, by position."""
         query = (
@@ -244,7 +244,7 @@ class SqlJobStore:
             rows = (await connection.execute(query)).all()
         return [Unpublished(row.position, JobEvent.FromString(row.body)) for row in rows]
 
-    @uninterrupted
+    @runs_to_its_end
     async def mark_published(self, positions: Iterable[int]) -> None:
         """mark_published notes that NATS has these events."""
         ordered = sorted(positions)
@@ -253,7 +253,7 @@ class SqlJobStore:
             async with self._write() as connection:
                 await connection.execute(events.update().where(events.c.position.in_(some)).values(published=True))
 
-    @uninterrupted
+    @runs_to_its_end
     async def revision(self) -> int:
         """revision goes up with every event of any job, of any replica."""
         async with self._read() as connection:

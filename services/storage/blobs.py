@@ -15,13 +15,13 @@ import structlog
 from loupe.errors import DigestMismatch, ResourceExhausted, SizeMismatch, UploadIncomplete, invalid, not_found
 from loupe.names import ProjectName, check_sha256
 from loupe.rpc.identity import AttemptGrant
+from loupe.uninterrupted import uninterrupted
 from services.storage.disk import Disk, full_disk_is_exhaustion
 from services.storage.fences import require_current
 from services.storage.files import Files
 from services.storage.pieces import Measured, PiecedFile, measure
 from services.storage.store import Database
 from services.storage.store.blobs import BlobRow
-from services.storage.uninterrupted import uninterrupted
 
 log = structlog.get_logger(__name__)
 

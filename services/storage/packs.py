@@ -15,11 +15,11 @@ from pathlib import Path
 import structlog
 
 from loupe.errors import DataLoss
+from loupe.uninterrupted import uninterrupted
 from services.storage.disk import Disk, full_disk_is_exhaustion
 from services.storage.files import Files, Range, read_ranges
 from services.storage.store import Database
 from services.storage.store.pictures import PackRow, PictureRow
-from services.storage.uninterrupted import uninterrupted
 
 log = structlog.get_logger(__name__)
 

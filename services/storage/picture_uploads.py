@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from loupe.errors import SizeMismatch, UploadIncomplete, not_found
 from loupe.names import ProjectName
 from loupe.storage.v1.blob_service_pb2 import PictureProblem
+from loupe.uninterrupted import uninterrupted
 from services.storage.indexing import Indexer
 from services.storage.packs import Packs
 from services.storage.pictures import UploadedPicture, Verdict, check
 from services.storage.store import Database
 from services.storage.store.pictures import PictureRow
-from services.storage.uninterrupted import uninterrupted
 
 _BATCHES_AHEAD = 6
 

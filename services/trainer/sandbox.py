@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -99,6 +100,16 @@ class SandboxedProcess:
         except psutil.NoSuchProcess:
             return []
 
+    def _frozen_tree(self) -> list[psutil.Process]:
+        """Stops process after process until none is left that could start another one behind our back."""
+        stopped: set[psutil.Process] = set()
+        while fresh := [process for process in self.tree() if process not in stopped]:
+            for process in fresh:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            stopped |= set(fresh)
+        return self.tree()
+
     def raise_priority(self) -> None:
         """raise_priority gives a process that was started with low priority the usual one; only root may."""
         if not self.nice:
@@ -116,7 +127,7 @@ class SandboxedProcess:
         if self._killed:
             return
         self._killed = True
-        tree = await asyncio.to_thread(self.tree)
+        tree = await asyncio.to_thread(self._frozen_tree)
         if self.process.returncode is None:
             self.process.kill()
         for member in tree[1:]:

@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -192,7 +193,7 @@ class Slots:
             nice=nice,
             gpu=self._plan.gpu,
         )
-        process = await self._sandbox.start(launch)
+        process = await _whole(self._sandbox.start(launch))
         self._starting[slot] = process
         channel: Channel | None = None
         try:
@@ -230,6 +231,18 @@ class Slots:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _whole(start: Coroutine[Any, Any, SandboxedProcess]) -> SandboxedProcess:
+    """_whole lets a start come to its end before it gives way to a cancellation, and ends all that was started."""
+    starting = asyncio.ensure_future(start)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait([starting])
+        if not starting.cancelled() and starting.exception() is None:
+            await _abandon(starting.result(), None)
+        raise
 
 
 async def _until_ready(process: SandboxedProcess, channel: Channel) -> None:
