@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -36,9 +38,12 @@ def free_port() -> Callable[[], int]:
     """A function that returns a TCP port of loopback which nobody listens on."""
 
     def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
+        while True:
+            # Below the ports that the kernel gives to outgoing connections: nobody takes it before it is used.
+            port = random.randrange(12_000, 32_000)
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
     return find
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ def cheap_passwords() -> Passwords:
 def free_port() -> int:
     """free_port returns a port that was free a moment ago."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", random.randrange(12_000, 32_000)))  # below the ports of outgoing connections
         return probe.getsockname()[1]
 
 

@@ -211,10 +211,11 @@ async def test_a_checkpoint_survives_the_death_of_a_run(rig: Rig) -> None:
                 time.sleep(600)
         host.finish(Result(Outcome.TARGET_REACHED, {}, {"began": began, "done": done}))
     """
+    before = psutil.Process().children(recursive=True)
     first = rig.spec(code)
     rig.attempts.start(first, 60)
     await _until_epoch(rig, first.key, 3)
-    victim = psutil.Process().children(recursive=True)[-1]
+    victim = [child for child in psutil.Process().children(recursive=True) if child not in before][-1]
     victim.kill()
     events = await rig.events(first.key)
     assert [type(event.what) for event in events].count(Checkpointed) == 3
