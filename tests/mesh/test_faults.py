@@ -19,6 +19,9 @@ from loupe.storage.v1 import dataset_pb2, dataset_service_pb2, dataset_service_p
 from loupe.terminal.client import Terminal
 from tests.mesh.conftest import OpenTerminal, Trained, push
 
+# A trainer that was killed makes itself warm again first, beside another one that does the same, on two cores.
+pytestmark = pytest.mark.timeout(400)
+
 FINAL = {
     training_job_pb2.JOB_STATE_SUCCEEDED,
     training_job_pb2.JOB_STATE_TARGET_MISSED,
