@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,14 +56,14 @@ async def version(terminal: OpenTerminal, project: str, puzzle: Path) -> dataset
 
 
 async def follow(
-    owner: Terminal, job: str, at_epoch: int = 0, act: Callable[[training_job_pb2.JobEvent], None] | None = None
+    owner: Terminal, job: str, at_epoch: int = 0, act: Callable[[], Awaitable[None]] | None = None
 ) -> list[training_job_pb2.JobEvent]:
     """Follows a job to its end, and acts once when it has come to an epoch."""
     events = []
     async for event in owner.jobs.watch(job):
         events.append(event)
         if act and event.WhichOneof("event") == "progress" and event.progress.epoch >= at_epoch:
-            await asyncio.to_thread(act, event)
+            await act()
             act = None
     assert act is None, "the job ended before anything was done to it"
     return events
@@ -126,12 +126,8 @@ async def test_a_killed_trainers_job_goes_on_from_its_checkpoint_to_the_same_mod
     async with terminal() as owner:
         job = await owner.jobs.submit(version.name, **LONG)
 
-        async def where() -> str:
-            async with terminal() as observer:
-                return (await observer.jobs.get(job.name)).trainer
-
-        def kill_the_trainer(_: training_job_pb2.JobEvent) -> None:
-            name = TrainerName.parse(asyncio.run(where()))
+        async def kill_the_trainer() -> None:
+            name = TrainerName.parse((await owner.jobs.get(job.name)).trainer)
             mesh.kill(f"trainer-{name.cluster}-{name.trainer}")
 
         events = await follow(owner, job.name, 5, kill_the_trainer)
@@ -185,10 +181,9 @@ async def test_a_job_can_be_cancelled_while_it_runs(
         job = await owner.jobs.submit(version.name, **LONG)
 
         async def cancel() -> None:
-            async with terminal() as other:
-                await other.jobs.cancel(job.name)
+            await owner.jobs.cancel(job.name)
 
-        events = await follow(owner, job.name, 1, lambda _: asyncio.run(cancel()))
+        events = await follow(owner, job.name, 1, cancel)
         assert events[-1].state_change.state == training_job_pb2.JOB_STATE_CANCELLED
         async with asyncio.timeout(30):
             while any(t.busy_slots for c in (await owner.clusters.list()).clusters for t in c.trainers):
