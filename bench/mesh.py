@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from deploy.local.mesh import LocalMesh
 from loupe.names import AccountName
+from loupe.scheduler.v1 import cluster_pb2
 from loupe.terminal.client import Terminal
 from loupe.terminal.profile import Profile, ProfileStore
 
@@ -37,12 +39,16 @@ async def bench_terminal(mesh: LocalMesh, folder: Path) -> AsyncIterator[Termina
 
 
 async def wait_for_warm_slots(terminal: Terminal, seconds: float = 120) -> None:
-    """wait_for_warm_slots returns when every trainer has a sandbox waiting and nothing to do."""
+    """wait_for_warm_slots returns when every trainer reports anew that its sandboxes wait and that nothing runs."""
+    asked = time.time()
     async with asyncio.timeout(seconds):
         while True:
-            trainers = [
-                trainer for cluster in (await terminal.clusters.list()).clusters for trainer in cluster.trainers
-            ]
-            if trainers and all(trainer.warm_slots >= trainer.slots for trainer in trainers):
+            clusters = (await terminal.clusters.list()).clusters
+            if clusters and all(_waits(trainer, asked) for cluster in clusters for trainer in cluster.trainers):
                 return
             await asyncio.sleep(0.1)
+
+
+def _waits(trainer: cluster_pb2.Trainer, since: float) -> bool:
+    reported = trainer.report_time.ToNanoseconds() / 1e9
+    return reported > since and trainer.busy_slots == 0 and trainer.warm_slots == trainer.slots

@@ -2,9 +2,10 @@
 
     python -m bench.progress [--events 300] [--rate 20] [--subscribers 1000]
 
-With one subscriber: p50 and p99. With many: the ratio to nats-py publishing the same messages to the same subscribers,
-in turns in the same run. The scheduler's own driver, store and outbox run against a real NATS server; subscribers are
-one other process, each with a connection and a consumer of its own. Prints one JSON object.
+With one subscriber: p50 and p99. With many: the ratios of both to nats-py publishing the same messages to the same
+subscribers, in turns in the same run; the target is for the median, a p99 of a few dozen events is one hiccup. The
+scheduler's own driver, store and outbox run against a real NATS server; subscribers are one other process, each with a
+connection and a consumer of its own. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -219,6 +220,11 @@ def percentile(values: list[float], fraction: float) -> float:
     return round(sorted(values)[min(int(len(values) * fraction), len(values) - 1)], 3)
 
 
+def ratio(taken: dict[str, list[float]], fraction: float) -> float:
+    """ratio of Loupe's percentile to the bare one's."""
+    return round(percentile(taken["loupe"], fraction) / percentile(taken["bare"], fraction), 3)
+
+
 @contextlib.contextmanager
 def nats_server(folder: Path):
     """nats_server runs a server with JetStream in a folder, and yields its URL."""
@@ -273,7 +279,8 @@ def main() -> None:
         "subscribers": options.subscribers,
         "many_ms": {"p50": percentile(many["loupe"], 0.5), "p99": percentile(many["loupe"], 0.99)},
         "many_bare_ms": {"p50": percentile(many["bare"], 0.5), "p99": percentile(many["bare"], 0.99)},
-        "many_ratio": round(percentile(many["loupe"], 0.99) / percentile(many["bare"], 0.99), 3),
+        "many_ratio": ratio(many, 0.5),
+        "many_ratio_p99": ratio(many, 0.99),
         "target": {"one_p99_ms": TARGET_P99_MS, "many_ratio": TARGET_RATIO},
     }
     print(json.dumps(figures))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
+from loupe.algorithm.process import restart_for_training
 
 SIZE, BATCH, STEPS = 64, 32, 12
 # Ends with its parent, so that a bench that is killed leaves no core busy.
@@ -89,10 +89,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contended", action="store_true")
     options = parser.parse_args()
-    if os.environ.get("OMP_WAIT_POLICY") is None:
-        # As the trainer starts its jobs; OpenMP reads it when torch is loaded.
-        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0")
-        os.execv(sys.executable, [sys.executable, "-m", "bench.training_loop", *sys.argv[1:]])
+    restart_for_training("bench.training_loop", options.threads)
     import torchvision
 
     from loupe.algorithm.context import Context

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import secrets
 import ssl
 import time
@@ -16,7 +17,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import nats
-import structlog
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.client import JetStreamContext
@@ -29,7 +29,9 @@ from loupe.scheduler.v1 import training_job_pb2
 if TYPE_CHECKING:
     from loupe.settings import ServiceSettings
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
+# nats-py upgrades its connections to TLS in a way that makes asyncio warn whenever one ends; it means nothing.
+logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
 
 STREAM = "PROGRESS"
 SUBJECTS = "loupe.progress.*.*"
@@ -60,7 +62,7 @@ def tls_context(ca: bytes) -> ssl.SSLContext:
 
 
 async def _ignore(error: Exception) -> None:
-    log.debug("NATS connection error", error=repr(error)[:200])
+    log.debug("NATS connection error: %.200r", error)
 
 
 class ProgressBus:

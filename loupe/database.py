@@ -16,7 +16,8 @@ def create_engine(url: str) -> AsyncEngine:
     """create_engine returns an engine; a SQLite one is in WAL mode with synchronous=FULL and foreign keys.
 
     Writers of SQLite begin with BEGIN IMMEDIATE, so that they wait for each other instead of failing on upgrade
-    of a read lock.
+    of a read lock. With the execution option `outlives_power_cut=False` they commit without waiting for the disk:
+    such a transaction outlives every process, and a power cut may take it back, and those after it, as a whole.
     """
     engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
     if engine.dialect.name == "sqlite":
@@ -27,14 +28,20 @@ def create_engine(url: str) -> AsyncEngine:
             cursor = connection.cursor()
             cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
             cursor.execute("PRAGMA journal_mode=WAL")
-            cursor.execute("PRAGMA synchronous=FULL")
             cursor.execute("PRAGMA foreign_keys=ON")
             cursor.close()
 
         @event.listens_for(engine.sync_engine, "begin")
         def _begin(connection: Connection) -> None:
-            mode = "DEFERRED" if connection.get_execution_options().get("read_only") else "IMMEDIATE"
-            connection.exec_driver_sql(f"BEGIN {mode}")
+            options = connection.get_execution_options()
+            if options.get("read_only"):
+                connection.exec_driver_sql("BEGIN DEFERRED")
+                return
+            synchronous = "FULL" if options.get("outlives_power_cut", True) else "NORMAL"
+            if connection.info.get("synchronous") != synchronous:
+                connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
+                connection.info["synchronous"] = synchronous
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

@@ -22,7 +22,6 @@ from deploy.local.errors import DeployError
 from deploy.local.mesh import LocalMesh
 from loupe.errors import LoupeError
 from loupe.scheduler.v1 import training_job_pb2
-from loupe.terminal.cli import quiet_asyncio
 
 DEFAULT_TARGET = 0.95
 TARGET_MISSED = 3
@@ -50,7 +49,6 @@ def main() -> int:
     parser.add_argument("--data", type=pictures_folder, default=None, help="folder with a folder of pictures per class")
     parser.add_argument("--target", type=target_accuracy, default=DEFAULT_TARGET, help="accuracy to reach, 0 to 1")
     arguments = parser.parse_args()
-    quiet_asyncio()
     console = Console(stderr=True)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="loupe-demo-") as temporary:

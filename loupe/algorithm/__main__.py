@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +17,7 @@ from loupe.algorithm.host import Outcome, Progress, Result
 from loupe.algorithm.image import BadImage, digest, pack
 from loupe.algorithm.local import BadFolder, LocalHost, local_spec, read_folder
 from loupe.algorithm.manifest import BadManifest, BadParameter, read_manifest, resolve_parameters
+from loupe.algorithm.process import restart_for_training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Try out algorithm images without a mesh.")
 
@@ -52,7 +51,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="put the model package and report.json here")] = None,
 ) -> None:
     """Train on a folder of pictures. Exits with 3 when the target was not reached."""
-    _wait_passively()
+    restart_for_training("loupe.algorithm", threads)
     console = Console()
     try:
         manifest = read_manifest(image)
@@ -145,16 +144,6 @@ def _print_result(console: Console, result: Result) -> None:
         for row in errors[:10]:
             table.add_row(row["digest"][:12], row["label"], row["suggested"], f"{row['score']:.3f}")
         console.print(table)
-
-
-def _wait_passively() -> None:
-    """_wait_passively starts this program again with OpenMP threads that sleep while they wait.
-
-    OpenMP reads its settings when it is loaded; spinning threads on shared cores train many times slower.
-    """
-    if os.environ.get("OMP_WAIT_POLICY") is None:
-        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0")
-        os.execv(sys.executable, [sys.executable, "-m", "loupe.algorithm", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -55,10 +55,17 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """load_optimizer_state gives it back to an optimizer over the same parameters in the same order."""
+    """load_optimizer_state gives it back to an optimizer over the same parameters in the same order.
+
+    Each tensor of a parameter's shape is laid out in memory as the parameter is; fused optimizers rely on it.
+    """
     current = optimizer.state_dict()
     current["state"] = {int(index): dict(slots) for index, slots in state.items()}
     optimizer.load_state_dict(current)
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                slots[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _separate(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -20,8 +20,9 @@ from loupe.algorithm.context import Context
 from loupe.algorithm.host import Outcome
 
 VALIDATION_BATCH = 64
-# An epoch faster than this is quicker done again than written down.
+# An epoch faster than this is quicker done again than written down; and writing down takes at most this share of time.
 CHECKPOINT_SECONDS = 1.0
+CHECKPOINT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def fit(
 ) -> Fitted:
     """fit trains until validation accuracy reaches the target, stops getting better, or the budget is used up.
 
-    Every epoch ends with a look at the validation pictures and a checkpoint, and draws its random numbers from
-    (seed, epoch) alone: a run that goes on from a checkpoint ends with the same weights as one that never stopped.
+    Every epoch ends with a look at the validation pictures and, unless checkpoints would take more than
+    CHECKPOINT_SHARE of the time, with a checkpoint. It draws its random numbers from (seed, epoch) alone: a run that
+    goes on from a checkpoint ends with the same weights as one that never stopped.
     frozen: modules whose batch norms keep their statistics. keep and resume: how an algorithm that has more to
     remember stores this training's state and gives it back; by default it is the whole checkpoint.
     Raises Stopped.
@@ -84,14 +86,16 @@ def fit(
     if resume is not None:
         loop.load(resume)
     outcome = loop.verdict()
-    saved = -math.inf
+    due = -math.inf
     while outcome is None:
         loop.train_epoch()
         loop.validate_epoch()
         outcome = loop.verdict()
-        if outcome is not None or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+        if outcome is not None or time.monotonic() >= due:
+            began = time.monotonic()
             keep(loop.state())
             saved = time.monotonic()
+            due = saved + max(CHECKPOINT_SECONDS, (saved - began) * (1 / CHECKPOINT_SHARE - 1))
     network.load_state_dict(loop.best)
     return Fitted(outcome, loop.best_accuracy, loop.epoch)
 
@@ -293,6 +297,7 @@ def _optimizer(network: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": plan.weight_decay},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
+    # Fused, an AdamW step over resnet18 takes a third of the time on a CPU.
     if plan.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=plan.learning_rate)
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9, nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import typer
 
 from loupe.terminal.codes import MEANINGS
@@ -38,12 +36,6 @@ def build() -> typer.Typer:
 app = build()
 
 
-def quiet_asyncio() -> None:
-    """quiet_asyncio drops a warning of Python 3.11 at the end of every TLS connection to NATS; it means nothing."""
-    logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
-
-
 def main() -> None:
     """main is the entry point `loupe`."""
-    quiet_asyncio()
     app()

@@ -54,7 +54,7 @@ def absorb(job: Job, received: Sequence[AttemptEvent], now: datetime, bounds: Bo
             case "failed":
                 last = _failed(after, event.failed, now, bounds)
                 return Change(job, last.after, (*events, *last.events))
-    return Change(job, after, tuple(events))
+    return Change(job, after, tuple(events), retold=True)
 
 
 def _told(job: Job, event: AttemptEvent, **content: Any) -> JobEvent:

@@ -25,6 +25,7 @@ from loupe.errors import (
 )
 from loupe.names import TrainerName
 from loupe.scheduler.v1.training_job_pb2 import JobFailure, JobResult
+from loupe.together import together
 from loupe.trainer.v1.attempt_pb2 import AttemptState
 from services.scheduler.attempt_events import absorb, batches
 from services.scheduler.jobs import (
@@ -114,8 +115,10 @@ class Driver:
     async def _start(self, job: Job) -> Job:
         """_start fences off older attempts, gets the token, and tells the trainer."""
         try:
-            await self._persist(lambda: self._with.library.raise_fence(job.name, job.attempt))
-            token = await self._persist(lambda: self._with.tokens.issue(str(job.spec.submitter), job.name, job.attempt))
+            _, token = await together(
+                self._persist(lambda: self._with.library.raise_fence(job.name, job.attempt)),
+                self._persist(lambda: self._with.tokens.issue(str(job.spec.submitter), job.name, job.attempt)),
+            )
         except LoupeError as error:
             return await self._commit(fail(job, error.reason_name(), error.message, self._with.now()))
         return await self._commit(await self._tell_trainer(job, token))

@@ -152,11 +152,13 @@ class Change:
     """Change is one compare-and-set: it holds only while the job is in before's state and attempt.
 
     events carry no sequence yet; the store numbers them in the transaction that writes the job.
+    retold: a power cut may take it back, since the trainer tells the same again to whoever asks from `before` on.
     """
 
     before: Job
     after: Job
     events: tuple[JobEvent, ...] = field(default=())
+    retold: bool = False
 
     def written(self) -> dict[str, Any]:
         """written returns the fields that differ; what others wrote meanwhile to the rest stays."""

@@ -178,19 +178,15 @@ class SqlJobStore:
 
     async def _write_waiting(self) -> None:
         while self._waiting:
-            batch: list[tuple[Change, asyncio.Future[Job]]] = []
             outcomes: list[Job | Exception] = []
-            try:
-                async with self._write() as connection:
-                    batch, self._waiting = self._waiting, []
-                    for change, _ in sorted(batch, key=lambda each: each[0].before.uid):
-                        outcomes.append(await self._apply(connection, change))
-            except Exception as error:  # whoever waits for the commit gets it
-                batch, self._waiting = batch or self._waiting, self._waiting if batch else []
-                outcomes = [error] * len(batch)
-            for (change, future), outcome in zip(
-                sorted(batch, key=lambda each: each[0].before.uid), outcomes, strict=True
-            ):
+            async with self._writing:
+                batch, self._waiting = sorted(self._waiting, key=lambda each: each[0].before.uid), []
+                try:
+                    async with self._transaction(outlives_power_cut=not all(c.retold for c, _ in batch)) as connection:
+                        outcomes.extend([await self._apply(connection, change) for change, _ in batch])
+                except Exception as error:  # whoever waits for the commit gets it
+                    outcomes = [error] * len(batch)
+            for (change, future), outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome, Job):
                     self._committed(outcome, outcome.state is not change.before.state)
                 if future.done():  # its waiter was cancelled; the change is durable all the same
@@ -250,7 +246,8 @@ class SqlJobStore:
         ordered = sorted(positions)
         for start in range(0, len(ordered), _AT_ONCE):
             some = ordered[start : start + _AT_ONCE]
-            async with self._write() as connection:
+            # What a power cut takes back is published again, and dropped by the bus.
+            async with self._writing, self._transaction(outlives_power_cut=False) as connection:
                 await connection.execute(events.update().where(events.c.position.in_(some)).values(published=True))
 
     @runs_to_its_end
@@ -261,14 +258,18 @@ class SqlJobStore:
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
-        async with self._writing:
-            try:
-                async with self._engine.begin() as connection:
-                    yield connection
-            except IntegrityError:
-                raise
-            except DBAPIError as error:
-                raise Unavailable(f"the database did not take a change: {error.orig}", dependency="database") from error
+        async with self._writing, self._transaction(outlives_power_cut=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, *, outlives_power_cut: bool) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.execution_options(outlives_power_cut=outlives_power_cut).begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            raise Unavailable(f"the database did not take a change: {error.orig}", dependency="database") from error
 
     @asynccontextmanager
     async def _read(self) -> AsyncIterator[AsyncConnection]:

@@ -14,6 +14,7 @@ from typing import Any
 from loupe.algorithm.manifest import BadParameter as BadValue
 from loupe.algorithm.manifest import Manifest, resolve_parameters
 from loupe.errors import BadParameter, Unavailable
+from loupe.together import together
 from services.trainer.attempt import Attempt
 from services.trainer.events import Finished, Started
 from services.trainer.images import Images
@@ -25,7 +26,6 @@ from services.trainer.sandbox import SandboxFailed
 from services.trainer.slots import Cell, Slots
 from services.trainer.spec import AttemptSpec
 from services.trainer.store import AttemptStorage, LabelledDataset, Storage
-from services.trainer.together import together
 from services.trainer.work_folder import CollectedFile
 
 OVERTIME = 0.5

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from loupe.errors import DataLoss, ResourceExhausted
+from loupe.together import together
 from services.trainer.decoders import BATCH, Decoders
 from services.trainer.pack_cache import PackCache
 from services.trainer.store import PictureSource
-from services.trainer.together import together
 
 # Part of an array's name: arrays of another decoder are other arrays.
 DECODER = "loupe.picture-1"

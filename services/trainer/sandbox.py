@@ -16,6 +16,7 @@ from typing import Protocol
 
 import psutil
 
+from loupe.algorithm.process import training_environment
 from services.trainer.limits import Limits
 
 # Runs main() of a module of the code folder: the folder and the module's name are the first two arguments.
@@ -172,25 +173,15 @@ def make_folders(launch: Launch, owner: int | None = None) -> tuple[Path, Path]:
 
 
 def environment(threads: int, home: str) -> dict[str, str]:
-    """environment is all that a program finds in its environment.
-
-    A team of threads that spins while it waits makes everything crawl as soon as somebody else needs a core, so
-    waiting is passive; the counts must stand here before the first library is loaded.
-    """
-    count = str(threads)
+    """environment is all that a program finds in its environment."""
     return {
         "PATH": "/usr/bin:/bin",
         "HOME": home,
         "USER": "job",
         "LOGNAME": "job",
         "LANG": "C.UTF-8",
-        "OMP_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "0",
-        "KMP_BLOCKTIME": "0",
         "HF_HUB_OFFLINE": "1",
+        **training_environment(threads),
     }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 
-# Read by OpenMP when torch is loaded: waiting threads that spin would slow everything else on the machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
+from loupe.algorithm.process import training_environment
+
+os.environ.update(training_environment(threads=1))  # before torch is loaded
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

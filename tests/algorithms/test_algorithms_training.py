@@ -58,6 +58,7 @@ def no_pauses(monkeypatch) -> None:
     """no_pauses reports and checkpoints at every chance, as a large data set would."""
     monkeypatch.setattr(context_module, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SHARE", 1.0)
     features = part_of_finetune("features")
     monkeypatch.setattr(features, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(features, "BATCH", 8)

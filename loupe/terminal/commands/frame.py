@@ -71,7 +71,6 @@ class Cli:
         """terminal is a connected terminal."""
         from loupe.terminal.client import Terminal
 
-        _quiet_logs()
         async with Terminal.connect(self.store) as loupe:
             yield loupe
 
@@ -245,19 +244,6 @@ def tell(cli: Cli, error: LoupeError) -> int:
     if hint:
         cli.messages.print(Text(f"       {hint}"), soft_wrap=True)
     return code
-
-
-def _quiet_logs() -> None:
-    import logging
-
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    # A NATS connection over TLS that ends is no news for whoever reads the command's output.
-    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def read_password(
