@@ -7,16 +7,15 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 # A file that was changed this short a time before it was hashed might be changed again within its timestamp's grain.
 SETTLED_NS = 2_000_000_000
 _CHUNK = 500
 
 
-@dataclass(frozen=True)
-class FileState:
+class FileState(NamedTuple):
     """FileState is what tells a file apart from its earlier self: path, size in bytes, times in ns, inode."""
 
     path: str
@@ -28,8 +27,9 @@ class FileState:
     @classmethod
     def of(cls, path: Path) -> FileState:
         """of looks at a file; raises OSError."""
-        found = path.stat()
-        return cls(os.fspath(path.absolute()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        # pathlib takes three times as long, and there are many files.
+        found, absolute = os.stat(path), os.path.abspath(path)  # noqa: PTH100, PTH116
+        return cls(absolute, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def default_file() -> Path:
@@ -47,14 +47,14 @@ class DigestCache:
 
     def known(self, states: Sequence[FileState]) -> dict[FileState, str]:
         """known returns the digests of those files that are as they were when they were hashed."""
-        found: dict[FileState, str] = {}
+        found: dict[tuple, str] = {}
         try:
             with closing(self._open()) as database:
                 for start in range(0, len(states), _CHUNK):
                     paths = [state.path for state in states[start : start + _CHUNK]]
                     marks = ",".join("?" * len(paths))
                     for *state, digest in database.execute(f"SELECT * FROM digests WHERE path IN ({marks})", paths):
-                        found[FileState(*state)] = digest
+                        found[tuple(state)] = digest
         except (sqlite3.Error, OSError):
             return {}
         return {state: found[state] for state in states if state in found}
@@ -62,11 +62,7 @@ class DigestCache:
     def remember(self, hashed: Iterable[tuple[FileState, str]]) -> None:
         """remember keeps the digests of files that have not been touched for a moment."""
         settled = time.time_ns() - SETTLED_NS
-        rows = [
-            (state.path, state.size, state.modified, state.changed, state.inode, digest)
-            for state, digest in hashed
-            if max(state.modified, state.changed) < settled
-        ]
+        rows = [(*state, digest) for state, digest in hashed if max(state.modified, state.changed) < settled]
         try:
             with closing(self._open()) as database, database:
                 database.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)", rows)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from loupe.errors import Cancelled, InvalidArgument, LoupeError, Unavailable, UploadIncomplete, invalid
 from loupe.picture import MAX_BYTES
@@ -28,8 +28,7 @@ SMALL_FILE = 1 << 20
 PATIENCE_SECONDS = 120.0
 
 
-@dataclass(frozen=True)
-class Hashed:
+class Hashed(NamedTuple):
     """Hashed is a file by its sha256 (hex) and size in bytes."""
 
     path: Path
@@ -79,15 +78,18 @@ async def hash_files(paths: Sequence[Path], show: Show, cache: DigestCache | Non
     Files that are as they were when they were last hashed are not read again.
     """
     cache = cache or DigestCache()
-    states = await asyncio.to_thread(lambda: [_state(path) for path in paths])
-    known = await asyncio.to_thread(cache.known, states)
-    fresh = [(path, state) for path, state in zip(paths, states, strict=True) if state not in known]
-    digests = known | await _hash_fresh(fresh, len(paths) - len(fresh), show)
-    if fresh:
+    states, digests = await asyncio.to_thread(_look_up, paths, cache)
+    if fresh := [(path, state) for path, state in zip(paths, states, strict=True) if state not in digests]:
+        digests |= await _hash_fresh(fresh, len(paths) - len(fresh), show)
         await asyncio.to_thread(cache.remember, [(state, digests[state]) for _, state in fresh])
     hashed = [Hashed(path, digests[state], state.size) for path, state in zip(paths, states, strict=True)]
     show(PushProgress("hash", len(hashed), len(paths), sum(one.size for one in hashed)))
     return hashed
+
+
+def _look_up(paths: Sequence[Path], cache: DigestCache) -> tuple[list[FileState], dict[FileState, str]]:
+    states = [_state(path) for path in paths]
+    return states, cache.known(states)
 
 
 async def _hash_fresh(files: Sequence[tuple[Path, FileState]], before: int, show: Show) -> dict[FileState, str]:
