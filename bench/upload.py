@@ -40,6 +40,7 @@ from loupe.rpc.access import Decision
 from loupe.rpc.channel import terminal_channel
 from loupe.rpc.identity import Caller
 from loupe.rpc.server import MeshServer
+from loupe.service import told_to_stop
 from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_service_pb2, project_service_pb2
 from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
@@ -109,7 +110,8 @@ async def serve(settings: StorageSettings) -> None:
     server = MeshServer(settings, verifier=auth, authorizer=auth, servicers=storage.registrations())
     await storage.start()
     await server.start()
-    await server.serve_until_signal()
+    await told_to_stop()
+    await server.stop()
     await storage.stop()
 
 

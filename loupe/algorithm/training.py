@@ -20,7 +20,7 @@ from loupe.algorithm.context import Context
 from loupe.algorithm.host import Outcome
 
 VALIDATION_BATCH = 64
-# An epoch faster than this is quicker done again than written down; and writing down takes at most this share of time.
+# What took less than this is quicker done again than written down; and writing down takes at most this share of time.
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_SHARE = 0.1
 
@@ -86,12 +86,12 @@ def fit(
     if resume is not None:
         loop.load(resume)
     outcome = loop.verdict()
-    due = -math.inf
+    due = time.monotonic() + CHECKPOINT_SECONDS
     while outcome is None:
         loop.train_epoch()
         loop.validate_epoch()
         outcome = loop.verdict()
-        if outcome is not None or time.monotonic() >= due:
+        if time.monotonic() >= due:
             began = time.monotonic()
             keep(loop.state())
             saved = time.monotonic()

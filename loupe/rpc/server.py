@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -98,15 +96,6 @@ class MeshServer:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
-
-    async def serve_until_signal(self) -> None:
-        """serve_until_signal returns after SIGTERM or SIGINT, when running calls had their time to end."""
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
-        await stopping.wait()
-        await self.stop()
 
     async def stop(self) -> None:
         """stop refuses new calls, lets running ones end for `drain_seconds`, then cuts them."""

@@ -6,7 +6,7 @@ import os
 
 import uvloop
 
-from loupe import telemetry
+from loupe import service, telemetry
 from services.auth.app import AuthApp
 from services.auth.settings import AuthSettings
 
@@ -16,7 +16,7 @@ async def serve() -> None:
     settings = AuthSettings()
     telemetry.configure_logging(settings, "auth")
     telemetry.serve_metrics(settings.metrics_port)
-    await AuthApp(settings).run()
+    await service.run(AuthApp(settings))
 
 
 if __name__ == "__main__":

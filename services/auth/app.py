@@ -24,6 +24,7 @@ from loupe.errors import LoupeError
 from loupe.idempotency import RequestLog
 from loupe.rpc.identity import JwksVerifier
 from loupe.rpc.server import MeshServer
+from loupe.service import Background
 from services.auth.accounts import Accounts
 from services.auth.attempts import Attempts
 from services.auth.authority import Authority
@@ -103,7 +104,7 @@ class AuthApp:
                 ),
             ],
         )
-        self._tasks: list[asyncio.Task[None]] = []
+        self.background = Background()
 
     async def _jwks(self) -> str:
         return self._keys.jwks()
@@ -129,7 +130,7 @@ class AuthApp:
             ("readiness", self._follow_readiness()),
             *self._nats_work(),
         ):
-            self._tasks.append(asyncio.create_task(work, name=name))
+            self.background.add(name, work)
 
     def _nats_work(self) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
         """The two connections to NATS, as far as the settings give what they need."""
@@ -177,20 +178,6 @@ class AuthApp:
         """stop leaves the catalogue, lets running calls end and closes everything."""
         await self._discovery.close()
         await self.server.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.background.cancel()
         self._passwords.close()
         await self._engine.dispose()
-
-    async def run(self) -> None:
-        """run serves until SIGTERM or SIGINT; what must never end, and ends, ends the process with its error."""
-        await self.start()
-        serving = asyncio.create_task(self.server.serve_until_signal(), name="serve")
-        try:
-            done, _ = await asyncio.wait([serving, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            serving.cancel()
-            await self.stop()

@@ -6,7 +6,7 @@ import os
 
 import uvloop
 
-from loupe import telemetry
+from loupe import service, telemetry
 from services.scheduler.app import SchedulerApp
 from services.scheduler.settings import SchedulerSettings
 
@@ -16,7 +16,7 @@ async def serve() -> None:
     settings = SchedulerSettings()
     telemetry.configure_logging(settings, "scheduler")
     telemetry.serve_metrics(settings.metrics_port)
-    await SchedulerApp(settings).run()
+    await service.run(SchedulerApp(settings))
 
 
 if __name__ == "__main__":

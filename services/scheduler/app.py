@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from loupe.rpc.channel import ServiceChannels, internal_channel
 from loupe.rpc.identity import JwksVerifier
 from loupe.rpc.server import MeshServer
 from loupe.scheduler.v1 import cluster_service_pb2_grpc, training_job_service_pb2_grpc
+from loupe.service import Background
 from services.scheduler.dispatch import Dispatcher
 from services.scheduler.driver import Neighbourhood
 from services.scheduler.fleet import Fleet, follow_fleet
@@ -86,7 +86,7 @@ class SchedulerApp:
                 ),
             ],
         )
-        self._tasks: list[asyncio.Task[None]] = []
+        self.background = Background()
 
     def _job_servicer(self) -> TrainingJobServicer:
         return TrainingJobServicer(
@@ -146,7 +146,7 @@ class SchedulerApp:
             ("leadership", self._follow_leadership()),
             ("outbox", self._outbox.run()),
         ):
-            self._tasks.append(asyncio.create_task(work, name=name))
+            self.background.add(name, work)
 
     async def _follow_leadership(self) -> None:
         async for leading in self._discovery.leadership(LEADER_KEY):
@@ -154,24 +154,10 @@ class SchedulerApp:
 
     async def stop(self) -> None:
         """stop leaves the catalogue, lets running calls end and closes everything; jobs at work go on by themselves."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.background.cancel()
         await self._authorizer.close()
         await self._discovery.close()
         await self.server.stop()
         await self._trainers.close()
         await self._channels.close()
         await self._engine.dispose()
-
-    async def run(self) -> None:
-        """run serves until SIGTERM or SIGINT, or until a part of it dies, which is an error."""
-        await self.start()
-        serving = asyncio.create_task(self.server.serve_until_signal(), name="serving")
-        try:
-            done, _ = await asyncio.wait([serving, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            serving.cancel()
-            await self.stop()

@@ -25,7 +25,7 @@ from loupe.errors import (
 )
 from loupe.names import TrainerName
 from loupe.scheduler.v1.training_job_pb2 import JobFailure, JobResult
-from loupe.together import together
+from loupe.together import first, together
 from loupe.trainer.v1.attempt_pb2 import AttemptState
 from services.scheduler.attempt_events import absorb, batches
 from services.scheduler.jobs import (
@@ -106,7 +106,7 @@ class Driver:
         return job
 
     async def _unless_disturbed(self, step: Awaitable[Job]) -> Job:
-        return await _first(step, self._stop_when_disturbed())
+        return await first(step, self._stop_when_disturbed())
 
     async def _stop_when_disturbed(self) -> Job:
         await self._disturbed.wait()
@@ -146,7 +146,7 @@ class Driver:
 
     async def _follow(self, job: Job) -> Job:
         """_follow writes down what the trainer tells, and keeps its lease alive meanwhile."""
-        return await _first(self._watch(job), self._renew(job))
+        return await first(self._watch(job), self._renew(job))
 
     async def _watch(self, job: Job) -> Job:
         assert job.trainer is not None, "a job that is RUNNING has a trainer"
@@ -249,19 +249,3 @@ class Driver:
                 log.warning("a neighbour cannot be used now; trying again", error=error.message, seconds=pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-
-
-async def _first(*steps: Awaitable[Job]) -> Job:
-    """_first returns, or raises, what the first of these brings, and stops the others."""
-    tasks = [asyncio.ensure_future(step) for step in steps]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    done = [outcome for outcome in outcomes if not isinstance(outcome, asyncio.CancelledError)]
-    for outcome in done:
-        if not isinstance(outcome, BaseException):
-            return outcome
-    raise done[0]

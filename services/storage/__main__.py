@@ -10,14 +10,14 @@ import uvloop
 async def serve() -> None:
     """serve runs one storage process until it is told to stop."""
     # Imported here, because each decoder process imports this module again.
-    from loupe import telemetry
+    from loupe import service, telemetry
     from services.storage.app import StorageApp
     from services.storage.settings import StorageSettings
 
     settings = StorageSettings()
     telemetry.configure_logging(settings, "storage")
     telemetry.serve_metrics(settings.metrics_port)
-    await StorageApp(settings).run()
+    await service.run(StorageApp(settings))
 
 
 if __name__ == "__main__":

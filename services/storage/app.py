@@ -19,6 +19,7 @@ from loupe.rpc.access import RemoteAuthorizer
 from loupe.rpc.channel import ServiceChannels
 from loupe.rpc.identity import JwksVerifier
 from loupe.rpc.server import MeshServer, Registration
+from loupe.service import Background
 from loupe.storage.v1 import (
     algorithm_service_pb2_grpc,
     blob_service_pb2_grpc,
@@ -141,6 +142,7 @@ class StorageApp:
 
     def __init__(self, settings: StorageSettings) -> None:
         self.settings = settings
+        self.background = Background()
         self._discovery = Discovery(settings)
         self._channels = ServiceChannels(settings, self._discovery)
         self._authorizer = RemoteAuthorizer(lambda: self._channels.get("auth"))
@@ -176,14 +178,6 @@ class StorageApp:
         await self._authorizer.close()
         await self._channels.close()
         await self._storage.stop()
-
-    async def run(self) -> None:
-        """run serves until SIGTERM or SIGINT."""
-        try:
-            await self.start()
-            await self.server.serve_until_signal()
-        finally:
-            await self.stop()
 
 
 def _files(settings: StorageSettings, disk: Disk) -> Files:

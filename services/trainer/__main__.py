@@ -6,7 +6,7 @@ import os
 
 import uvloop
 
-from loupe import telemetry
+from loupe import service, telemetry
 from services.trainer.app import TrainerApp
 from services.trainer.settings import TrainerSettings
 
@@ -16,7 +16,7 @@ async def serve() -> None:
     settings = TrainerSettings()
     telemetry.configure_logging(settings, f"trainer-{settings.cluster}-{settings.trainer}")
     telemetry.serve_metrics(settings.metrics_port)
-    await (await TrainerApp.create(settings)).run()
+    await service.run(await TrainerApp.create(settings))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 import time
 import uuid
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from loupe.discovery import Discovery
 from loupe.load import key_of
 from loupe.rpc.channel import ServiceChannels
 from loupe.rpc.server import MeshServer
+from loupe.service import Background
 from loupe.trainer.v1 import attempt_service_pb2_grpc
 from services.trainer.attempts import Attempts
 from services.trainer.bubblewrap import Bubblewrap, SandboxUnavailable
@@ -109,7 +109,7 @@ class TrainerApp:
                 )
             ],
         )
-        self._tasks: list[asyncio.Task[None]] = []
+        self.background = Background()
 
     @classmethod
     async def create(cls, settings: TrainerSettings) -> TrainerApp:
@@ -123,8 +123,8 @@ class TrainerApp:
         settings = self.settings
         await self.server.start()
         self._slots.start()
-        for name, work in (("leases", self._attempts.keep_time()), ("gpus", self._heartbeat.watch_gpus())):
-            self._tasks.append(asyncio.create_task(work, name=name))
+        self.background.add("leases", self._attempts.keep_time())
+        self.background.add("gpus", self._heartbeat.watch_gpus())
         await self._discovery.register(
             "loupe-trainer",
             f"trainer-{settings.cluster}-{settings.trainer}",
@@ -134,27 +134,17 @@ class TrainerApp:
         await self._discovery.hold(key_of(settings.name), lambda: self._heartbeat.report().to_json())
 
     async def stop(self) -> None:
-        """stop lets running jobs save what they have, says how they ended, and leaves nothing running."""
+        """stop lets running jobs save what they have, says how they ended, and leaves nothing running.
+
+        The door stays open meanwhile, for their last events.
+        """
         await self._attempts.drain()
         await self.server.stop()
         await self._discovery.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.background.cancel()
         await self._slots.close()
         await self._decoders.close()
         await self._channels.close()
-
-    async def run(self) -> None:
-        """run serves until SIGTERM or SIGINT. The door stays open while jobs are drained, for their last events."""
-        stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        await self.start()
-        try:
-            await stopping.wait()
-        finally:
-            await self.stop()
 
     def _plan(self) -> SlotPlan:
         settings = self.settings

@@ -76,11 +76,11 @@ class Heartbeat:
         return round(self._cpu_use, 4)
 
     async def watch_gpus(self) -> None:
-        """watch_gpus keeps the figures of the GPUs current, for ever; it returns where there is no NVIDIA driver."""
-        tool = shutil.which("nvidia-smi")
-        while tool is not None:
+        """watch_gpus keeps the figures of the GPUs current, for ever; without an NVIDIA driver there are none."""
+        while True:
             try:
-                self._gpus = parse_gpus(await _query(tool))
+                if tool := shutil.which("nvidia-smi"):
+                    self._gpus = parse_gpus(await _query(tool))
             except (OSError, TimeoutError, ValueError) as error:
                 log.warning("gpu_not_read", error=str(error))
             await asyncio.sleep(GPU_SECONDS)

@@ -28,11 +28,11 @@ FINAL = {
     training_job_pb2.JOB_STATE_FAILED,
     training_job_pb2.JOB_STATE_CANCELLED,
 }
-# A few seconds of training with a checkpoint each epoch; the accuracy that it ends with does not matter.
-EPOCHS = 10
+# Half a minute of training on two cores; the accuracy that it ends with does not matter.
+EPOCHS = 30
 LONG = {
     "algorithm_version": "algorithms/scratch/versions/latest",
-    "parameters": {"size": 32, "epochs": EPOCHS},
+    "parameters": {"size": 32, "epochs": EPOCHS, "patience": EPOCHS},
     "target_accuracy": 1.0,
     "seed": 3,
 }
@@ -100,8 +100,11 @@ def battered(mesh: LocalMesh, terminal: OpenTerminal, puzzle: Path) -> Battered:
             events, victims = [], ["storage", "auth", "consul", "nats", "scheduler", "supervisor"]
             async for event in owner.jobs.watch(job.name):
                 events.append(event)
-                if victims and event.progress.epoch >= EPOCHS - len(victims) - 2:
+                if victims and event.progress.epoch:
+                    await asyncio.to_thread(mesh.wait_healthy)  # one at a time: the one before is back
                     await asyncio.to_thread(mesh.kill, victims.pop(0))
+                    still = await owner.jobs.get(job.name)
+                    assert still.state == training_job_pb2.JOB_STATE_RUNNING, f"it ended before {victims} were killed"
             assert victims == [], "the job ended before everybody was killed"
             ended = await owner.jobs.get(job.name)
             model = await owner.models.version(ended.result.model_version)
@@ -130,7 +133,7 @@ async def test_a_killed_trainers_job_goes_on_from_its_checkpoint_to_the_same_mod
             name = TrainerName.parse((await owner.jobs.get(job.name)).trainer)
             mesh.kill(f"trainer-{name.cluster}-{name.trainer}")
 
-        events = await follow(owner, job.name, 5, kill_the_trainer)
+        events = await follow(owner, job.name, EPOCHS // 2, kill_the_trainer)
         ended = await owner.jobs.get(job.name)
         model = await owner.models.version(ended.result.model_version)
     assert_told_once(events)
