@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -27,15 +26,6 @@ class BadPicture(ValueError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-@dataclass(frozen=True)
-class PictureInfo:
-    """PictureInfo is what a picture's header says. Sizes in pixels, after EXIF orientation."""
-
-    format: str
-    width: int
-    height: int
 
 
 def digest(data: bytes) -> str:
@@ -67,20 +57,9 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def inspect(data: bytes, *, decode: bool = True) -> PictureInfo:
-    """inspect checks that the bytes are a whole picture; with decode=False only the header is read.
-
-    Raises BadPicture.
-    """
-    image = _open(data)
-    swapped = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    size = image.size[::-1] if swapped else image.size
-    if decode:
-        try:
-            image.load()
-        except Exception as error:
-            raise BadPicture("broken", f"the {image.format} data are cut off or damaged") from error
-    return PictureInfo(image.format or "", *size)
+def check_header(data: bytes) -> None:
+    """check_header raises BadPicture unless the bytes begin as a picture that is taken; no pixel is decoded."""
+    _open(data)
 
 
 def decode(data: bytes, height: int, width: int) -> np.ndarray:

@@ -124,6 +124,12 @@ class Datasets:
             for one, digest, _ in kept
             if digest not in uploaded.refused
         ]
+        if len(left := {item.label for item in items}) < 2:
+            raise BadDataset(
+                f"of {collection.source} {len(left)} classes are left when {len(problems)} pictures that cannot be "
+                "taken are left out; expected at least two",
+                problem="one_class",
+            )
         show(PushProgress("version", 0, len(items)))
         await self._ensure(name)
         response = await self._create_version(name, items, split, strict)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from loupe.errors import BadDataset, invalid
+from loupe.labels import RULE, normalise_label
 from loupe.storage.v1.dataset_pb2 import SPLIT_TEST, SPLIT_TRAIN, SPLIT_UNSPECIFIED, SPLIT_VALIDATION
 
 SPLITS = {
@@ -23,7 +23,6 @@ SPLITS = {
 SPLIT_WORDS = {SPLIT_TRAIN: "train", SPLIT_VALIDATION: "validation", SPLIT_TEST: "test"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".dib", ".tif", ".tiff"}
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
-MAX_LABEL = 128
 
 
 @dataclass(frozen=True)
@@ -113,12 +112,15 @@ def _outside(entry: Path) -> str:
 
 def _read_class(found: Collection, folder: Path, split: int) -> None:
     label = check_label(folder.name, f"folder {folder}")
+    before = len(found.pictures) + len(found.skipped)
     for path in _walk(folder):
         filename = path.relative_to(found.source).as_posix()
         if reason := _why_skipped(path, folder):
             found.skipped.append(Skipped(filename, reason))
         else:
             found.pictures.append(LabelledPicture(path, label, split, filename))
+    if len(found.pictures) + len(found.skipped) == before:
+        found.skipped.append(Skipped(folder.relative_to(found.source).as_posix(), "an empty folder"))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -200,27 +202,11 @@ def _csv_row(file: Path, line: int, row: dict[str, str | None]) -> LabelledPictu
 
 
 def check_label(label: str, where: str) -> str:
-    """check_label returns a class name in Unicode's composed form, or raises BadDataset that says where it stands.
-
-    The same name typed on two systems may come composed or decomposed; both are one class.
-    """
-    label = unicodedata.normalize("NFC", label)
-    problem = ""
-    if not label.strip():
-        problem = "is empty"
-    elif label != label.strip():
-        problem = "begins or ends with a space"
-    elif len(label) > MAX_LABEL:
-        problem = f"has {len(label)} characters"
-    elif any(unicodedata.category(character) in ("Cc", "Cs") for character in label):
-        problem = "has a control character or bytes that are not UTF-8"
-    if problem:
-        raise BadDataset(
-            f"{where}: the class {label[:150]!a} {problem}; expected 1 to {MAX_LABEL} characters of any script, "
-            "without control characters, not beginning or ending with a space",
-            problem="label",
-        )
-    return label
+    """check_label returns a class name in Unicode's composed form, or raises BadDataset that says where it stands."""
+    try:
+        return normalise_label(label)
+    except ValueError as error:
+        raise BadDataset(f"{where}: the class {label[:150]!a} {error}; expected {RULE}", problem="label") from error
 
 
 def _checked(found: Collection) -> Collection:

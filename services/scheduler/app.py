@@ -91,7 +91,7 @@ class SchedulerApp:
     def _job_servicer(self) -> TrainingJobServicer:
         return TrainingJobServicer(
             self._store,
-            Submission(self._store, self._storage, utc_now),
+            Submission(self._store, self._storage, utc_now, leading=lambda: self._dispatcher.leading),
             self._fleet,
             self._signals,
             load_threshold=self.settings.load_threshold,

@@ -75,8 +75,10 @@ class Submission:
         catalogue: Catalogue,
         now: Callable[[], datetime],
         random_bits: Callable[[int], int] = secrets.randbits,
+        leading: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
+        self._leading = leading
         self._catalogue = catalogue
         self._now = now
         self._random_bits = random_bits
@@ -94,13 +96,18 @@ class Submission:
         for tries_left in reversed(range(1 if order.job_id else _ID_TRIES)):
             now = self._now()
             chosen = order.job_id or job_id(now, self._random_bits(_ID_RANDOM_BITS))
-            job = Job(JobName(project, chosen), uuid4().hex, spec, now, state_message="waits for its turn")
+            job = Job(JobName(project, chosen), uuid4().hex, spec, now, state_message=self._waits_for())
             try:
                 return await self._store.submit(job, request)
             except AlreadyExists:
                 if not tries_left:
                     raise
         raise AssertionError("the last try returns or raises")
+
+    def _waits_for(self) -> str:
+        if self._leading():
+            return "waits for its turn"
+        return "waits for the scheduler that leads; while Consul is away there is none"
 
     async def _resolve(self, order: Order, submitter: AccountName) -> JobSpec:
         check_order(order)

@@ -15,7 +15,7 @@ from loupe.storage.v1 import dataset_pb2
 from loupe.storage.v1.dataset_service_pb2 import CreateDatasetVersionResponse
 from services.storage.clock import timestamp
 from services.storage.indexing import Indexer
-from services.storage.labels import check_filename, normalise_label
+from services.storage.labels import check_filename, check_label
 from services.storage.messages import verdict_messages
 from services.storage.selection import Selection, select, version_digest
 from services.storage.splits import TEST, TRAIN, VALIDATION, Fractions, check_fractions
@@ -54,7 +54,7 @@ def checked_item(digest: str, label: str, split: int, filename: str) -> ItemRow:
     """checked_item returns an item as it is stored; raises InvalidArgument naming the field."""
     if split not in (0, TRAIN, VALIDATION, TEST):
         raise invalid("split", split, "SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST or none")
-    return ItemRow(check_sha256("digest", digest), normalise_label(label), split, check_filename(filename), 0)
+    return ItemRow(check_sha256("digest", digest), check_label(label), split, check_filename(filename), 0)
 
 
 class DatasetVersions:

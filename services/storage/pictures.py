@@ -46,7 +46,7 @@ def _check(uploaded: UploadedPicture) -> Verdict | None:
         message = f"the bytes have the sha256 {actual}, not the announced one"
         return Verdict(uploaded.digest[:64], PictureProblem.PICTURE_PROBLEM_DIGEST_MISMATCH, message)
     try:
-        picture.inspect(uploaded.data, decode=False)
+        picture.check_header(uploaded.data)
     except BadPicture as error:
         return Verdict(uploaded.digest, PROBLEMS[error.kind], str(error))
     return None

@@ -211,6 +211,15 @@ async def test_the_unexpected_tells_an_incident_and_nothing_else(terminal) -> No
     assert len(caught.value.metadata["incident"]) == 32
 
 
+async def test_a_compressed_message_is_refused_before_it_is_inflated(terminal) -> None:
+    """A gzip frame of a few bytes could hold gigabytes."""
+    stub = dataset_service_pb2_grpc.DatasetServiceStub(terminal("anna"))
+    request = dataset_service_pb2.GetDatasetRequest(name="projects/mine/datasets/" + "d" * 10_000)
+    with pytest.raises(LoupeError, match="gzip"):
+        await stub.GetDataset(request, compression=grpc.Compression.Gzip)
+    assert await stub.GetDataset(request)
+
+
 async def test_a_client_stream_is_decided_on_its_first_message(terminal) -> None:
     stub = dataset_service_pb2_grpc.DatasetServiceStub(terminal("anna"))
 

@@ -36,6 +36,7 @@ LONG = {
     "target_accuracy": 1.0,
     "seed": 3,
 }
+QUICK = {"target_accuracy": 0.9, "seed": 1}
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +151,7 @@ async def test_without_nats_the_job_completes_and_can_be_read_by_rpc(
     """NATS away the whole time: submission, progress by WatchTrainingJob, result."""
     async with terminal() as owner:
         with mesh.without("nats"):
-            job = await owner.jobs.submit(trained.version.name, target_accuracy=0.9, seed=1)
+            job = await owner.jobs.submit(trained.version.name, **QUICK)
             events = await follow(owner, job.name)
             ended = await owner.jobs.get(job.name)
     assert_told_once(events)
@@ -166,11 +167,26 @@ async def test_a_job_waits_for_a_trainer_with_the_reason_and_starts_when_one_com
             async with asyncio.timeout(30):
                 while (await owner.clusters.list()).clusters:
                     await asyncio.sleep(0.1)
-            job = await owner.jobs.submit(trained.version.name, target_accuracy=0.9, seed=1)
+            job = await owner.jobs.submit(trained.version.name, **QUICK)
             async with asyncio.timeout(30):
-                while "no" not in (waiting := await owner.jobs.get(job.name)).state_message:
+                while "no training cluster is known" not in (waiting := await owner.jobs.get(job.name)).state_message:
                     await asyncio.sleep(0.1)
             assert waiting.state == training_job_pb2.JOB_STATE_QUEUED
+        events = await follow(owner, job.name)
+    assert_told_once(events)
+    assert events[-1].state_change.state == training_job_pb2.JOB_STATE_SUCCEEDED
+
+
+async def test_without_consul_a_job_says_so_and_starts_when_it_is_back(
+    mesh: LocalMesh, terminal: OpenTerminal, trained: Trained
+) -> None:
+    """Consul away: nobody may place a job, and the terminal is told."""
+    async with terminal() as owner:
+        with mesh.without("consul"):
+            async with asyncio.timeout(30):
+                while "Consul" not in (job := await owner.jobs.submit(trained.version.name, **QUICK)).state_message:
+                    await owner.jobs.cancel(job.name)
+            assert job.state == training_job_pb2.JOB_STATE_QUEUED
         events = await follow(owner, job.name)
     assert_told_once(events)
     assert events[-1].state_change.state == training_job_pb2.JOB_STATE_SUCCEEDED

@@ -95,6 +95,15 @@ async def test_what_is_no_picture_gets_a_verdict_each_and_the_rest_is_stored(ann
     assert await anna.missing([sha256(text), sha256(fine)]) == [sha256(text)]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])
+async def test_a_picture_that_is_cut_off_does_not_stop_the_others(anna: Client, kind: str) -> None:
+    """Its header is whole: whether the rest is, is found out in the decoders, and not in the stream."""
+    cut, fine = encode(photograph(1), kind)[:-400], jpeg(3)
+    (answer, _) = await anna.upload([cut, fine])
+    assert answer.stored_count + len(answer.verdicts) == 2
+    assert await anna.missing([sha256(fine)]) == []
+
+
 async def test_a_picture_with_another_digest_is_refused(anna: Client) -> None:
     """Bytes that are not what was announced are not stored under either name."""
 

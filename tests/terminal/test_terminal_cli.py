@@ -110,6 +110,17 @@ def test_a_wrong_password_keeps_the_old_login(loupe: Callable[..., Any], store: 
     assert store.load() == before
 
 
+def test_a_password_file_is_utf8_text_and_may_have_a_mark_at_its_beginning(
+    loupe: Callable[..., Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(PASSWORD.encode("utf-8-sig"))
+    assert loupe("login", "anna", "--password-file", str(file)).exit_code == 0
+    file.write_bytes("Schlüssel".encode("latin-1"))
+    refused = loupe("login", "anna", "--password-file", str(file))
+    assert refused.exit_code == 6 and "UTF-8" in refused.stderr
+
+
 def test_there_is_no_password_in_the_arguments(loupe: Callable[..., Any]) -> None:
     assert loupe("login", "anna", "--password", "x").exit_code == 2
     nowhere = loupe("login", "anna")

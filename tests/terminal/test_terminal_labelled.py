@@ -60,6 +60,14 @@ def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     assert caught.value.metadata["problem"] == "empty"
 
 
+def test_an_empty_class_folder_is_told(tmp_path: Path) -> None:
+    put(tmp_path / "ok" / "1.png")
+    put(tmp_path / "bad" / "2.png")
+    (tmp_path / "scratch").mkdir()
+    (one,) = read_labelled(tmp_path).skipped
+    assert (one.filename, one.reason) == ("scratch", "an empty folder")
+
+
 def test_one_class_only_is_refused_by_name(tmp_path: Path) -> None:
     put(tmp_path / "ok" / "1.png")
     with pytest.raises(BadDataset, match='one class only, "ok"') as caught:
@@ -85,7 +93,7 @@ def test_classes_called_train_and_test_are_classes(tmp_path: Path) -> None:
     assert not found.given
 
 
-@pytest.mark.parametrize("label", [" ok", "ok ", "a\nb", "x" * 129])
+@pytest.mark.parametrize("label", [" ok", "ok ", "a\nb", "x" * 129, "o\u200bk", "\u202eok", "\ue000"])
 def test_a_bad_class_name_is_refused_with_its_place(tmp_path: Path, label: str) -> None:
     put(tmp_path / "ok" / "1.png")
     put(tmp_path / "pictures" / "2.png")

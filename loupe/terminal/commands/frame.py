@@ -262,9 +262,12 @@ def read_password(
             raise invalid("password", "", f"--password-file FILE (- for stdin), ${variable}, or a terminal to ask on")
         return typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise invalid("password-file", str(file), f"a file that can be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise invalid("password-file", str(file), "a file of UTF-8 text") from error
     password = text.rstrip("\r\n")
     if not password:
         raise invalid("password-file", str(file), "a file with a password in it")

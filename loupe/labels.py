@@ -1,0 +1,31 @@
+"""Names of classes: any script, and nothing in them that a person cannot see."""
+
+from __future__ import annotations
+
+import unicodedata
+
+MAX_LENGTH = 128
+RULE = (
+    f"1 to {MAX_LENGTH} characters of any script, no control or invisible characters, no space at the beginning or end"
+)
+
+_CONTROL = ("Cc", "Cs", "Co", "Cn", "Zl", "Zp")
+# These format characters reorder or hide what a person reads; joiners, which some scripts need, are not among them.
+_HIDING = frozenset("\u200b\u2060\ufeff\u00ad\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def normalise_label(label: str) -> str:
+    """normalise_label returns a label in Unicode's NFC: the same name typed on two systems is one class.
+
+    Raises ValueError, which says what is wrong, unless it keeps to RULE.
+    """
+    label = unicodedata.normalize("NFC", label)
+    if not label.strip():
+        raise ValueError("is empty")
+    if label != label.strip():
+        raise ValueError("begins or ends with a space")
+    if len(label) > MAX_LENGTH:
+        raise ValueError(f"has {len(label)} characters")
+    if any(unicodedata.category(each) in _CONTROL or each in _HIDING for each in label):
+        raise ValueError("has a control or invisible character, or bytes that are not UTF-8")
+    return label
