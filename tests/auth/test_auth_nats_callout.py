@@ -29,7 +29,10 @@ from deploy.local.nats import (
 )
 from deploy.local.state import StateDirectory
 from loupe.auth.v1 import account_service_pb2, group_service_pb2, policy_service_pb2, session_service_pb2
-from loupe.bus import inbox_prefix, tls_context
+from loupe.bus import follow_progress, inbox_prefix, subject_of, tls_context
+from loupe.errors import Unavailable
+from loupe.names import JobName
+from loupe.scheduler.v1.training_job_pb2 import JobEvent
 from tests.auth.conftest import PASSWORD, RunningAuth, free_port
 
 OURS, THEIRS = "loupe.progress.line-7.job-1", "loupe.progress.line-9.job-1"
@@ -213,6 +216,7 @@ async def test_a_terminal_reads_its_projects_and_the_server_refuses_the_rest(bus
     await wider_consumers_are_refused(anna, token)
     await direct_get_of_another_project_is_refused(anna)
     await changing_the_stream_is_refused(anna, scheduler)
+    await a_consumer_that_delivers_into_the_api_changes_nothing(anna, scheduler)
 
 
 async def control_reads_own_project(anna: Client, scheduler: Client) -> None:
@@ -292,6 +296,54 @@ async def changing_the_stream_is_refused(anna: Client, scheduler: Client) -> Non
     await anna.flush()
     after = (await scheduler.jetstream().stream_info("PROGRESS")).state
     assert (after.messages, after.last_seq) == (before.messages, before.last_seq)
+
+
+async def a_consumer_that_delivers_into_the_api_changes_nothing(anna: Client, scheduler: Client) -> None:
+    """What the server delivers for a consumer is no request of its own, wherever it is delivered to."""
+    manager = anna.jetstream(timeout=1)._jsm
+    for number, call in enumerate(("PURGE", "DELETE")):
+        place = f"$JS.API.STREAM.{call}.PROGRESS"
+        config = ConsumerConfig(name=f"z{number}", filter_subject=OURS, deliver_subject=place, headers_only=True)
+        with contextlib.suppress(nats.errors.TimeoutError, JetStreamError):  # refused would be as good
+            await manager.add_consumer("PROGRESS", config=config)
+    before = (await scheduler.jetstream().stream_info("PROGRESS")).state
+    await scheduler.jetstream().publish(OURS, b"")
+    await control_follows(anna, scheduler)
+    after = (await scheduler.jetstream().stream_info("PROGRESS")).state
+    assert (after.first_seq, after.messages) == (before.first_seq, before.messages + 2)
+
+
+async def control_follows(anna: Client, scheduler: Client) -> None:
+    """By when this has come, the server has delivered what was written before."""
+    plain = await anna.subscribe(OURS)
+    await anna.flush()
+    await scheduler.jetstream().publish(OURS, b"later")
+    assert (await plain.next_msg(timeout=2)).data == b"later"
+
+
+async def test_a_terminal_follows_a_job_as_it_comes_and_hears_of_the_servers_end(bus: Bus):
+    """History after the cursor, then live, in order and once; a server that is killed ends it with Unavailable."""
+    token = (await bus.auth.login("anna")).access_token
+    await connected(bus, token)
+    stream = (await bus.scheduler()).jetstream()
+    job = JobName("line-7", "job-2")
+
+    async def write(*sequences: int) -> None:
+        for sequence in sequences:
+            await stream.publish(subject_of(job), JobEvent(job=str(job), sequence=sequence).SerializeToString())
+
+    await write(1, 2, 3)
+    ca = (bus.state.tls / "ca.pem").read_bytes()
+    heard: list[int] = []
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(30):
+            async for event in follow_progress(bus.url, token=token, ca=ca, job=job, after_sequence=1):
+                heard.append(event.sequence)
+                if event.sequence == 3:
+                    await write(4, 4, 5)
+                if event.sequence == 5:
+                    await bus.server.kill()
+    assert heard == [2, 3, 4, 5]
 
 
 async def test_who_has_no_good_token_is_not_let_in(bus: Bus):
