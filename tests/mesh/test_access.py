@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from loupe.common.v1 import access_pb2
 from loupe.errors import LoupeError, NotFound, PermissionDenied, Unauthenticated
 from loupe.rpc.access import DEFAULT_THRESHOLDS, access_table
 from loupe.rpc.channel import terminal_channel
-from tests.mesh.conftest import OpenTerminal
+from tests.mesh.conftest import OpenTerminal, Trained
 
 PROTOS = Path(__file__).resolve().parents[2] / "protos"
 PARAMETERS = {"viewers": 10, "operators": 20, "engineers": 30, "owners": 40}
@@ -81,6 +81,22 @@ async def call(channel: grpc.aio.Channel, method: Any, request: Any) -> None:
         await answer
 
 
+async def outcome_of(channel: grpc.aio.Channel, method: Any, request: Any) -> LoupeError | None:
+    """The error that a call ends with."""
+    try:
+        await call(channel, method, request)
+    except LoupeError as error:
+        return error
+    return None
+
+
+def row_of(method: Any) -> tuple[str, access_pb2.Access]:
+    """A method's path and its row in the access table."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    service = descriptor_pool.Default().FindServiceByName(method.containing_service.full_name)
+    return path, access_table([service])[path]
+
+
 @pytest.mark.parametrize("role", [NOBODY, STRANGER, *PARAMETERS])
 async def test_every_rpc_refuses_every_role_that_its_row_does_not_allow(
     mesh: LocalMesh, terminal: OpenTerminal, hire: Callable, project: str, role: str
@@ -98,18 +114,12 @@ async def test_every_rpc_refuses_every_role_that_its_row_does_not_allow(
     async def give() -> str | None:
         return token
 
-    pool = descriptor_pool.Default()
     wrong = []
     ca = mesh.endpoints.ca.read_bytes()
     channels = {name: terminal_channel(address, ca=ca, token=give) for name, address in mesh.endpoints.public.items()}
     for package, method in methods():
-        path = f"/{method.containing_service.full_name}/{method.name}"
-        rule = access_table([pool.FindServiceByName(method.containing_service.full_name)])[path]
-        outcome: LoupeError | None = None
-        try:
-            await call(channels[package], method, request_of(method, rule, project))
-        except LoupeError as error:
-            outcome = error
+        path, rule = row_of(method)
+        outcome = await outcome_of(channels[package], method, request_of(method, rule, project))
         refused = isinstance(outcome, PermissionDenied | Unauthenticated)
         if role == STRANGER and rule.action.resource:
             refused = refused or isinstance(outcome, NotFound)
@@ -120,3 +130,71 @@ async def test_every_rpc_refuses_every_role_that_its_row_does_not_allow(
     for channel in channels.values():
         await channel.close()
     assert wrong == []
+
+
+def text_fields(message: Any, depth: int = 3) -> Iterator[tuple[Any, ...]]:
+    """The way to every field of a message type that holds text, through the messages in it."""
+    for field in message.fields:
+        if field.type == field.TYPE_STRING:
+            yield (field,)
+        elif field.type == field.TYPE_MESSAGE and not field.is_repeated and depth and _is_ours(field.message_type):
+            yield from ((field, *rest) for rest in text_fields(field.message_type, depth - 1))
+
+
+def _is_ours(message: Any) -> bool:
+    return message.full_name.startswith("loupe.")
+
+
+def put(request: Any, way: tuple[Any, ...], text: str) -> None:
+    """Writes a text into the field at the end of the way."""
+    *path, last = way
+    for field in path:
+        request = getattr(request, field.name)
+    if last.is_repeated:
+        getattr(request, last.name).append(text)
+    else:
+        setattr(request, last.name, text)
+
+
+async def test_a_foreign_project_in_any_field_is_answered_like_one_that_does_not_exist(
+    mesh: LocalMesh, terminal: OpenTerminal, hire: Callable, trained: Trained, project: str
+) -> None:
+    """An owner of one project names what stands in another, in every text field of the RPCs that are about projects."""
+    async with terminal(await hire("owners")) as person:
+        token = await person.sessions.access_token()
+
+    async def give() -> str:
+        return token
+
+    foreign, nowhere = trained.project, f"projects/n{'0' * (len(trained.project) - 10)}"
+    names = [
+        foreign,
+        trained.version.name,
+        trained.version.name.partition("/versions/")[0],
+        trained.model.name,
+        trained.model.name.partition("/versions/")[0],
+        trained.job.name,
+        f"{foreign}/groups/owners",
+    ]
+    ca = mesh.endpoints.ca.read_bytes()
+    channels = {name: terminal_channel(address, ca=ca, token=give) for name, address in mesh.endpoints.public.items()}
+    compared, wrong = 0, []
+    for package, method in methods():
+        path, rule = row_of(method)
+        if not rule.action.resource:
+            continue
+        for way in text_fields(method.input_type):
+            for name in names:
+                answers = []
+                for asked in (name, name.replace(foreign, nowhere)):
+                    request = request_of(method, rule, project)
+                    put(request, way, asked)
+                    outcome = await outcome_of(channels[package], method, request)
+                    answers.append((type(outcome), str(outcome).replace(nowhere, foreign)))
+                compared += 1
+                if answers[0] != answers[1]:
+                    wrong.append(f"{path} {'.'.join(field.name for field in way)}={name}: {answers}")
+    for channel in channels.values():
+        await channel.close()
+    assert wrong == []
+    assert compared > 500

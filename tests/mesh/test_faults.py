@@ -37,6 +37,14 @@ LONG = {
     "seed": 3,
 }
 QUICK = {"target_accuracy": 0.9, "seed": 1}
+CRASHER = """
+name = "crasher"
+version = "1"
+task = "classification"
+entry = "main:train"
+licence = "Apache-2.0"
+summary = "Crashes."
+"""
 
 
 @pytest.fixture(scope="session")
@@ -189,6 +197,24 @@ async def test_without_consul_a_job_says_so_and_starts_when_it_is_back(
             assert job.state == training_job_pb2.JOB_STATE_QUEUED
         events = await follow(owner, job.name)
     assert_told_once(events)
+    assert events[-1].state_change.state == training_job_pb2.JOB_STATE_SUCCEEDED
+
+
+async def test_an_image_that_crashes_each_time_fails_after_three_attempts_and_harms_nobody(
+    terminal: OpenTerminal, trained: Trained, tmp_path: Path
+) -> None:
+    """SIGSEGV in somebody's own algorithm image: tried again, then FAILED with what happened; the next job runs."""
+    (tmp_path / "algorithm.toml").write_text(CRASHER, encoding="utf-8")
+    (tmp_path / "main.py").write_text("import os\n\n\ndef train(context):\n    os.kill(os.getpid(), 11)\n")
+    async with terminal() as owner:
+        image = await owner.algorithms.push(tmp_path)
+        job = await owner.jobs.submit(trained.version.name, algorithm_version=image.name, **QUICK)
+        assert_told_once(await follow(owner, job.name))
+        ended = await owner.jobs.get(job.name)
+        assert (ended.state, ended.attempt) == (training_job_pb2.JOB_STATE_FAILED, 3)
+        assert "killed by signal 11" in ended.failure.message
+        following = await owner.jobs.submit(trained.version.name, **QUICK)
+        events = await follow(owner, following.name)
     assert events[-1].state_change.state == training_job_pb2.JOB_STATE_SUCCEEDED
 
 
