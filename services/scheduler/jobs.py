@@ -152,7 +152,8 @@ class Change:
     """Change is one compare-and-set: it holds only while the job is in before's state and attempt.
 
     events carry no sequence yet; the store numbers them in the transaction that writes the job.
-    retold: a power cut may take it back, since the trainer tells the same again to whoever asks from `before` on.
+    retold: a power cut may take it back, since the trainer tells the same again to whoever asks from `before` on
+    (docs/decisions/0007).
     """
 
     before: Job

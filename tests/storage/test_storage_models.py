@@ -190,6 +190,22 @@ async def test_a_checkpoint_replaces_the_last_one_and_its_blobs(house: House, an
     assert await anna.missing(digests) == []
 
 
+async def test_an_attempt_that_dies_in_mid_checkpoint_leaves_the_last_whole_one(
+    house: House, scheduler: Client
+) -> None:
+    """Files of a checkpoint that was never completed change nothing; the next attempt goes on from the one before."""
+    first, second = house.client(f"attempt {LINE}/jobs/j1 1"), house.client(f"attempt {LINE}/jobs/j1 2")
+    for data in (b"tensors 1", b"state 1"):
+        await first.upload_blob(data)
+    await first.models.SaveCheckpoint(checkpoint(1, b"tensors 1", b"state 1"))
+    await first.upload_blob(b"tensors 2")
+    await scheduler.models.RaiseFence(messages.RaiseFenceRequest(job=f"{LINE}/jobs/j1", attempt=2))
+    kept = (await second.models.GetCheckpoint(messages.GetCheckpointRequest(job=f"{LINE}/jobs/j1"))).checkpoint
+    digests = [sha256(b"tensors 1"), sha256(b"state 1")]
+    assert [each.digest for each in kept.files] == digests
+    assert await second.missing(digests) == []
+
+
 async def test_a_models_files_outlive_the_checkpoint_that_had_them(house: House, scheduler: Client) -> None:
     """A blob that a model holds is not removed with its checkpoint."""
     trainer = house.client(f"attempt {LINE}/jobs/j1 1")
