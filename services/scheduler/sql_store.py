@@ -40,6 +40,7 @@ class SqlJobStore:
         self, engine: AsyncEngine, requests: RequestLog, committed: Callable[[Job, bool], None] = lambda *_: None
     ) -> None:
         self._engine = engine
+        self._hasty = engine.execution_options(outlives_power_cut=False)
         self._requests = requests
         self._committed = committed
         self._writing = asyncio.Lock()
@@ -181,8 +182,9 @@ class SqlJobStore:
             outcomes: list[Job | Exception] = []
             async with self._writing:
                 batch, self._waiting = sorted(self._waiting, key=lambda each: each[0].before.uid), []
+                engine = self._hasty if all(change.retold for change, _ in batch) else self._engine
                 try:
-                    async with self._transaction(outlives_power_cut=not all(c.retold for c, _ in batch)) as connection:
+                    async with self._transaction(engine) as connection:
                         outcomes.extend([await self._apply(connection, change) for change, _ in batch])
                 except Exception as error:  # whoever waits for the commit gets it
                     outcomes = [error] * len(batch)
@@ -247,7 +249,7 @@ class SqlJobStore:
         for start in range(0, len(ordered), _AT_ONCE):
             some = ordered[start : start + _AT_ONCE]
             # What a power cut takes back is published again, and dropped by the bus.
-            async with self._writing, self._transaction(outlives_power_cut=False) as connection:
+            async with self._writing, self._transaction(self._hasty) as connection:
                 await connection.execute(events.update().where(events.c.position.in_(some)).values(published=True))
 
     @runs_to_its_end
@@ -258,13 +260,13 @@ class SqlJobStore:
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
-        async with self._writing, self._transaction(outlives_power_cut=True) as connection:
+        async with self._writing, self._transaction(self._engine) as connection:
             yield connection
 
     @asynccontextmanager
-    async def _transaction(self, *, outlives_power_cut: bool) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self._engine.execution_options(outlives_power_cut=outlives_power_cut).begin() as connection:
+            async with engine.begin() as connection:
                 yield connection
         except IntegrityError:
             raise

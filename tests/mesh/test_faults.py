@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +18,13 @@ import pytest
 
 from deploy.local.mesh import LocalMesh
 from loupe.errors import Unauthenticated
-from loupe.names import TrainerName
+from loupe.names import AccountName, TrainerName
 from loupe.rpc.channel import terminal_channel
 from loupe.scheduler.v1 import training_job_pb2
 from loupe.storage.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc, model_pb2
 from loupe.terminal.client import Terminal
+from loupe.terminal.codes import Exit
+from loupe.terminal.profile import Profile, ProfileStore
 from tests.mesh.conftest import OpenTerminal, Trained, push
 
 # A trainer that was killed makes itself warm again first, beside another one that does the same, on two cores.
@@ -98,26 +106,73 @@ class Battered:
     job: training_job_pb2.TrainingJob
     events: list[training_job_pb2.JobEvent]
     weights: str
+    away: Away
+
+
+@dataclass(frozen=True)
+class Away:
+    """What `loupe job watch` printed, though its process stood still from the first line to the job's end."""
+
+    seconds: float
+    lines: list[str]
+    status: int
+
+
+@asynccontextmanager
+async def standing_still(mesh: LocalMesh, profile: Path, job: str) -> AsyncIterator[Callable[[], Awaitable[Away]]]:
+    """A terminal process that is stopped as soon as it shows something, and the function that lets it go on."""
+    store = ProfileStore(profile)
+    store.save(Profile(server=mesh.endpoints.auth, ca=mesh.endpoints.ca.read_text(encoding="utf-8")))
+    async with Terminal.connect(store) as owner:
+        await owner.sessions.login(AccountName("admin"), mesh.endpoints.admin_password)
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).parent / "loupe"),
+        *("job", "watch", job, "--json"),
+        env=os.environ | {"LOUPE_PROFILE": str(profile)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        shown = [await process.stdout.readline()]
+        process.send_signal(signal.SIGSTOP)
+        since = time.monotonic()
+
+        async def go_on() -> Away:
+            process.send_signal(signal.SIGCONT)
+            seconds = time.monotonic() - since
+            rest, _ = await process.communicate()
+            return Away(seconds, (shown[0] + rest).decode().splitlines(), process.returncode)
+
+        yield go_on
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.fixture(scope="session")
-def battered(mesh: LocalMesh, terminal: OpenTerminal, puzzle: Path) -> Battered:
+def battered(
+    mesh: LocalMesh, terminal: OpenTerminal, puzzle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Battered:
+    profile = tmp_path_factory.mktemp("away") / "profile.json"
+
     async def run() -> Battered:
         async with terminal() as owner:
             project = (await owner.projects.create(f"b{secrets.token_hex(6)}")).name
             job = await owner.jobs.submit((await push(owner, project, puzzle)).name, **LONG)
             events, victims = [], ["storage", "auth", "consul", "nats", "scheduler", "supervisor"]
-            async for event in owner.jobs.watch(job.name):
-                events.append(event)
-                if victims and event.progress.epoch:
-                    await asyncio.to_thread(mesh.wait_healthy)  # one at a time: the one before is back
-                    await asyncio.to_thread(mesh.kill, victims.pop(0))
-                    still = await owner.jobs.get(job.name)
-                    assert still.state == training_job_pb2.JOB_STATE_RUNNING, f"it ended before {victims} were killed"
-            assert victims == [], "the job ended before everybody was killed"
+            async with standing_still(mesh, profile, job.name) as go_on:
+                async for event in owner.jobs.watch(job.name):
+                    events.append(event)
+                    if victims and event.progress.epoch:
+                        await asyncio.to_thread(mesh.wait_healthy)  # one at a time: the one before is back
+                        await asyncio.to_thread(mesh.kill, victims.pop(0))
+                        now = (await owner.jobs.get(job.name)).state
+                        assert now == training_job_pb2.JOB_STATE_RUNNING, f"it ended before {victims} were killed"
+                assert victims == [], "the job ended before everybody was killed"
+                away = await go_on()
             ended = await owner.jobs.get(job.name)
             model = await owner.models.version(ended.result.model_version)
-            return Battered(ended, events, weights_of(model))
+            return Battered(ended, events, weights_of(model), away)
 
     battered = asyncio.run(run())
     mesh.start()
@@ -129,6 +184,14 @@ def test_killed_processes_do_not_cost_the_job(battered: Battered) -> None:
     assert_told_once(battered.events)
     assert battered.job.state in (training_job_pb2.JOB_STATE_SUCCEEDED, training_job_pb2.JOB_STATE_TARGET_MISSED)
     assert battered.job.attempt == 1, "the trainer was alive: its work must not be given away"
+
+
+def test_a_terminal_that_was_away_shows_everything_once(battered: Battered) -> None:
+    """Stopped for tens of seconds while NATS and all services were killed: it goes on from its cursor, to the end."""
+    assert battered.away.seconds > 20
+    told = [event.sequence for event in battered.events]
+    assert [json.loads(line)["sequence"] for line in battered.away.lines] == told
+    assert battered.away.status == Exit.TARGET_MISSED
 
 
 async def test_a_killed_trainers_job_goes_on_from_its_checkpoint_to_the_same_model(
