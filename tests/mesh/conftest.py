@@ -21,6 +21,7 @@ from loupe.storage.v1 import dataset_pb2, model_pb2
 from loupe.terminal.client import Terminal
 from loupe.terminal.profile import Profile, ProfileStore
 
+BLOTS = "斑点 A"
 OpenTerminal = Callable[..., AbstractAsyncContextManager[Terminal]]
 
 
@@ -83,18 +84,18 @@ def hire(terminal: OpenTerminal, passwords: dict[str, str], project: str) -> Cal
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 40 photographs-to-be, 64x64: stripes across, stripes along, and blots, all noisy."""
+    """Three classes of 40 photographs-to-be, 64x64: stripes across, stripes along, and blots (斑点 A), all noisy."""
     folder = tmp_path_factory.mktemp("pictures")
     random = np.random.default_rng(0)
     rows, columns = np.mgrid[0:64, 0:64]
-    for label in ("across", "along", "blots"):
+    for label in ("across", "along", BLOTS):
         (folder / label).mkdir()
         for number in range(40):
             phase, period = random.uniform(0, 6.3), random.uniform(6, 12)
             wave = {
                 "across": np.sin(rows * 6.3 / period + phase),
                 "along": np.sin(columns * 6.3 / period + phase),
-                "blots": np.sin(rows * 6.3 / period + phase) * np.sin(columns * 6.3 / period + phase),
+                BLOTS: np.sin(rows * 6.3 / period + phase) * np.sin(columns * 6.3 / period + phase),
             }[label]
             grey = 128 + 70 * wave + random.normal(0, 20, (64, 64))
             Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / label / f"{number:03d}.png")

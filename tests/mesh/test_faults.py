@@ -12,16 +12,21 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from deploy.local.mesh import LocalMesh
 from loupe.errors import Unauthenticated
-from loupe.names import AccountName, TrainerName
+from loupe.names import AccountName, DatasetName, TrainerName
 from loupe.rpc.channel import terminal_channel
 from loupe.scheduler.v1 import training_job_pb2
 from loupe.storage.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc, model_pb2
+from loupe.storage.v1.blob_service_pb2 import FindMissingBlobsRequest
+from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
 from loupe.terminal.client import Terminal
 from loupe.terminal.codes import Exit
 from loupe.terminal.profile import Profile, ProfileStore
@@ -118,19 +123,24 @@ class Away:
     status: int
 
 
-@asynccontextmanager
-async def standing_still(mesh: LocalMesh, profile: Path, job: str) -> AsyncIterator[Callable[[], Awaitable[Away]]]:
-    """A terminal process that is stopped as soon as it shows something, and the function that lets it go on."""
+async def command_line(mesh: LocalMesh, profile: Path, *words: str) -> asyncio.subprocess.Process:
+    """`loupe` as a process of its own, logged in as the administrator."""
     store = ProfileStore(profile)
     store.save(Profile(server=mesh.endpoints.auth, ca=mesh.endpoints.ca.read_text(encoding="utf-8")))
     async with Terminal.connect(store) as owner:
         await owner.sessions.login(AccountName("admin"), mesh.endpoints.admin_password)
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "loupe"),
-        *("job", "watch", job, "--json"),
+        *words,
         env=os.environ | {"LOUPE_PROFILE": str(profile)},
         stdout=asyncio.subprocess.PIPE,
     )
+
+
+@asynccontextmanager
+async def standing_still(mesh: LocalMesh, profile: Path, job: str) -> AsyncIterator[Callable[[], Awaitable[Away]]]:
+    """A terminal process that is stopped as soon as it shows something, and the function that lets it go on."""
+    process = await command_line(mesh, profile, "job", "watch", job, "--json")
     try:
         shown = [await process.stdout.readline()]
         process.send_signal(signal.SIGSTOP)
@@ -297,6 +307,37 @@ async def test_a_job_can_be_cancelled_while_it_runs(
             while any(t.busy_slots for c in (await owner.clusters.list()).clusters for t in c.trainers):
                 await asyncio.sleep(0.1)
         assert (await owner.jobs.get(job.name)).state == training_job_pb2.JOB_STATE_CANCELLED
+
+
+async def test_a_terminal_that_is_killed_in_mid_upload_leaves_nothing_half_done(
+    mesh: LocalMesh, terminal: OpenTerminal, project: str, tmp_path: Path
+) -> None:
+    """SIGKILL of `loupe dataset push` among 4,000 pictures: no version; pushing again sends the rest only."""
+    random = np.random.default_rng(0)
+    for number in range(4_000):
+        file = tmp_path / "many" / ("left", "right")[number % 2] / f"{number}.bmp"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file)
+    paths = sorted((tmp_path / "many").rglob("*.bmp"))
+    asked = FindMissingBlobsRequest(parent=project, digests=[sha256(path.read_bytes()).hexdigest() for path in paths])
+    async with terminal() as owner:
+        storage = terminal_channel(
+            mesh.endpoints.public["storage"], ca=mesh.endpoints.ca.read_bytes(), token=owner.sessions.access_token
+        )
+        words = ("--project", project, "dataset", "push", "many", str(tmp_path / "many"))
+        process = await command_line(mesh, tmp_path / "profile.json", *words)
+        async with asyncio.timeout(60):
+            while len((await BlobServiceStub(storage).FindMissingBlobs(asked)).digests) == len(paths):
+                await asyncio.sleep(0.01)
+        process.kill()
+        await process.communicate()
+        left = len((await BlobServiceStub(storage).FindMissingBlobs(asked)).digests)
+        await storage.close()
+        assert 0 < left < len(paths), "it was killed too early or too late"
+        assert [each async for each in owner.datasets.list(project)] == []
+        again = await owner.datasets.push(DatasetName(project.removeprefix("projects/"), "many"), tmp_path / "many")
+    assert 0 < again.uploaded.pictures <= left  # what was on its way when the terminal died counts, too
+    assert again.version.picture_count == len(paths)
 
 
 async def test_everything_is_still_there_after_a_restart_of_the_mesh(

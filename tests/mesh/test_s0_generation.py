@@ -13,7 +13,7 @@ from loupe.names import AccountName
 from loupe.scheduler.v1 import training_job_pb2
 from loupe.storage.v1 import dataset_pb2
 from loupe.terminal.classifier import Classifier
-from tests.mesh.conftest import OpenTerminal, Trained, push, train
+from tests.mesh.conftest import BLOTS, OpenTerminal, Trained, push, train
 
 
 async def test_s0_1_storage_checks_every_upload_against_the_groups_permission_parameter(
@@ -36,7 +36,7 @@ async def test_s0_1_storage_checks_every_upload_against_the_groups_permission_pa
 
 def test_s0_2_pictures_and_labels_become_a_data_set_which_the_trainers_get(trained: Trained) -> None:
     """The version holds every picture with its label in one split, and the run's report counts the same pictures."""
-    assert {item.label for item in trained.items} == {"across", "along", "blots"}
+    assert {item.label for item in trained.items} == {"across", "along", BLOTS}
     assert all(item.split in (1, 2, 3) and len(item.digest) == 64 for item in trained.items)
     by_split = [sum(item.split == split for item in trained.items) for split in (1, 2, 3)]
     assert sum(by_split) == 120
@@ -69,7 +69,7 @@ def test_s0_4_running_the_algorithm_image_makes_the_model(trained: Trained) -> N
     assert model.name == f"{trained.project}/models/textures/versions/1"
     assert (model.lineage.job, model.lineage.dataset_version) == (job.name, trained.version.name)
     assert (model.lineage.algorithm_version, model.lineage.trainer) == (job.algorithm_version, job.trainer)
-    assert list(model.labels) == ["across", "along", "blots"]
+    assert list(model.labels) == ["across", "along", BLOTS]
     assert {"model.onnx", "model.safetensors", "model.json"} <= {file.filename for file in model.files}
 
 
@@ -107,7 +107,7 @@ async def test_s0_5_a_target_that_cannot_be_reached_ends_with_a_verdict(
 ) -> None:
     """Labels that are noise: the job ends below the target, says why, and its model is kept but not released."""
     mixed = tmp_path / "mixed"
-    for number, picture in enumerate(sorted((pictures / "blots").iterdir())):
+    for number, picture in enumerate(sorted((pictures / BLOTS).iterdir())):
         target = mixed / ("left" if number % 2 else "right")
         target.mkdir(parents=True, exist_ok=True)
         (target / picture.name).write_bytes(picture.read_bytes())
