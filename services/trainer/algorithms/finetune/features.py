@@ -53,6 +53,7 @@ class FrozenTrunk:
             if (run := self._agreeing(model, pictures, expected)) is not None:
                 self._exports[size] = model
                 return run
+        self._context.report("features", message=f"{self._backbone.name} is compiled for this machine, once")
         model = export_onnx(self._backbone.trunk, self._preprocessing(size), "features")
         if (run := self._agreeing(model, pictures, expected)) is not None:
             self._exports[size] = model
