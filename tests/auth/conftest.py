@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.local.certificates import Leaf, ensure_certificates
+from deploy.local.ports import free_port
 from loupe import database
 from loupe.auth.v1 import (
     account_service_pb2_grpc,
@@ -52,13 +51,6 @@ LINE = ProjectName("line-7")
 def cheap_passwords() -> Passwords:
     """cheap_passwords hashes in a millisecond."""
     return Passwords(argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
-
-
-def free_port() -> int:
-    """free_port returns a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", random.randrange(12_000, 32_000)))  # below the ports of outgoing connections
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 import importlib
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ import pytest
 from google.protobuf import descriptor_pool, message_factory
 
 from deploy.local.mesh import LocalMesh
+from loupe.auth.v1.session_service_pb2 import GetJwksRequest
+from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from loupe.common.v1 import access_pb2
 from loupe.errors import LoupeError, NotFound, PermissionDenied, Unauthenticated
 from loupe.rpc.access import DEFAULT_THRESHOLDS, access_table
@@ -21,6 +26,7 @@ from tests.mesh.conftest import OpenTerminal, Trained
 PROTOS = Path(__file__).resolve().parents[2] / "protos"
 PARAMETERS = {"viewers": 10, "operators": 20, "engineers": 30, "owners": 40}
 STRANGER, NOBODY = "stranger", "nobody"
+FORGED = ("unsigned", "tampered", "signed with the public key")
 
 
 def methods() -> list[Any]:
@@ -52,13 +58,34 @@ def allowed(rule: access_pb2.Access, role: str) -> bool:
     """What the row says about a role of the project."""
     if rule.public:
         return True
-    if role == NOBODY:
+    if role == NOBODY or role in FORGED:
         return False
     if rule.authenticated:
         return True
     if not rule.action.action or not rule.action.resource or role == STRANGER:
         return False
     return PARAMETERS[role] >= DEFAULT_THRESHOLDS[rule.action.action]
+
+
+def forged(token: str, how: str, jwks: str) -> str:
+    """An owner's token as a forger would change it (RFC 8725, 2.1 and 2.2)."""
+    header, claims, signature = token.split(".")
+    if how == "unsigned":
+        return f"{_part({'alg': 'none', 'typ': 'at+jwt'})}.{claims}."
+    if how == "tampered":
+        return f"{header}.{_part(_read(claims) | {'sub': 'accounts/admin'})}.{signature}"
+    key = json.loads(jwks)["keys"][0]
+    signed = f"{_part(_read(header) | {'alg': 'HS256', 'kid': key['kid']})}.{claims}"
+    mac = hmac.digest(urlsafe_b64decode(key["x"] + "=="), signed.encode(), "sha256")
+    return f"{signed}.{urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+
+def _part(value: dict[str, Any]) -> str:
+    return urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def _read(part: str) -> dict[str, Any]:
+    return json.loads(urlsafe_b64decode(part + "=="))
 
 
 async def call(channel: grpc.aio.Channel, method: Any, request: Any) -> None:
@@ -81,6 +108,10 @@ async def call(channel: grpc.aio.Channel, method: Any, request: Any) -> None:
         await answer
 
 
+async def no_token() -> None:
+    """Nobody."""
+
+
 async def outcome_of(channel: grpc.aio.Channel, method: Any, request: Any) -> LoupeError | None:
     """The error that a call ends with."""
     try:
@@ -97,7 +128,7 @@ def row_of(method: Any) -> tuple[str, access_pb2.Access]:
     return path, access_table([service])[path]
 
 
-@pytest.mark.parametrize("role", [NOBODY, STRANGER, *PARAMETERS])
+@pytest.mark.parametrize("role", [NOBODY, *FORGED, STRANGER, *PARAMETERS])
 async def test_every_rpc_refuses_every_role_that_its_row_does_not_allow(
     mesh: LocalMesh, terminal: OpenTerminal, hire: Callable, project: str, role: str
 ) -> None:
@@ -108,8 +139,13 @@ async def test_every_rpc_refuses_every_role_that_its_row_does_not_allow(
         async with terminal(await hire("owners", other)) as person:
             token = await person.sessions.access_token()
     elif role != NOBODY:
-        async with terminal(await hire(role)) as person:
+        async with terminal(await hire("owners" if role in FORGED else role)) as person:
             token = await person.sessions.access_token()
+    if role in FORGED:
+        auth = terminal_channel(mesh.endpoints.public["auth"], ca=mesh.endpoints.ca.read_bytes(), token=no_token)
+        jwks = await SessionServiceStub(auth).GetJwks(GetJwksRequest())
+        await auth.close()
+        token = forged(token, role, jwks.jwks_json)
 
     async def give() -> str | None:
         return token

@@ -7,13 +7,14 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats
 import pytest
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
+from deploy.local.ports import free_port
 from loupe.errors import Unavailable
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
 from services.scheduler.outbox import Outbox
@@ -48,7 +49,7 @@ class NatsServer:
 
 
 @pytest.fixture
-async def server(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator[NatsServer]:
+async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     beside = Path(sys.executable).parent / "nats-server"
     binary = str(beside) if beside.exists() else shutil.which("nats-server")
     if binary is None:

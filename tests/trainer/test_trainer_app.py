@@ -18,6 +18,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from deploy.local.ports import free_port
 from loupe.discovery import Instance
 from loupe.errors import AttemptUnknown, DataLoss, PermissionDenied, StaleAttempt, Unauthenticated, Unavailable
 from loupe.load import TrainerLoad
@@ -427,7 +428,7 @@ def test_the_trainer_process_does_not_load_torch() -> None:
 
 
 @pytest.mark.parametrize("sandbox", ["auto", "none"])
-async def test_a_trainer_told_to_end_leaves_nothing_running(service_settings, free_port, sandbox: str) -> None:
+async def test_a_trainer_told_to_end_leaves_nothing_running(service_settings, sandbox: str) -> None:
     """SIGTERM ends the process with status 0; SIGKILL takes its sandboxes along."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         settings = service_settings("trainer-north-a")
