@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 
 from loupe.algorithm.host import Split
-from loupe.errors import DataLoss, DigestMismatch, ResourceExhausted, Unavailable
+from loupe.errors import DataLoss, DigestMismatch, ResourceExhausted, Unavailable, UploadIncomplete
 from loupe.names import project_of
 from loupe.storage.v1 import (
     algorithm_service_pb2,
@@ -65,12 +65,15 @@ class GrpcStorage:
         return GrpcAttemptStorage(self, spec)
 
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
-        """retry makes a call again while storage is away, as long as there is patience."""
+        """retry makes a call again while storage is away, or an upload was cut, as long as there is patience.
+
+        Two jobs that make the same bytes cut each other's uploads; whoever asks again finds the blob complete.
+        """
         wait, waited = FIRST_WAIT, 0.0
         while True:
             try:
                 return await call()
-            except Unavailable:
+            except (Unavailable, UploadIncomplete):
                 if waited >= self._patience:
                     raise
             await asyncio.sleep(wait)

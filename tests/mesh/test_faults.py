@@ -87,7 +87,7 @@ async def follow(
         if act and event.WhichOneof("event") == "progress" and event.progress.epoch >= at_epoch:
             await act()
             act = None
-    assert act is None, "the job ended before anything was done to it"
+    assert act is None, f"the job ended before anything was done to it: {events[-1]}"
     return events
 
 
@@ -197,8 +197,8 @@ def test_killed_processes_do_not_cost_the_job(battered: Battered) -> None:
 
 
 def test_a_terminal_that_was_away_shows_everything_once(battered: Battered) -> None:
-    """Stopped for tens of seconds while NATS and all services were killed: it goes on from its cursor, to the end."""
-    assert battered.away.seconds > 20
+    """Stopped while NATS and all services were killed: it goes on from its cursor, to the end."""
+    assert battered.away.seconds > 5
     told = [event.sequence for event in battered.events]
     assert [json.loads(line)["sequence"] for line in battered.away.lines] == told
     assert battered.away.status == Exit.TARGET_MISSED
