@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from loupe.names import ClusterName, TrainerName
 
-LOAD_STEP = 0.1
+LOAD_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Placement:
 
 
 def rank_clusters(requirements: Requirements, fleet: Iterable[ClusterState], threshold: float) -> Placement:
-    """rank_clusters chooses the cluster: the lowest load in steps of LOAD_STEP, then the most free warm slots, then
+    """rank_clusters chooses the cluster: the lowest load in LOAD_STEPS steps, then the most free warm slots, then
     the exact load, then the name: a job starts seconds sooner in a warm slot, and a few percent of load are noise.
 
     Within it the trainer: one with a warm slot before others, then the least loaded, then the name.
@@ -106,7 +106,7 @@ def rank_clusters(requirements: Requirements, fleet: Iterable[ClusterState], thr
         if obstacle:
             passed.append(Considered(cluster.name, cluster.load, cluster.free_slots, obstacle, explanation))
         else:
-            rank = (int(cluster.load / LOAD_STEP), -_warm(able), cluster.load, cluster.name.cluster)
+            rank = (int(cluster.load * LOAD_STEPS), -_warm(able), cluster.load, cluster.name.cluster)
             candidates.append((rank, cluster, able))
     candidates.sort(key=lambda each: each[0])
     passed.sort(key=lambda each: (each.load, each.cluster.cluster))

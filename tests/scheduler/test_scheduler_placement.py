@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loupe.names import TrainerName
-from services.scheduler.placement import LOAD_STEP, ClusterState, Requirements, rank_clusters
+from services.scheduler.placement import LOAD_STEPS, ClusterState, Requirements, rank_clusters
 from tests.scheduler.samples import cluster, trainer
 
 ANY = Requirements()
@@ -116,7 +116,7 @@ def test_what_is_chosen_always_qualifies(groups: list[list], needs: Requirements
     assert bool(candidates) == (placement.trainer is not None)
     if placement.trainer is not None:
         chosen = next(each for each in placement.considered if each.chosen)
-        assert chosen.load < 0.8 and chosen.load < min(each.load for each in candidates) + LOAD_STEP
+        assert chosen.load < 0.8 and chosen.load < min(each.load for each in candidates) + 1 / LOAD_STEPS
         state = next(each for each in fleet if each.name == chosen.cluster)
         able = [each for each in state.trainers if each.name == placement.trainer and each.free_slots]
         assert any((needs.built_in or each.sandboxed) and (each.gpus or needs.gpu == "none") for each in able)

@@ -20,7 +20,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local.ports import free_port
 from loupe.discovery import Instance
-from loupe.errors import AttemptUnknown, DataLoss, PermissionDenied, StaleAttempt, Unauthenticated, Unavailable
+from loupe.errors import (
+    AttemptUnknown,
+    DataLoss,
+    LoupeError,
+    PermissionDenied,
+    StaleAttempt,
+    Unauthenticated,
+    Unavailable,
+    UploadIncomplete,
+)
 from loupe.load import TrainerLoad
 from loupe.names import AccountName, JobName
 from loupe.rpc.channel import internal_channel
@@ -74,6 +83,7 @@ class Storage:
     memory: MemoryStorage = field(default_factory=MemoryStorage)
     away: int = 0
     cut_after: int | None = None
+    cut: LoupeError = field(default_factory=lambda: Unavailable("cut", dependency="storage"))
     downloaded: list[str] = field(default_factory=list)
     uploads: dict[str, bytes] = field(default_factory=dict)
 
@@ -124,7 +134,7 @@ class Storage:
             if self.cut_after is not None and len(data) > self.cut_after:
                 self.memory.files[header.digest] = bytes(data)
                 self.cut_after = None
-                raise Unavailable("cut", dependency="storage")
+                raise self.cut
         assert hashlib.sha256(data).hexdigest() == header.digest and len(data) == header.size
         self.uploads[header.digest] = bytes(data)
         return blob_service_pb2.UploadBlobResponse(digest=header.digest)
@@ -282,9 +292,14 @@ async def test_a_download_that_was_cut_goes_on(client, storage: Storage) -> None
     assert storage.downloaded == digests
 
 
-async def test_an_upload_that_was_cut_goes_on_at_its_offset(client, storage: Storage, tmp_path) -> None:
+@pytest.mark.parametrize(
+    "cut", [Unavailable("cut", dependency="storage"), UploadIncomplete("another job sends the same", committed=0)]
+)
+async def test_an_upload_that_was_cut_goes_on_at_its_offset(
+    client, storage: Storage, tmp_path, cut: LoupeError
+) -> None:
     data = bytes(range(256)) * 12_000
-    storage.cut_after = 1 << 20
+    storage.cut_after, storage.cut = 1 << 20, cut
     file = collected(tmp_path, "model.onnx", data)
     (stored,) = await client.save_artifacts([file])
     assert storage.uploads == {file.digest: data}
