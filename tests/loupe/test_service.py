@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Coroutine
 
 import pytest
@@ -64,3 +66,40 @@ async def test_a_start_that_fails_is_cleaned_up_and_raised() -> None:
     with pytest.raises(OSError, match="taken"):
         await service.run(app)
     assert app.stopped
+
+
+BUSY_PARENT = """
+import asyncio
+import services
+import grpc, uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+async def main():
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def call():
+            while True:
+                await stub.Check(health_pb2.HealthCheckRequest())
+                await asyncio.sleep(0.003)
+
+        calls = [asyncio.create_task(call()) for _ in range(4)]
+        for _ in range(150):
+            child = await asyncio.create_subprocess_exec("true")
+            print(await child.wait())
+        for task in calls:
+            task.cancel()
+    await server.stop(0)
+
+uvloop.run(main())
+"""
+
+
+def test_every_child_of_a_service_that_is_busy_with_grpc_starts() -> None:
+    """A sandbox or a decoder must not die of gRPC's fork handlers before it begins."""
+    done = subprocess.run([sys.executable, "-c", BUSY_PARENT], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["0"] * 150
