@@ -87,11 +87,18 @@ class Blobs:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writers: dict[str, object] = {}
 
-    async def find_missing(self, project: ProjectName, digests: Sequence[str]) -> list[str]:
+    async def find_missing(
+        self, project: ProjectName, digests: Sequence[str], grant: AttemptGrant | None = None
+    ) -> list[str]:
         """find_missing returns those of the digests that this project has neither as picture nor as blob."""
         wanted = check_digests(digests)
         async with self._database.read() as session:
             missing = await session.blobs.missing(project.project, wanted)
+            borrowed = await session.blobs.of_other_jobs(project.project, wanted, _job(grant))
+        if borrowed:
+            async with self._database.write() as session:
+                await session.blobs.keep(project.project, borrowed)
+                missing = await session.blobs.missing(project.project, wanted)
         return [digest for digest in wanted if digest in missing]
 
     async def query(self, project: ProjectName, digest: str, grant: AttemptGrant | None) -> tuple[int, bool]:
@@ -109,22 +116,20 @@ class Blobs:
         StaleAttempt, ResourceExhausted.
         """
         self._check(order)
-        if await self._find(order) is not None:
-            return
         path, key = self._part(order.project.project, order.digest), _key(order.project.project, order.digest)
-        writer = self._writers[key] = object()
-        descriptor = await uninterrupted(asyncio.to_thread(self._open, path, order))
+        writer = object()
         try:
-            position = await self._write_all(order, parts, descriptor, key, writer)
+            if not await uninterrupted(self._begin(order, path, key, writer)):
+                return
+            position = await self._write_all(order, parts, path, key, writer)
+            if position != order.size:
+                raise SizeMismatch(
+                    f"{order.size} bytes were announced, but {position} came", announced=order.size, received=position
+                )
+            await uninterrupted(self._complete(order, path, key, writer))
         finally:
-            os.close(descriptor)
             if self._writers.get(key) is writer:
                 del self._writers[key]
-        if position != order.size:
-            raise SizeMismatch(
-                f"{order.size} bytes were announced, but {position} came", announced=order.size, received=position
-            )
-        await uninterrupted(self._complete(order, path, key))
 
     def _check(self, order: BlobOrder) -> None:
         check_sha256("header.digest", order.digest)
@@ -135,75 +140,97 @@ class Blobs:
                 f"{order.size} bytes; at most {self._max_bytes} are taken", limit="max_blob_bytes", value=order.size
             )
 
+    async def _begin(self, order: BlobOrder, path: Path, key: str, writer: object) -> bool:
+        """Makes this stream the one that writes the blob, in place of an older one; False when the blob is there."""
+        async with self._lock(key):
+            if await self._find(order) is not None:
+                return False
+            self._writers[key] = writer
+            await asyncio.to_thread(self._open, path, order)
+            return True
+
     async def _find(self, order: BlobOrder) -> BlobRow | None:
-        """Returns the blob when it is there. One that a person asks about no longer goes with a job's checkpoint."""
+        """Returns the blob when it is there; one that somebody else asks about no longer goes with a checkpoint."""
         project = order.project.project
         async with self._database.read() as session:
             if await session.projects.find(project) is None:
                 raise not_found(order.project)
             await require_current(session, order.grant)
             row = (await session.blobs.locate(project, [order.digest])).get(order.digest)
-        if row is not None and row.job is not None and (order.grant is None or str(order.grant.job) != row.job):
+        if row is not None and row.job not in (None, _job(order.grant)):
             async with self._database.write() as session:
-                await session.blobs.keep(project, order.digest)
+                await session.blobs.keep(project, [order.digest])
+                row = (await session.blobs.locate(project, [order.digest])).get(order.digest)
         return row
 
-    def _open(self, path: Path, order: BlobOrder) -> int:
+    def _open(self, path: Path, order: BlobOrder) -> None:
         committed = path.stat().st_size if path.exists() else 0
         if order.offset > committed:
-            raise invalid("header.offset", order.offset, f"at most {committed}, which is what is stored so far")
+            raise UploadIncomplete(
+                f"header.offset is {order.offset}, but {committed} bytes are stored; go on there", committed=committed
+            )
         self._disk.require_space(self._staging, order.size - order.offset)
         with full_disk_is_exhaustion():
             descriptor = self._disk.create(path)
-            os.ftruncate(descriptor, order.offset)
-            return descriptor
+            try:
+                os.ftruncate(descriptor, order.offset)
+            finally:
+                os.close(descriptor)
 
     async def _write_all(
-        self, order: BlobOrder, parts: AsyncIterator[bytes | Closing], descriptor: int, key: str, writer: object
+        self, order: BlobOrder, parts: AsyncIterator[bytes | Closing], path: Path, key: str, writer: object
     ) -> int:
         position = order.offset
         async for part in parts:
             if isinstance(part, Closing):
                 _agree(order, part)
                 return position
-            if self._writers.get(key) is not writer:
-                raise UploadIncomplete("the same blob is being uploaded anew; this stream is given up", committed=0)
             if position + len(part) > order.size:
                 received = position + len(part)
                 message = f"{order.size} bytes were announced, but at least {received} came"
                 raise SizeMismatch(message, announced=order.size, received=received)
-            await uninterrupted(asyncio.to_thread(self._write, descriptor, part, position))
+            async with self._lock(key):
+                self._require_writer(key, writer)
+                await uninterrupted(asyncio.to_thread(self._write, path, part, position))
             position += len(part)
-        await asyncio.to_thread(self._disk.sync, descriptor)
         raise UploadIncomplete(f"the stream ended without its closing message; go on at {position}", committed=position)
 
-    def _write(self, descriptor: int, data: bytes, position: int) -> None:
-        with full_disk_is_exhaustion():
-            self._disk.write(descriptor, data, position)
+    def _require_writer(self, key: str, writer: object) -> None:
+        if self._writers.get(key) is not writer:
+            raise UploadIncomplete("the same blob is being uploaded anew; this stream is given up", committed=0)
 
-    async def _complete(self, order: BlobOrder, path: Path, key: str) -> None:
-        measured = await asyncio.to_thread(measure, path)
-        if (measured.digest, measured.size) != (order.digest, order.size):
-            await asyncio.to_thread(path.unlink)
-            raise DigestMismatch(
-                "the bytes that came do not have the announced sha256; begin again at 0",
-                announced=f"sha256:{order.digest}",
-                received=f"sha256:{measured.digest}",
-            )
-        project = order.project.project
+    def _write(self, path: Path, data: bytes, position: int) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            with full_disk_is_exhaustion():
+                self._disk.write(descriptor, data, position)
+        finally:
+            os.close(descriptor)
+
+    async def _complete(self, order: BlobOrder, path: Path, key: str, writer: object) -> None:
         async with self._lock(key):
-            await self._files.publish(path, key)
-            try:
-                async with self._database.write() as session:
-                    await require_current(session, order.grant)
-                    if not await session.blobs.known(project, [order.digest]):
-                        job = str(order.grant.job) if order.grant else None
-                        await session.blobs.add(
-                            project, BlobRow(measured.digest, measured.size, measured.piece_digests, job)
-                        )
-            except BaseException:
-                await self._remove_unknown(project, order.digest)
-                raise
+            self._require_writer(key, writer)
+            measured = await asyncio.to_thread(measure, path)
+            if (measured.digest, measured.size) != (order.digest, order.size):
+                await asyncio.to_thread(path.unlink)
+                raise DigestMismatch(
+                    "the bytes that came do not have the announced sha256; begin again at 0",
+                    announced=f"sha256:{order.digest}",
+                    received=f"sha256:{measured.digest}",
+                )
+            await self._publish(order, path, key, measured)
+
+    async def _publish(self, order: BlobOrder, path: Path, key: str, measured: Measured) -> None:
+        project = order.project.project
+        await self._files.publish(path, key)
+        try:
+            async with self._database.write() as session:
+                await require_current(session, order.grant)
+                row = BlobRow(measured.digest, measured.size, measured.piece_digests, _job(order.grant))
+                await session.blobs.add(project, row)
+        except BaseException:
+            await self._remove_unknown(project, order.digest)
+            raise
 
     async def remove(self, project: str, digests: Sequence[str]) -> None:
         """remove deletes the files of blobs that are no longer in the database."""
@@ -247,6 +274,10 @@ class Blobs:
 
     def _lock(self, key: str) -> asyncio.Lock:
         return self._locks.setdefault(key, asyncio.Lock())
+
+
+def _job(grant: AttemptGrant | None) -> str | None:
+    return str(grant.job) if grant else None
 
 
 def _key(project: str, digest: str) -> str:

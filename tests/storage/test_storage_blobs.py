@@ -109,6 +109,8 @@ async def test_wrong_digest_or_size_is_refused(anna: Client) -> None:
     with pytest.raises(DigestMismatch):
         await anna.stream_blob(partial(stream, BLOB, right, {**right, "digest": "0" * 64}))
     with pytest.raises(InvalidArgument):
+        await anna.upload_blob(jpeg(1), offset=-1)
+    with pytest.raises(UploadIncomplete, match="offset is 5, but 0 bytes are stored"):
         await anna.upload_blob(jpeg(1), offset=5)
     with pytest.raises(InvalidArgument):
         await anna.stream_blob(partial(stream, BLOB, {"digest": "../../etc/passwd", "size": 3}, right))
@@ -219,6 +221,26 @@ async def test_a_newer_upload_of_the_same_blob_takes_over(anna: Client) -> None:
     with pytest.raises(UploadIncomplete):
         await writing
     assert (await anna.download([DIGEST]))[DIGEST] == BLOB
+
+
+async def test_equal_uploads_at_once_cut_each_other_and_nothing_worse(house: House) -> None:
+    """Whoever is cut asks where to go on, and everybody ends with the whole blob."""
+    clients = [house.client(f"attempt {LINE}/jobs/equal-{number} 1") for number in range(4)]
+
+    async def upload(client: Client, data: bytes) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                offset, complete = await client.query(sha256(data))
+                if complete:
+                    return
+                with contextlib.suppress(UploadIncomplete):
+                    await client.stream_blob(partial(blob_stream, data, LINE, offset, 100_000))
+                    return
+
+    for number in range(20):
+        data = random.Random(number).randbytes(450_000)
+        await asyncio.gather(*(upload(client, data) for client in clients))
+        assert (await clients[0].download([sha256(data)]))[sha256(data)] == data
 
 
 async def test_an_attempt_works_in_its_own_project_only(house: House) -> None:

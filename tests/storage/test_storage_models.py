@@ -190,6 +190,17 @@ async def test_a_checkpoint_replaces_the_last_one_and_its_blobs(house: House, an
     assert await anna.missing(digests) == []
 
 
+async def test_a_blob_that_another_job_was_told_is_there_stays(house: House) -> None:
+    """Two jobs that make the same bytes: one replaces its checkpoint before the other has saved the same one."""
+    first, second = [house.client(f"attempt {LINE}/jobs/{job} 1") for job in ("j1", "j2")]
+    for data in (b"equal tensors", b"next"):
+        await first.upload_blob(data)
+    await first.models.SaveCheckpoint(checkpoint(1, b"equal tensors"))
+    assert await second.missing([sha256(b"equal tensors")]) == []
+    await first.models.SaveCheckpoint(checkpoint(1, b"next"))
+    await second.models.SaveCheckpoint(checkpoint(1, b"equal tensors", job="j2"))
+
+
 async def test_an_attempt_that_dies_in_mid_checkpoint_leaves_the_last_whole_one(
     house: House, scheduler: Client
 ) -> None:

@@ -36,7 +36,8 @@ class BlobServicer(blob_service_pb2_grpc.BlobServiceServicer):
     async def FindMissingBlobs(
         self, request: messages.FindMissingBlobsRequest, context: grpc.aio.ServicerContext
     ) -> messages.FindMissingBlobsResponse:
-        missing = await self._blobs.find_missing(ProjectName.parse(request.parent, "parent"), request.digests)
+        project = ProjectName.parse(request.parent, "parent")
+        missing = await self._blobs.find_missing(project, request.digests, current_caller().attempt)
         return messages.FindMissingBlobsResponse(digests=missing)
 
     async def UploadPictures(

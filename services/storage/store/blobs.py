@@ -66,10 +66,19 @@ class BlobTable:
         """add writes a blob."""
         await self._connection.execute(blobs.insert().values(project=project, **row.__dict__))
 
-    async def keep(self, project: str, digest: str) -> None:
-        """keep takes a blob away from the job that uploaded it, so that it stays when the checkpoint goes."""
-        key = (blobs.c.project == project) & (blobs.c.digest == digest) & blobs.c.job.is_not(None)
-        await self._connection.execute(blobs.update().where(key).values(job=None))
+    async def of_other_jobs(self, project: str, digests: Sequence[str], job: str | None) -> list[str]:
+        """of_other_jobs returns those of the blobs that would go with the checkpoint of another job than this one."""
+        among = Among(self._connection, digests)
+        query = sa.select(blobs.c.digest).where(
+            blobs.c.project == project, blobs.c.digest.in_(among.values), blobs.c.job != (job or "")
+        )
+        return list((await self._connection.execute(query, among.parameters)).scalars())
+
+    async def keep(self, project: str, digests: Sequence[str]) -> None:
+        """keep takes blobs away from the jobs that uploaded them, so that they stay when the checkpoints go."""
+        among = Among(self._connection, digests)
+        key = (blobs.c.project == project) & blobs.c.digest.in_(among.values)
+        await self._connection.execute(blobs.update().where(key).values(job=None), among.parameters)
 
     async def hold(self, holder: Holder, files: Sequence[tuple[str, str]]) -> None:
         """hold writes what a holder consists of: (filename, digest), in place of what it held before."""
