@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,13 +14,13 @@ from typing import NamedTuple
 
 # A file that was changed this short a time before it was hashed might be changed again within its timestamp's grain.
 SETTLED_NS = 2_000_000_000
-_CHUNK = 500
 
 
 class FileState(NamedTuple):
-    """FileState is what tells a file apart from its earlier self: path, size in bytes, times in ns, inode."""
+    """FileState is what tells a file apart from its earlier self: folder, name, size in bytes, times in ns, inode."""
 
-    path: str
+    folder: str
+    name: str
     size: int
     modified: int
     changed: int
@@ -28,8 +30,9 @@ class FileState(NamedTuple):
     def of(cls, path: Path) -> FileState:
         """of looks at a file; raises OSError."""
         # pathlib takes three times as long, and there are many files.
-        found, absolute = os.stat(path), os.path.abspath(path)  # noqa: PTH100, PTH116
-        return cls(absolute, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        found = os.stat(path)  # noqa: PTH116
+        folder, _, name = os.path.join(os.getcwd(), path).rpartition(os.sep)  # noqa: PTH109, PTH118
+        return cls(folder, name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def default_file() -> Path:
@@ -40,40 +43,53 @@ def default_file() -> Path:
 
 
 class DigestCache:
-    """DigestCache maps a file's state to its sha256 (hex). It only saves time: a damaged one counts as empty."""
+    """DigestCache maps a file's state to its sha256 (hex). It only saves time: a damaged one counts as empty.
+
+    A folder is one row, with all its files in it: pictures are pushed by the folder, and a row each would take as
+    long to read as all the rest of pushing a folder again.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file or default_file()
 
-    def known(self, states: Sequence[FileState]) -> dict[FileState, str]:
-        """known returns the digests of those files that are as they were when they were hashed."""
-        found: dict[tuple, str] = {}
+    def known(self, states: Sequence[FileState]) -> list[str | None]:
+        """known returns the digest of each file that is as it was when it was hashed, None for the others."""
+        found: list[str | None] = []
         try:
             with closing(self._open()) as database:
-                for start in range(0, len(states), _CHUNK):
-                    paths = [state.path for state in states[start : start + _CHUNK]]
-                    marks = ",".join("?" * len(paths))
-                    for *state, digest in database.execute(f"SELECT * FROM digests WHERE path IN ({marks})", paths):
-                        found[tuple(state)] = digest
-        except (sqlite3.Error, OSError):
-            return {}
-        return {state: found[state] for state in states if state in found}
+                folders = {folder: _files(database, folder) for folder in {state.folder for state in states}}
+            for folder, name, *seen in states:
+                *state, digest = folders[folder].get(name, (None,))
+                found.append(digest if state == seen else None)
+        except (sqlite3.Error, OSError, ValueError):
+            return [None] * len(states)
+        return found
 
     def remember(self, hashed: Iterable[tuple[FileState, str]]) -> None:
         """remember keeps the digests of files that have not been touched for a moment."""
         settled = time.time_ns() - SETTLED_NS
-        rows = [(*state, digest) for state, digest in hashed if max(state.modified, state.changed) < settled]
+        fresh: dict[str, dict[str, list[int | str]]] = defaultdict(dict)
+        for state, digest in hashed:
+            if max(state.modified, state.changed) < settled:
+                fresh[state.folder][state.name] = [*state[2:], digest]
         try:
-            with closing(self._open()) as database, database:
-                database.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)", rows)
-        except (sqlite3.Error, OSError):
+            with closing(self._open()) as database:
+                database.execute("BEGIN IMMEDIATE")
+                with database:
+                    for folder, files in fresh.items():
+                        row = (folder, json.dumps(_files(database, folder) | files))
+                        database.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", row)
+        except (sqlite3.Error, OSError, ValueError):
             self._file.unlink(missing_ok=True)
 
     def _open(self) -> sqlite3.Connection:
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = sqlite3.connect(self._file, timeout=1)
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER,"
-            " changed INTEGER, inode INTEGER, digest TEXT) WITHOUT ROWID"
-        )
+        database.execute("CREATE TABLE IF NOT EXISTS folders (folder TEXT PRIMARY KEY, files TEXT)")
         return database
+
+
+def _files(database: sqlite3.Connection, folder: str) -> dict[str, list[int | str]]:
+    """_files returns a folder's files by name: size, times and inode as in FileState, and the digest."""
+    row = database.execute("SELECT files FROM folders WHERE folder = ?", (folder,)).fetchone()
+    return json.loads(row[0]) if row else {}

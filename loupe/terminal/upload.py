@@ -79,15 +79,16 @@ async def hash_files(paths: Sequence[Path], show: Show, cache: DigestCache | Non
     """
     cache = cache or DigestCache()
     states, digests = await asyncio.to_thread(_look_up, paths, cache)
-    if fresh := [(path, state) for path, state in zip(paths, states, strict=True) if state not in digests]:
-        digests |= await _hash_fresh(fresh, len(paths) - len(fresh), show)
-        await asyncio.to_thread(cache.remember, [(state, digests[state]) for _, state in fresh])
-    hashed = [Hashed(path, digests[state], state.size) for path, state in zip(paths, states, strict=True)]
+    if fresh := [(path, state) for path, state, digest in zip(paths, states, digests, strict=True) if not digest]:
+        found = await _hash_fresh(fresh, len(paths) - len(fresh), show)
+        await asyncio.to_thread(cache.remember, found.items())
+        digests = [digest or found[state] for state, digest in zip(states, digests, strict=True)]
+    hashed = [Hashed(path, digest, state.size) for path, state, digest in zip(paths, states, digests, strict=True)]
     show(PushProgress("hash", len(hashed), len(paths), sum(one.size for one in hashed)))
     return hashed
 
 
-def _look_up(paths: Sequence[Path], cache: DigestCache) -> tuple[list[FileState], dict[FileState, str]]:
+def _look_up(paths: Sequence[Path], cache: DigestCache) -> tuple[list[FileState], list[str | None]]:
     states = [_state(path) for path in paths]
     return states, cache.known(states)
 

@@ -52,7 +52,7 @@ def test_a_file_with_other_bytes_of_the_same_size_and_time_is_read_again(picture
 def test_a_file_that_was_just_changed_is_not_remembered(picture: Path, tmp_path: Path) -> None:
     cache = DigestCache(tmp_path / "digests.db")
     digest_of(picture, cache)
-    assert cache.known([FileState.of(picture)]) == {}
+    assert cache.known([FileState.of(picture)]) == [None]
 
 
 def test_a_damaged_memory_costs_time_only(picture: Path, cache: DigestCache, tmp_path: Path) -> None:
@@ -61,4 +61,20 @@ def test_a_damaged_memory_costs_time_only(picture: Path, cache: DigestCache, tmp
     file.write_bytes(b"this is no database" * 100)
     assert digest_of(picture, cache) == hashlib.sha256(b"first").hexdigest()
     digest_of(picture, cache)
-    assert len(cache.known([FileState.of(picture)])) == 1
+    assert cache.known([FileState.of(picture)]) == [hashlib.sha256(b"first").hexdigest()]
+
+
+def test_files_of_one_folder_and_of_others_are_told_apart(
+    cache: DigestCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same name in two folders, remembered one after the other, and looked up by a relative path."""
+    paths = [tmp_path / folder / name for folder in ("x", "y") for name in ("a.png", "b.png")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(str(path))
+        digest_of(path, cache)
+    monkeypatch.chdir(tmp_path)
+    states = [FileState.of(path.relative_to(tmp_path)) for path in paths]
+    assert cache.known(states) == [hashlib.sha256(str(path).encode()).hexdigest() for path in paths]
+    monkeypatch.chdir(tmp_path / "x")
+    assert cache.known([FileState.of(Path("a.png"))]) == cache.known(states[:1])
