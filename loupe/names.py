@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
@@ -33,6 +34,14 @@ def check_sha256(field: str, value: str) -> str:
     if not _SHA256.fullmatch(value):
         raise invalid(field, value, "a sha256 in 64 lower-case hex digits")
     return value
+
+
+def check_sha256s(field: str, values: Sequence[str]) -> Sequence[str]:
+    """check_sha256s returns thousands of digests in hex, or raises InvalidArgument for the first that is none."""
+    if not all(map(_SHA256.fullmatch, values)):
+        for value in values:
+            check_sha256(field, value)
+    return values
 
 
 @dataclass(frozen=True)

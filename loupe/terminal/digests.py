@@ -30,8 +30,11 @@ class FileState(NamedTuple):
     def of(cls, path: Path) -> FileState:
         """of looks at a file; raises OSError."""
         # pathlib takes three times as long, and there are many files.
-        found = os.stat(path)  # noqa: PTH116
-        folder, _, name = os.path.join(os.getcwd(), path).rpartition(os.sep)  # noqa: PTH109, PTH118
+        text = str(path)
+        if not text.startswith(os.sep):
+            text = os.path.join(os.getcwd(), text)  # noqa: PTH109, PTH118
+        found = os.stat(text)  # noqa: PTH116
+        folder, _, name = text.rpartition(os.sep)
         return cls(folder, name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
@@ -58,9 +61,10 @@ class DigestCache:
         try:
             with closing(self._open()) as database:
                 folders = {folder: _files(database, folder) for folder in {state.folder for state in states}}
-            for folder, name, *seen in states:
-                *state, digest = folders[folder].get(name, (None,))
-                found.append(digest if state == seen else None)
+            for folder, name, size, modified, changed, inode in states:
+                was = folders[folder].get(name)
+                same = was is not None and was[:-1] == [size, modified, changed, inode]
+                found.append(was[-1] if same else None)
         except (sqlite3.Error, OSError, ValueError):
             return [None] * len(states)
         return found

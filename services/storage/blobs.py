@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from loupe.errors import DigestMismatch, ResourceExhausted, SizeMismatch, UploadIncomplete, invalid, not_found
-from loupe.names import ProjectName, check_sha256
+from loupe.names import ProjectName, check_sha256, check_sha256s
 from loupe.rpc.identity import AttemptGrant
 from loupe.uninterrupted import uninterrupted
 from services.storage.disk import Disk, full_disk_is_exhaustion
@@ -54,7 +54,7 @@ def check_digests(digests: Sequence[str]) -> Sequence[str]:
         raise ResourceExhausted(
             f"{len(digests)} digests in one request; at most {MAX_DIGESTS}", limit="digests", value=MAX_DIGESTS
         )
-    return [check_sha256("digests", digest) for digest in digests]
+    return check_sha256s("digests", list(digests))
 
 
 def blob_file(project: str, row: BlobRow) -> PiecedFile:
@@ -93,12 +93,12 @@ class Blobs:
         """find_missing returns those of the digests that this project has neither as picture nor as blob."""
         wanted = check_digests(digests)
         async with self._database.read() as session:
-            missing = await session.blobs.missing(project.project, wanted)
-            borrowed = await session.blobs.of_other_jobs(project.project, wanted, _job(grant))
+            missing = await session.blobs.missing(project.project, wanted, _job(grant))
+            borrowed = await session.blobs.known(project.project, list(missing)) if missing else ()
         if borrowed:
             async with self._database.write() as session:
-                await session.blobs.keep(project.project, borrowed)
-                missing = await session.blobs.missing(project.project, wanted)
+                await session.blobs.keep(project.project, list(borrowed))
+                missing = await session.blobs.missing(project.project, wanted, _job(grant))
         return [digest for digest in wanted if digest in missing]
 
     async def query(self, project: ProjectName, digest: str, grant: AttemptGrant | None) -> tuple[int, bool]:

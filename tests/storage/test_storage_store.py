@@ -85,8 +85,8 @@ async def test_thousands_of_digests_are_asked_for_at_once(tables: Database) -> N
     async with tables.write() as session:
         await session.pictures.add("p", rows, pack)
     async with tables.read() as session:
-        assert await session.blobs.missing("p", DIGESTS) == set(DIGESTS[1::2])
-        assert await session.blobs.missing("other", DIGESTS[:3]) == set(DIGESTS[:3])
+        assert await session.blobs.missing("p", DIGESTS, None) == set(DIGESTS[1::2])
+        assert await session.blobs.missing("other", DIGESTS[:3], None) == set(DIGESTS[:3])
         assert await session.pictures.known("p", DIGESTS) == set(DIGESTS[::2])
         assert await session.pictures.locate("p", DIGESTS) == {row.digest: row for row in rows}
 

@@ -38,10 +38,14 @@ class BlobTable:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def missing(self, project: str, digests: Sequence[str]) -> set[str]:
-        """missing returns those of the digests that the project has neither as blobs nor as whole pictures."""
+    async def missing(self, project: str, digests: Sequence[str], job: str | None) -> set[str]:
+        """missing returns those of the digests that the project has neither as whole pictures nor as blobs that last.
+
+        Blobs of this job last for it; those of other jobs go with their checkpoints.
+        """
         among = Among(self._connection, digests)
-        blob = sa.exists().where(blobs.c.project == project, blobs.c.digest == among.value)
+        lasting = blobs.c.job.is_(None) | (blobs.c.job == job) if job else blobs.c.job.is_(None)
+        blob = sa.exists().where(blobs.c.project == project, blobs.c.digest == among.value, lasting)
         picture = sa.exists().where(
             pictures.c.project == project, pictures.c.digest == among.value, pictures.c.state != DAMAGED
         )
@@ -65,14 +69,6 @@ class BlobTable:
     async def add(self, project: str, row: BlobRow) -> None:
         """add writes a blob."""
         await self._connection.execute(blobs.insert().values(project=project, **row.__dict__))
-
-    async def of_other_jobs(self, project: str, digests: Sequence[str], job: str | None) -> list[str]:
-        """of_other_jobs returns those of the blobs that would go with the checkpoint of another job than this one."""
-        among = Among(self._connection, digests)
-        query = sa.select(blobs.c.digest).where(
-            blobs.c.project == project, blobs.c.digest.in_(among.values), blobs.c.job != (job or "")
-        )
-        return list((await self._connection.execute(query, among.parameters)).scalars())
 
     async def keep(self, project: str, digests: Sequence[str]) -> None:
         """keep takes blobs away from the jobs that uploaded them, so that they stay when the checkpoints go."""
