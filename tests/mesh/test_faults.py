@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import secrets
 import signal
+import socket
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from deploy.local.consul import token_file
 from deploy.local.mesh import LocalMesh
 from loupe.errors import Unauthenticated
 from loupe.names import AccountName, DatasetName, TrainerName
@@ -79,16 +85,15 @@ async def version(terminal: OpenTerminal, project: str, puzzle: Path) -> dataset
 
 
 async def follow(
-    owner: Terminal, job: str, at_epoch: int = 0, act: Callable[[], Awaitable[None]] | None = None
+    owner: Terminal, job: str, acts: Sequence[tuple[int, Callable[[], Awaitable[None]]]] = ()
 ) -> list[training_job_pb2.JobEvent]:
-    """Follows a job to its end, and acts once when it has come to an epoch."""
-    events = []
+    """Follows a job to its end; each act, one after the other, once it has come to the act's epoch."""
+    events, left = [], deque(acts)
     async for event in owner.jobs.watch(job):
         events.append(event)
-        if act and event.WhichOneof("event") == "progress" and event.progress.epoch >= at_epoch:
-            await act()
-            act = None
-    assert act is None, f"the job ended before anything was done to it: {events[-1]}"
+        if left and event.WhichOneof("event") == "progress" and event.progress.epoch >= left[0][0]:
+            await left.popleft()[1]()
+    assert not left, f"the job ended before everything was done to it: {events[-1]}"
     return events
 
 
@@ -98,6 +103,26 @@ def assert_told_once(events: Sequence[training_job_pb2.JobEvent]) -> None:
     final = [event for event in events if event.state_change.state in FINAL]
     assert len(final) == 1
     assert events[-1] is final[0]
+
+
+def reachable(doors):
+    """Which of these doors, (host, port) or the path of a unix socket, a connection can be made to."""
+    opened = []
+    for door in doors:
+        with socket.socket(socket.AF_UNIX if isinstance(door, str) else socket.AF_INET) as tried:
+            tried.settimeout(5)
+            if tried.connect_ex(door) == 0:
+                opened.append(door)
+    return opened
+
+
+def consul(mesh: LocalMesh, process: str, key: str, value: bytes | None = None) -> bytes:
+    """Reads or writes a key with a process's token; raises HTTPError when Consul refuses."""
+    token = token_file(mesh.state, process).read_text(encoding="utf-8").strip()
+    url = f"{mesh.endpoints.consul_url}/v1/kv/{key}"
+    asked = Request(url, value, {"X-Consul-Token": token}, method="GET" if value is None else "PUT")
+    with urlopen(asked, timeout=10) as answer:
+        return answer.read()
 
 
 def weights_of(model: model_pb2.ModelVersion) -> str:
@@ -202,29 +227,92 @@ def test_a_terminal_that_was_away_shows_everything_once(battered: Battered) -> N
     assert battered.away.status == Exit.TARGET_MISSED
 
 
-async def test_a_killed_trainers_job_goes_on_from_its_checkpoint_to_the_same_model(
-    mesh: LocalMesh, terminal: OpenTerminal, version: dataset_pb2.DatasetVersion
+async def test_a_job_goes_on_from_its_last_whole_checkpoint_to_the_same_model(
+    mesh: LocalMesh, terminal: OpenTerminal, project: str, puzzle: Path
 ) -> None:
-    """With a fixed seed on a CPU, a run that was killed in mid-epoch makes the very weights of one that was not."""
+    """Its trainer killed in mid-epoch and in mid-checkpoint: with a fixed seed on a CPU, the very same weights."""
+    staging = mesh.state.root / "storage" / "staging" / "blobs" / project.removeprefix("projects/")
+
+    def uploading() -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in staging.iterdir()} if staging.exists() else {}
+
     async with terminal() as owner:
-        job, whole = [await owner.jobs.submit(version.name, **LONG) for _ in range(2)]
+        elsewhere = (await owner.projects.create(f"w{secrets.token_hex(6)}")).name
+        versions = [await push(owner, where, puzzle) for where in (project, elsewhere)]
+        job, undisturbed = [await owner.jobs.submit(version.name, **LONG) for version in versions]
 
         async def kill_the_trainer() -> None:
             name = TrainerName.parse((await owner.jobs.get(job.name)).trainer)
             mesh.kill(f"trainer-{name.cluster}-{name.trainer}")
 
-        events = await follow(owner, job.name, EPOCHS // 2, kill_the_trainer)
-        assert_told_once(await follow(owner, whole.name))
-        ended, undisturbed = [await owner.jobs.get(each.name) for each in (job, whole)]
-        for each in (ended, undisturbed):
+        async def kill_the_trainer_in_mid_checkpoint() -> None:
+            before = uploading()
+            async with asyncio.timeout(60):
+                while uploading().items() <= before.items():
+                    await asyncio.sleep(0.005)
+            await kill_the_trainer()
+
+        kills = [(EPOCHS // 3, kill_the_trainer), (EPOCHS * 2 // 3, kill_the_trainer_in_mid_checkpoint)]
+        events = await follow(owner, job.name, kills)
+        assert_told_once(await follow(owner, undisturbed.name))
+        ended = [await owner.jobs.get(each.name) for each in (job, undisturbed)]
+        for each in ended:
             assert each.state == training_job_pb2.JOB_STATE_TARGET_MISSED, each.failure
-        models = [await owner.models.version(each.result.model_version) for each in (ended, undisturbed)]
+        models = [await owner.models.version(each.result.model_version) for each in ended]
     assert_told_once(events)
-    assert (ended.attempt, undisturbed.attempt) == (2, 1)
-    first_of_second = next(e for e in events if e.attempt == 2 and e.WhichOneof("event") == "progress")
-    assert first_of_second.progress.epoch > 1, "it began anew instead of going on"
+    assert [each.attempt for each in ended] == [3, 1]
+    for attempt in (2, 3):
+        first = next(e for e in events if e.attempt == attempt and e.WhichOneof("event") == "progress")
+        assert first.progress.epoch > 1, "it began anew instead of going on"
     assert weights_of(models[0]) == weights_of(models[1])
     await asyncio.to_thread(mesh.wait_healthy)
+
+
+async def test_a_trainer_that_is_silent_gets_no_job(mesh: LocalMesh, terminal: OpenTerminal, trained: Trained) -> None:
+    """Stopped: its last report, however idle it says the trainer is, no longer counts, and nobody else can renew it."""
+    report = await asyncio.to_thread(consul, mesh, "scheduler", "loupe/trainers/north/a?raw")
+    assert json.loads(report)["busy_slots"] == 0
+    silent = mesh.pid("trainer-north-a")
+    os.kill(silent, signal.SIGSTOP)
+    try:
+        async with terminal() as owner:
+            async with asyncio.timeout(30):
+                while [cluster.name for cluster in (await owner.clusters.list()).clusters] != ["clusters/south"]:
+                    await asyncio.sleep(0.1)
+            for other in ("trainer-south-b", "scheduler", "storage"):
+                with pytest.raises(HTTPError, match="403"):
+                    await asyncio.to_thread(consul, mesh, other, "loupe/trainers/north/a", report)
+            job = await owner.jobs.submit(trained.version.name, **QUICK)
+            events = await follow(owner, job.name)
+    finally:
+        os.kill(silent, signal.SIGCONT)
+    assert events[-1].state_change.state == training_job_pb2.JOB_STATE_SUCCEEDED
+    placement = next(event.placement for event in events if event.WhichOneof("event") == "placement")
+    assert placement.trainer == "clusters/south/trainers/b"
+    assert [each.cluster for each in placement.considered] == ["clusters/south"]
+    await asyncio.to_thread(mesh.wait_healthy)
+
+
+async def test_a_running_image_reaches_no_door_of_the_mesh(
+    mesh: LocalMesh, terminal: OpenTerminal, trained: Trained, tmp_path: Path
+) -> None:
+    """The services, Consul, NATS and the supervisor's socket, each of which is open for who stands outside."""
+    places = [*mesh.endpoints.public.values(), *mesh.endpoints.internal.values()]
+    places += [url.rpartition("/")[2] for url in (mesh.endpoints.consul_url, mesh.endpoints.nats_url)]
+    doors = [(place.partition(":")[0], int(place.partition(":")[2])) for place in places]
+    doors.append(str(mesh.state.socket))
+    assert reachable(doors) == doors
+    (tmp_path / "algorithm.toml").write_text(CRASHER.replace("crasher", "burglar"), encoding="utf-8")
+    burglar = ["import socket", inspect.getsource(reachable), "def train(context):"]
+    burglar.append(f"    raise ValueError('open: ' + str(reachable({doors})))")
+    (tmp_path / "main.py").write_text("\n".join(burglar), encoding="utf-8")
+    async with terminal() as owner:
+        image = await owner.algorithms.push(tmp_path)
+        job = await owner.jobs.submit(trained.version.name, algorithm_version=image.name, **QUICK)
+        await follow(owner, job.name)
+        ended = await owner.jobs.get(job.name)
+    assert ended.state == training_job_pb2.JOB_STATE_FAILED
+    assert "open: []" in ended.failure.message
 
 
 async def test_without_nats_the_job_completes_and_can_be_read_by_rpc(
@@ -302,7 +390,7 @@ async def test_a_job_can_be_cancelled_while_it_runs(
         async def cancel() -> None:
             await owner.jobs.cancel(job.name)
 
-        events = await follow(owner, job.name, 1, cancel)
+        events = await follow(owner, job.name, [(1, cancel)])
         assert events[-1].state_change.state == training_job_pb2.JOB_STATE_CANCELLED
         async with asyncio.timeout(30):
             while any(t.busy_slots for c in (await owner.clusters.list()).clusters for t in c.trainers):
