@@ -9,11 +9,12 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -231,7 +232,8 @@ async def test_a_job_goes_on_from_its_last_whole_checkpoint_to_the_same_model(
     mesh: LocalMesh, terminal: OpenTerminal, project: str, puzzle: Path
 ) -> None:
     """Its trainer killed in mid-epoch and in mid-checkpoint: with a fixed seed on a CPU, the very same weights."""
-    staging = mesh.state.root / "storage" / "staging" / "blobs" / project.removeprefix("projects/")
+    storage = mesh.state.root / "storage"
+    staging = storage / "staging" / "blobs" / project.removeprefix("projects/")
 
     def uploading() -> dict[str, int]:
         return {path.name: path.stat().st_size for path in staging.iterdir()} if staging.exists() else {}
@@ -245,6 +247,13 @@ async def test_a_job_goes_on_from_its_last_whole_checkpoint_to_the_same_model(
             name = TrainerName.parse((await owner.jobs.get(job.name)).trainer)
             mesh.kill(f"trainer-{name.cluster}-{name.trainer}")
 
+        async def kill_the_trainer_after_a_checkpoint() -> None:
+            with closing(sqlite3.connect(f"file:{storage / 'storage.db'}?mode=ro", uri=True)) as database:
+                async with asyncio.timeout(60):
+                    while not database.execute("SELECT 1 FROM checkpoints WHERE job = ?", [job.name]).fetchall():
+                        await asyncio.sleep(0.005)
+            await kill_the_trainer()
+
         async def kill_the_trainer_in_mid_checkpoint() -> None:
             before = uploading()
             async with asyncio.timeout(60):
@@ -252,7 +261,7 @@ async def test_a_job_goes_on_from_its_last_whole_checkpoint_to_the_same_model(
                     await asyncio.sleep(0.005)
             await kill_the_trainer()
 
-        kills = [(EPOCHS // 3, kill_the_trainer), (EPOCHS * 2 // 3, kill_the_trainer_in_mid_checkpoint)]
+        kills = [(EPOCHS // 3, kill_the_trainer_after_a_checkpoint), (EPOCHS // 2, kill_the_trainer_in_mid_checkpoint)]
         events = await follow(owner, job.name, kills)
         assert_told_once(await follow(owner, undisturbed.name))
         ended = [await owner.jobs.get(each.name) for each in (job, undisturbed)]
