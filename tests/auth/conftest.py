@@ -91,14 +91,14 @@ class RunningAuth:
     admin_password: str
     channels: list[grpc.aio.Channel] = field(default_factory=list)
 
-    def terminal(self, token: str | None = None) -> Doors:
-        """terminal is a terminal with an access token, or without one."""
+    def terminal(self, token: str | None = None, address: str = "") -> Doors:
+        """terminal is a terminal with an access token, or without one; address: of another service's public door."""
 
         async def give() -> str | None:
             return token
 
         ca = (self.tls / "ca.pem").read_bytes()
-        channel = terminal_channel(f"127.0.0.1:{self.settings.public_port}", ca=ca, token=give)
+        channel = terminal_channel(address or f"127.0.0.1:{self.settings.public_port}", ca=ca, token=give)
         self.channels.append(channel)
         return Doors(channel)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
 import grpc
@@ -23,6 +24,11 @@ from loupe.auth.v1 import policy_service_pb2 as policy
 from loupe.auth.v1 import session_service_pb2 as sessions
 from loupe.names import AccountName, ProjectName
 from loupe.rpc.access import RemoteAuthorizer, access_table
+from loupe.rpc.identity import JwksVerifier
+from loupe.rpc.server import MeshServer
+from loupe.scheduler.v1 import training_job_service_pb2 as jobs
+from loupe.scheduler.v1 import training_job_service_pb2_grpc
+from loupe.settings import ServiceSettings
 from tests.auth.conftest import PASSWORD, Doors, RunningAuth
 
 SERVICES = [
@@ -232,6 +238,69 @@ async def test_a_replayed_refresh_token_ends_the_login_over_the_wire(auth: Runni
         await auth.terminal(second.access_token).sessions.WhoAmI(sessions.WhoAmIRequest())
     with pytest.raises(errors.Unauthenticated):
         await door.sessions.Refresh(sessions.RefreshRequest(refresh_token=second.refresh_token))
+
+
+class Jobs(training_job_service_pb2_grpc.TrainingJobServiceServicer):
+    """Jobs lets every job be read, and watched without end."""
+
+    async def GetTrainingJob(self, request, context):
+        return jobs.GetTrainingJobResponse()
+
+    async def WatchTrainingJob(self, request, context):
+        yield jobs.WatchTrainingJobResponse()
+        await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def neighbour(
+    auth: RunningAuth, settings: ServiceSettings
+) -> AsyncIterator[Callable[[str], training_job_service_pb2_grpc.TrainingJobServiceStub]]:
+    """neighbour is a service that asks auth, as the scheduler does; gives what calls it with an access token."""
+    door = auth.service("scheduler")
+
+    async def same() -> grpc.aio.Channel:
+        return door.channel
+
+    async def keys() -> str:
+        return (await door.sessions.GetJwks(sessions.GetJwksRequest())).jwks_json
+
+    def of(token: str) -> training_job_service_pb2_grpc.TrainingJobServiceStub:
+        return training_job_service_pb2_grpc.TrainingJobServiceStub(
+            auth.terminal(token, f"127.0.0.1:{settings.public_port}").channel
+        )
+
+    authorizer = RemoteAuthorizer(same)
+    add = training_job_service_pb2_grpc.add_TrainingJobServiceServicer_to_server
+    server = MeshServer(settings, verifier=JwksVerifier(keys), authorizer=authorizer, servicers=[(add, Jobs())])
+    authorizer.start()
+    await server.start()
+    try:
+        yield of
+    finally:
+        await server.stop()
+        await authorizer.close()
+
+
+async def test_a_replayed_refresh_token_ends_the_login_at_the_other_services(auth: RunningAuth, service_settings):
+    """Within 5 s its access tokens open nothing there, and what they had opened ends; another login goes on."""
+    await populate(auth)
+    first, other = await auth.login("olga"), await auth.login("olga")
+    refresh = sessions.RefreshRequest(refresh_token=first.refresh_token)
+    second = (await auth.terminal().sessions.Refresh(refresh)).tokens
+    job = "projects/line-7/jobs/j1"
+    async with neighbour(auth, service_settings("scheduler")) as of:
+        for tokens in (first, second, other):
+            await of(tokens.access_token).GetTrainingJob(jobs.GetTrainingJobRequest(name=job))
+        watch = aiter(of(second.access_token).WatchTrainingJob(jobs.WatchTrainingJobRequest(name=job)))
+        await anext(watch)
+        with pytest.raises(errors.RefreshReplayed):
+            await auth.terminal().sessions.Refresh(refresh)
+        with pytest.raises(errors.Unauthenticated):
+            await asyncio.wait_for(anext(watch), 5)
+        for tokens in (first, second):
+            with pytest.raises(errors.Unauthenticated):
+                await of(tokens.access_token).GetTrainingJob(jobs.GetTrainingJobRequest(name=job))
+        await of(other.access_token).GetTrainingJob(jobs.GetTrainingJobRequest(name=job))
 
 
 async def test_a_foreign_project_looks_like_one_that_does_not_exist(auth: RunningAuth):

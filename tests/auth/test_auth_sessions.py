@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import time
+from collections.abc import AsyncIterator
 
 import jwt
 import pytest
 
+from loupe import database
 from loupe.errors import BadCredentials, RefreshReplayed, Throttled, Unauthenticated
 from loupe.names import AccountName, JobName
 from loupe.rpc.identity import JwksVerifier, decode_token
+from services.auth.authority import Authority
+from services.auth.sessions import Sessions, TokenPair
+from services.auth.store import Store
 from services.auth.tables import Base
 from services.auth.tokens import KeyRing
 from tests.auth.conftest import LINE, PASSWORD, Rooms
@@ -77,6 +84,33 @@ async def test_a_refresh_token_works_once_and_a_replay_ends_its_login(rooms: Roo
         await rooms.sessions.refresh(third.refresh_token)
     assert await is_active(rooms, other.access_token)
     await rooms.sessions.refresh(other.refresh_token)
+
+
+@contextlib.asynccontextmanager
+async def another_process(rooms: Rooms) -> AsyncIterator[Sessions]:
+    """another_process is the sessions of an auth with connections of its own to the same database."""
+    engine = database.create_engine(rooms.engine.url.render_as_string(hide_password=False))
+    store = Store(engine, rooms.clock)
+    authority = Authority(store, revoked_seconds=900, now=rooms.clock, monotonic=rooms.clock)
+    yield Sessions(store, authority, rooms.passwords, rooms.throttle, rooms.tokens)
+    await engine.dispose()
+
+
+async def test_a_refresh_token_used_twice_at_once_gives_one_pair_that_is_worth_nothing(rooms: Rooms):
+    """Here, and in two processes: one gets tokens, the other ends the login, those tokens included."""
+    async with another_process(rooms) as elsewhere:
+        for second in [rooms.sessions, elsewhere] * 10:
+            token = (await rooms.sessions.login(OLGA, PASSWORD, "here"))[0].refresh_token
+            both = rooms.sessions.refresh(token), second.refresh(token)
+            answers = await asyncio.gather(*both, return_exceptions=True)
+            (pair,) = [each for each in answers if isinstance(each, TokenPair)]
+            (refusal,) = [each for each in answers if not isinstance(each, TokenPair)]
+            assert isinstance(refusal, RefreshReplayed)
+            with pytest.raises(Unauthenticated) as caught:
+                await rooms.sessions.refresh(pair.refresh_token)
+            assert caught.value.metadata["problem"] == "revoked"
+            await rooms.authority.refresh()
+            assert not await is_active(rooms, pair.access_token)
 
 
 async def test_logout_ends_a_login_by_any_of_its_refresh_tokens(rooms: Rooms):

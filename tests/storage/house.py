@@ -33,6 +33,7 @@ from services.storage.app import Storage
 from services.storage.decoders import Decoders
 from services.storage.disk import Disk
 from services.storage.settings import StorageSettings
+from tests.cutting_proxy import CuttingProxy
 from tests.storage.photographs import sha256
 
 LINE, OTHER = "projects/line-7", "projects/other"
@@ -61,15 +62,20 @@ class NameIsToken:
 
 
 class MadeUpAuth:
-    """An auth with levels of accounts in projects; it is Authorizer and Memberships in one."""
+    """An auth with levels of accounts in projects; it is Authorizer and Memberships in one.
+
+    asked: how many decisions it was asked for; an upload asks for one when its header has come.
+    """
 
     def __init__(self) -> None:
         self.levels = {("anna", SYSTEM): 30, ("eve", SYSTEM): 30, ("vera", SYSTEM): 10}
         self.owners: dict[str, tuple[str, str]] = {}
         self.away = False
+        self.asked = 0
         self._changed = asyncio.Event()
 
     async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
+        self.asked += 1
         level = self.levels.get((account.account, project.project))
         threshold = DEFAULT_THRESHOLDS[action]
         group = f"{project}/groups/g" if level is not None else ""
@@ -217,6 +223,16 @@ async def version_stream(
     yield dataset_service_pb2.CreateDatasetVersionRequest(closing={"item_count": len(items)})
 
 
+def open_channel(settings: StorageSettings, account: str, address: str = "") -> grpc.aio.Channel:
+    """open_channel is an account's connection to a storage's public door, or to a proxy that stands before it."""
+
+    async def token() -> str:
+        return account
+
+    door = address or f"127.0.0.1:{settings.public_port}"
+    return terminal_channel(door, ca=settings.tls_ca.read_bytes(), token=token)
+
+
 class House:
     """A running storage service."""
 
@@ -239,16 +255,30 @@ class House:
         await self.server.stop()
         await self.storage.stop()
 
-    def client(self, account: str = "anna") -> Client:
-        """client is an account at the public door, or an attempt: "attempt projects/line-7/jobs/j 1"."""
+    def client(self, account: str = "anna", address: str = "") -> Client:
+        """client is an account at the public door, or an attempt: "attempt projects/line-7/jobs/j 1".
 
-        async def token() -> str:
-            return account
-
-        address = f"127.0.0.1:{self.settings.public_port}"
-        channel = terminal_channel(address, ca=self.settings.tls_ca.read_bytes(), token=token)
+        address: of a proxy that stands before the door.
+        """
+        channel = open_channel(self.settings, account, address)
         self._channels.append(channel)
         return Client(channel)
+
+    @asynccontextmanager
+    async def cuttable(self, budgets: Sequence[int] = ()) -> AsyncIterator[tuple[Client, CuttingProxy]]:
+        """cuttable is anna behind a proxy that cuts each next connection after so many bytes sent, or when told to."""
+        proxy = CuttingProxy(self.settings.public_port, budgets)
+        client = self.client(address=await proxy.start())
+        try:
+            yield client, proxy
+        finally:
+            await proxy.close()
+
+    async def asked(self, before: int) -> None:
+        """asked waits until auth was asked for more decisions than `before`."""
+        async with asyncio.timeout(20):
+            while self.auth.asked == before:
+                await asyncio.sleep(0.01)
 
     def service(self, name: str) -> Client:
         """service is another service of the mesh at the internal door."""

@@ -1,7 +1,8 @@
 """A storage process that dies at a chosen step and loses what was not synced: `python -m tests.storage.mortal`.
 
-It reads lines "step when nth state" and forks a process for each, which stores pictures and a blob until it gets there.
-Forking a process that has everything imported and no thread yet makes a death cost a tenth of a second.
+It reads lines "part step when nth state" and forks a process for each, which lives until it gets there: before or after
+the nth such step of that part of its life, see store(). Forking a process that has everything imported, and no thread
+yet, makes a death cost a tenth of a second.
 """
 
 from __future__ import annotations
@@ -11,29 +12,48 @@ import os
 import signal
 import sys
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy.engine.default import DefaultDialect
 
-from loupe.names import ProjectName
-from services.storage import blobs, picture_uploads
+from loupe.names import AccountName, JobName, ProjectName
+from loupe.rpc.identity import AttemptGrant
+from loupe.storage.v1.model_service_pb2 import Checkpoint
+from services.storage import algorithms, blobs, picture_uploads
 from services.storage.app import Storage
 from services.storage.blobs import BlobOrder
+from services.storage.checkpoints import Checkpoints
 from services.storage.decoders import Decoders, Encoded
 from services.storage.disk import Disk
 from services.storage.looking import Looked
 from services.storage.pictures import UploadedPicture
 from services.storage.settings import StorageSettings
+from tests.storage.archives import packed
 from tests.storage.house import MadeUpAuth
 from tests.storage.photographs import jpeg, sha256
 
+Part = TypeVar("Part")
+Closing = TypeVar("Closing")
+
 PROJECT = ProjectName("line-7")
-PICTURES = [jpeg(seed) for seed in range(30)]
+PICTURES = [jpeg(seed) for seed in range(21)]
 BATCH = 3
 BLOB = b"0123456789abcdef" * 25_000
 CHUNK = 100_000
-STATE_FIELDS = {"internal_port": 1, "tls_ca": "/", "tls_cert": "/", "tls_key": "/", "pack_bytes": 20_000}
+IMAGE = packed(code=b"#" * 150_000)
+GRANT = AttemptGrant(JobName(PROJECT.project, "j1"), 1)
+TENSORS = [{"rest": b"of both", "weights": b"the first"}, {"rest": b"of both", "weights": b"the second"}]
+CHECKPOINTS = [
+    Checkpoint(
+        job=str(GRANT.job),
+        attempt=GRANT.attempt,
+        files=[{"filename": name, "digest": sha256(data), "size": len(data)} for name, data in files.items()],
+    )
+    for files in TENSORS
+]
+STATE_FIELDS = {"internal_port": 1, "tls_ca": "/", "tls_cert": "/", "tls_key": "/", "pack_bytes": 12_000}
 
 
 def settings_of(state: Path) -> StorageSettings:
@@ -57,20 +77,26 @@ class NoDecoders(Decoders):
 
 
 class MortalDisk(Disk):
-    """A disk whose power fails before or after the nth step of a kind: what was not synced is lost."""
+    """A disk whose power fails before or after the nth step of a kind in a part: what was not synced is lost."""
 
-    def __init__(self, step: str, when: str, nth: int) -> None:
+    def __init__(self, part: str, step: str, when: str, nth: int) -> None:
         super().__init__()
-        self._fate = (step, when, nth)
+        self._fate = (part, step, when, nth)
+        self._part = ""
         self._seen: Counter[tuple[str, str]] = Counter()
         self._unsynced: defaultdict[Path, list[tuple[int, int]]] = defaultdict(list)
         self._created: set[Path] = set()
         self._renamed: list[tuple[Path, Path]] = []
 
+    def begin(self, part: str) -> None:
+        """begin says which part of the life comes now."""
+        self._part = part
+        self._seen.clear()
+
     def pass_by(self, step: str, when: str) -> None:
         """pass_by dies here if this is the moment."""
         self._seen[step, when] += 1
-        if (step, when, self._seen[step, when]) == self._fate:
+        if (self._part, step, when, self._seen[step, when]) == self._fate:
             self._lose_power()
 
     def _lose_power(self) -> None:
@@ -124,33 +150,58 @@ class MortalDisk(Disk):
         self.pass_by("sync_folder", "after")
 
 
-async def store(storage: Storage, acknowledged: int) -> None:
-    """store uploads all pictures, three at a time, and the blob; what is acknowledged is written down."""
+async def store(storage: Storage, acknowledged: int, begin: Callable[[str], None] = lambda part: None) -> None:
+    """store lives a life; what is acknowledged is written down.
+
+    Its parts: "files" (all pictures, three at a time, and the blob), "algorithm" (the image), "checkpoint" (the first
+    one, with its files), "replacement" (of the first checkpoint by the second).
+    """
+    begin("files")
     for start in range(0, len(PICTURES), BATCH):
         pictures = [UploadedPicture(sha256(data), data) for data in PICTURES[start : start + BATCH]]
-        async for answer in storage.uploads.receive(PROJECT, _picture_parts(pictures)):
+        async for answer in storage.uploads.receive(PROJECT, _parts([pictures], _pictures_closing(pictures))):
             assert answer.stored_count == len(pictures)
             if answer.complete:
-                os.write(acknowledged, "".join(f"{each.digest}\n" for each in pictures).encode())
-    order = BlobOrder(PROJECT, sha256(BLOB), len(BLOB), 0)
-    await storage.blobs.receive(order, _blob_parts())
-    os.write(acknowledged, f"{order.digest}\n".encode())
+                _note(acknowledged, *(each.digest for each in pictures))
+    await _store_blob(storage, BLOB)
+    _note(acknowledged, sha256(BLOB))
+    begin("algorithm")
+    closing = algorithms.Closing(sha256(IMAGE), len(IMAGE))
+    version = await storage._algorithms.publish(closing, _parts(_chunks(IMAGE), closing), AccountName("anna"))
+    _note(acknowledged, version.name)
+    for part, files, checkpoint in zip(("checkpoint", "replacement"), TENSORS, CHECKPOINTS, strict=True):
+        begin(part)
+        for data in files.values():
+            await _store_blob(storage, data, GRANT)
+        await Checkpoints(storage.database, storage.blobs).save(checkpoint, GRANT)
+        _note(acknowledged, part)
 
 
-async def _picture_parts(pictures: Sequence[UploadedPicture]) -> AsyncIterator[picture_uploads.Part]:
-    yield pictures
-    yield picture_uploads.Closing(len(pictures), sum(len(each.data) for each in pictures))
+def _note(acknowledged: int, *lines: str) -> None:
+    os.write(acknowledged, "".join(f"{line}\n" for line in lines).encode())
 
 
-async def _blob_parts() -> AsyncIterator[bytes | blobs.Closing]:
-    for start in range(0, len(BLOB), CHUNK):
-        yield BLOB[start : start + CHUNK]
-    yield blobs.Closing(sha256(BLOB), len(BLOB))
+async def _store_blob(storage: Storage, data: bytes, grant: AttemptGrant | None = None) -> None:
+    order = BlobOrder(PROJECT, sha256(data), len(data), 0, grant)
+    await storage.blobs.receive(order, _parts(_chunks(data), blobs.Closing(order.digest, order.size)))
 
 
-async def live(step: str, when: str, nth: int, state: Path) -> None:
+def _pictures_closing(pictures: Sequence[UploadedPicture]) -> picture_uploads.Closing:
+    return picture_uploads.Closing(len(pictures), sum(len(each.data) for each in pictures))
+
+
+def _chunks(data: bytes) -> Iterable[bytes]:
+    return (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
+
+
+async def _parts(parts: Iterable[Part], closing: Closing) -> AsyncIterator[Part | Closing]:
+    for part in parts:
+        yield part
+    yield closing
+
+
+async def live(disk: MortalDisk, state: Path) -> None:
     """live stores everything, or dies on the way."""
-    disk = MortalDisk(step, when, nth)
     storage = Storage(settings_of(state), MadeUpAuth(), disk=disk, decoders=NoDecoders())
     await storage.start()
     commit = DefaultDialect.do_commit
@@ -162,19 +213,19 @@ async def live(step: str, when: str, nth: int, state: Path) -> None:
 
     DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
     acknowledged = os.open(state / "acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    await store(storage, acknowledged)
+    await store(storage, acknowledged, disk.begin)
     await storage.stop()
 
 
 def main() -> None:
     """main forks a process for each line and prints how it ended: the signal, or 0."""
     for line in sys.stdin:
-        step, when, nth, state = line.split()
+        part, step, when, nth, state = line.split()
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                asyncio.run(live(step, when, int(nth), Path(state)))
+                asyncio.run(live(MortalDisk(part, step, when, int(nth)), Path(state)))
                 status = 0
             finally:
                 os._exit(status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import resource
 import tarfile
 from collections.abc import AsyncIterator
@@ -24,36 +23,12 @@ from loupe.errors import (
 )
 from loupe.storage.v1 import algorithm_pb2
 from loupe.storage.v1 import algorithm_service_pb2 as messages
+from services.storage.algorithms import MAX_IMAGE_BYTES
+from services.storage.settings import StorageSettings
+from tests.storage.apart import storage_apart
+from tests.storage.archives import packed
 from tests.storage.house import Client, House, insist
 from tests.storage.photographs import sha256
-
-MANIFEST = """
-name = "{name}"
-version = "{version}"
-task = "classification"
-entry = "train:run"
-licence = "Apache-2.0"
-summary = "for a test"
-"""
-
-
-def add(archive: tarfile.TarFile, name: str, data: bytes = b"", **fields: object) -> None:
-    header = tarfile.TarInfo(name)
-    header.size = len(data)
-    for key, value in fields.items():
-        setattr(header, key, value)
-    archive.addfile(header, io.BytesIO(data))
-
-
-def packed(name: str = "mine", version: str = "1", code: bytes = b"def run(context): ...\n", **evil: object) -> bytes:
-    """An image's tar; evil: fields of one more entry."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        add(archive, "algorithm.toml", MANIFEST.format(name=name, version=version).encode())
-        add(archive, "train.py", code)
-        if evil:
-            add(archive, str(evil.pop("entry")), **evil)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 async def image_stream(
@@ -162,6 +137,33 @@ async def test_an_image_that_breaks_the_format_is_refused_whole(anna: Client, ho
     left = [
         path for part in ("staging", "files") for path in (house.settings.state / part).rglob("*") if path.is_file()
     ]
+    assert left == []
+
+
+def folders(count: int) -> bytes:
+    """So many entries of 512 bytes, all of them the same folder."""
+    header = tarfile.TarInfo("folder")
+    header.type = tarfile.DIRTYPE
+    return header.tobuf() * count
+
+
+async def test_floods_are_refused_with_the_memory_of_the_process_bounded(storage_settings: StorageSettings) -> None:
+    """A million entries in gzip, as many as the largest image that is taken has room for, and a gzip bomb."""
+    floods = [
+        (gzip.compress(folders(2_000)) * 500, "more than 2000 entries"),
+        (folders(MAX_IMAGE_BYTES // 512), "more than 2000 entries"),
+        (EVIL["gzip bomb"], "unpacks to more than"),
+    ]
+    async with storage_apart(storage_settings) as (anna, memory):
+        await publish(anna, packed())
+        before = memory.now()
+        memory.forget_peak()
+        for archive, problem in floods:
+            with pytest.raises(BadAlgorithm, match=problem):
+                await publish(anna, archive)
+            assert memory.peak() - before < 64 << 20
+        assert await listed(anna) == ["algorithms/mine/versions/1"]
+    left = [path for path in (storage_settings.state / "staging").rglob("*") if path.is_file()]
     assert left == []
 
 

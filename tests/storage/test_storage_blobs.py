@@ -22,11 +22,13 @@ from loupe.errors import (
     ResourceExhausted,
     SizeMismatch,
     StaleAttempt,
+    Unavailable,
     UploadIncomplete,
 )
 from loupe.storage.v1 import blob_service_pb2, model_service_pb2
 from services.storage.disk import Disk
 from services.storage.settings import StorageSettings
+from tests.cutting_proxy import CuttingProxy
 from tests.storage.house import LINE, OTHER, Client, House, blob_stream, open_house
 from tests.storage.photographs import jpeg, sha256
 
@@ -74,6 +76,54 @@ async def cut(offset: int, chunk: int) -> AsyncIterator[blob_service_pb2.UploadB
         count += 1
         if count == 2:
             return
+
+
+async def test_a_connection_cut_at_each_chunk_boundary_is_gone_on_from(anna: Client, house: House) -> None:
+    """After each header, each chunk and before the closing: what came is resumed there, and none of it is visible."""
+    ends = [*range(0, len(BLOB), 400_000), len(BLOB)]
+    async with house.cuttable() as (terminal, proxy):
+        for before, end in zip([0, *ends], ends, strict=False):
+            for offset in (before, end):
+                with pytest.raises(Unavailable):
+                    await terminal.blobs.UploadBlob(until_cut(anna, house, proxy, offset, end))
+                assert await anna.query(DIGEST) == (end, False)
+                assert await anna.missing([DIGEST]) == [DIGEST]
+                with pytest.raises(BlobMissing):
+                    await anna.download([DIGEST])
+        await terminal.upload_blob(BLOB, offset=len(BLOB))
+    assert await anna.missing([DIGEST]) == []
+    assert (await anna.download([DIGEST]))[DIGEST] == BLOB
+
+
+async def until_cut(
+    anna: Client, house: House, proxy: CuttingProxy, offset: int, end: int
+) -> AsyncIterator[blob_service_pb2.UploadBlobRequest]:
+    """The header and the bytes up to `end`; when they have come, the connection is cut."""
+    asked = house.auth.asked
+    header = {"parent": LINE, "digest": DIGEST, "size": len(BLOB), "offset": offset}
+    yield blob_service_pb2.UploadBlobRequest(header=header)
+    await house.asked(asked)
+    if end > offset:
+        yield blob_service_pb2.UploadBlobRequest(chunk=BLOB[offset:end])
+        await committed(anna, end)
+    proxy.cut()
+    await asyncio.Event().wait()
+
+
+async def test_a_connection_torn_at_any_byte_is_gone_on_from(anna: Client, house: House) -> None:
+    """Wherever in a message: nothing is visible before the end, nothing that was committed is sent again."""
+    budgets = [3_000, 30_000, 90_000, 150_001, 240_000, 333_333, 700_007, 65_536, 1_000_000]
+    offset, complete = 0, False
+    async with house.cuttable(budgets) as (terminal, proxy), asyncio.timeout(30):
+        while not complete:
+            assert await anna.missing([DIGEST]) == [DIGEST]
+            with contextlib.suppress(Unavailable):
+                await terminal.blobs.UploadBlob(blob_stream(BLOB, LINE, offset, 50_000))
+            before = offset
+            offset, complete = await anna.query(DIGEST)
+            assert offset >= before
+        assert proxy.spent
+    assert (await anna.download([DIGEST]))[DIGEST] == BLOB
 
 
 async def test_a_partial_upload_survives_a_restart(storage_settings: StorageSettings) -> None:

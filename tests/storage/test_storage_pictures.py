@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,9 @@ from loupe.errors import (
 )
 from loupe.storage.v1 import blob_service_pb2
 from loupe.storage.v1.blob_service_pb2 import PictureProblem
+from loupe.terminal import upload
 from services.storage.settings import StorageSettings
+from tests.cutting_proxy import CuttingProxy
 from tests.storage.house import LINE, OTHER, Client, House, open_house, picture_stream
 from tests.storage.photographs import encode, jpeg, photograph, sha256
 
@@ -149,6 +153,91 @@ async def test_an_upload_cut_at_each_message_is_resumed(anna: Client) -> None:
     await anna.upload(pictures)
     found = await anna.download([sha256(each) for each in pictures])
     assert list(found.values()) == pictures
+
+
+class TerminalsDoor:
+    """A terminal's way to storage. after: with how many batches answered its first stream is cut; None: never.
+
+    missing: what it was told is missing, each time that it asked.
+    """
+
+    def __init__(self, house: House, terminal: Client, proxy: CuttingProxy, after: int | None = None) -> None:
+        self._house = house
+        self._terminal = terminal
+        self._proxy = proxy
+        self._after = after
+        self._answered = 0
+        self.missing: list[list[str]] = []
+
+    async def find_missing(self, digests: Sequence[str]) -> Sequence[str]:
+        self.missing.append(await self._terminal.missing(digests))
+        for digest in self.missing[-1][:1]:
+            with pytest.raises(BlobMissing):
+                await self._terminal.download([digest])
+        return self.missing[-1]
+
+    async def upload(
+        self, requests: Callable[[], AsyncIterator[blob_service_pb2.UploadPicturesRequest]]
+    ) -> AsyncGenerator[blob_service_pb2.UploadPicturesResponse]:
+        async for answer in self._terminal.blobs.UploadPictures(self._until_cut(requests())):
+            self._answered += 1
+            yield answer
+
+    async def _until_cut(
+        self, requests: AsyncIterator[blob_service_pb2.UploadPicturesRequest]
+    ) -> AsyncIterator[blob_service_pb2.UploadPicturesRequest]:
+        sent, asked = 0, self._house.auth.asked
+        async for request in requests:
+            if self._after is not None and sent == self._after + 1:
+                await self._house.asked(asked)
+                async with asyncio.timeout(20):
+                    while self._answered < self._after:
+                        await asyncio.sleep(0.01)
+                self._after = None
+                self._proxy.cut()
+                await asyncio.Event().wait()
+            yield request
+            sent += 1
+
+
+def hashed(folder: Path, pictures: Sequence[bytes]) -> list[upload.Hashed]:
+    """The pictures as a terminal has them: in files."""
+    folder.mkdir()
+    for number, data in enumerate(pictures):
+        (folder / f"{number}.jpg").write_bytes(data)
+    return [upload.Hashed(folder / f"{n}.jpg", sha256(data), len(data)) for n, data in enumerate(pictures)]
+
+
+@pytest.mark.parametrize("after", range(7))
+async def test_a_terminal_goes_on_after_a_cut_at_each_batch(
+    anna: Client, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """After the header, each batch and before the closing: what was answered is there, and only the rest is sent."""
+    monkeypatch.setattr(upload, "BATCH_PICTURES", 2)
+    pictures = hashed(tmp_path / "pictures", PICTURES[:12])
+    digests = [each.digest for each in pictures]
+    async with house.cuttable() as (terminal, proxy), asyncio.timeout(30):
+        door = TerminalsDoor(house, terminal, proxy, after)
+        uploaded = await upload.upload_pictures(door, LINE, pictures, lambda progress: None)
+    assert door.missing == [digests, digests[2 * after :]]
+    assert uploaded.cuts
+    assert uploaded.pictures == 12
+    assert list((await anna.download(digests)).values()) == PICTURES[:12]
+
+
+async def test_a_terminals_connections_torn_at_any_byte_are_gone_on_from(
+    anna: Client, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever in a message: what is there stays there, and in the end everything is."""
+    monkeypatch.setattr(upload, "BATCH_PICTURES", 5)
+    pictures = hashed(tmp_path / "pictures", PICTURES)
+    async with house.cuttable([40_000, 3_000, 60_000, 50_001]) as (terminal, proxy), asyncio.timeout(30):
+        door = TerminalsDoor(house, terminal, proxy)
+        uploaded = await upload.upload_pictures(door, LINE, pictures, lambda progress: None)
+        assert proxy.spent
+    assert uploaded.cuts >= 3
+    assert all(set(later) <= set(before) for before, later in pairwise(door.missing))
+    assert list((await anna.download([each.digest for each in pictures])).values()) == PICTURES
 
 
 async def test_a_stream_without_header_is_refused(anna: Client) -> None:

@@ -36,6 +36,7 @@ from loupe.storage.v1 import (
 )
 from loupe.storage.v1 import dataset_service_pb2 as datasets
 from loupe.storage.v1 import model_service_pb2 as models
+from tests.cutting_proxy import CuttingProxy
 
 PASSWORD = "correct horse battery"
 
@@ -369,29 +370,8 @@ class FakeMesh:
 
     def cutting_proxy(self, budgets: list[int]) -> str:
         """cutting_proxy puts a TCP proxy before the server that cuts each next connection after so many bytes sent."""
-        target = int(self.address.rpartition(":")[2])
-
-        async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: float) -> None:
-            with contextlib.suppress(OSError):
-                while budget > 0 and (data := await reader.read(4096)):
-                    writer.write(data)
-                    await writer.drain()
-                    budget -= len(data)
-            writer.close()
-
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            budget = budgets.pop(0) if budgets else float("inf")
-            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", target)
-            back = asyncio.ensure_future(pipe(to_reader, writer, float("inf")))
-            await pipe(reader, to_writer, budget)
-            writer.transport.abort()
-            back.cancel()
-
-        async def start() -> int:
-            server = await asyncio.start_server(accept, "127.0.0.1", 0)
-            return server.sockets[0].getsockname()[1]
-
-        return f"127.0.0.1:{self.run(start())}"
+        proxy = CuttingProxy(int(self.address.rpartition(":")[2]), budgets)
+        return self.run(proxy.start())
 
 
 def write_profile(mesh: FakeMesh, path: Path, **changes: Any) -> Any:
