@@ -39,9 +39,9 @@ class CuttingProxy:
         """close ends the proxy with its connections."""
         assert self._server is not None
         self._server.close()
-        self.cut()
         while self._open:
-            await asyncio.sleep(0)
+            self.cut()
+            await asyncio.sleep(0.01)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         budget = self._budgets.pop(0) if self._budgets else sys.maxsize

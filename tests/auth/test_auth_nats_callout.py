@@ -37,6 +37,8 @@ from loupe.scheduler.v1.training_job_pb2 import JobEvent
 from tests.auth.conftest import PASSWORD, RunningAuth
 
 OURS, THEIRS = "loupe.progress.line-7.job-1", "loupe.progress.line-9.job-1"
+# Seconds within which whatever is granted comes; the disk, which every message waits for, may be busy.
+PATIENCE = 10.0
 
 
 async def eventually(condition: Callable[[], Awaitable[bool] | bool], seconds: float = 10.0) -> float:
@@ -101,7 +103,7 @@ class Bus:
             **credentials,
         )
         client.refused = refused
-        await client.flush(timeout=2)
+        await client.flush(timeout=PATIENCE)
         self.clients.append(client)
         return client
 
@@ -222,17 +224,17 @@ async def test_a_terminal_reads_its_projects_and_the_server_refuses_the_rest(bus
 
 async def control_reads_own_project(anna: Client, scheduler: Client) -> None:
     """The control: what is granted works, so a refusal below is a refusal."""
-    stream = anna.jetstream(timeout=2)
+    stream = anna.jetstream(timeout=PATIENCE)
     config = ConsumerConfig(name="terminal-control", ack_policy=AckPolicy.NONE, mem_storage=True)
     subscription = await stream.subscribe(OURS, stream="PROGRESS", manual_ack=True, config=config)
-    history = [(await subscription.next_msg(timeout=2)).data for _ in range(5)]
+    history = [(await subscription.next_msg(timeout=PATIENCE)).data for _ in range(5)]
     assert history == [f"{OURS} {number}".encode() for number in range(5)]
     await scheduler.jetstream().publish(OURS, b"live")
-    assert (await subscription.next_msg(timeout=2)).data == b"live"
+    assert (await subscription.next_msg(timeout=PATIENCE)).data == b"live"
     plain = await anna.subscribe(OURS)
     await anna.flush()
     await scheduler.jetstream().publish(OURS, b"live again")
-    assert (await plain.next_msg(timeout=2)).data == b"live again"
+    assert (await plain.next_msg(timeout=PATIENCE)).data == b"live again"
     assert not anna.refused
 
 
@@ -271,10 +273,10 @@ async def wider_consumers_are_refused(anna: Client, token: str) -> None:
         "config": ConsumerConfig(name="x5", filter_subject=THEIRS, deliver_subject=place).as_dict(),
     }
     subject = f"$JS.API.CONSUMER.CREATE.PROGRESS.x5.{OURS}"
-    answer = await anna.request(subject, json.dumps(lie).encode(), timeout=2)
+    answer = await anna.request(subject, json.dumps(lie).encode(), timeout=PATIENCE)
     assert "error" in json.loads(answer.data)
     own = ConsumerConfig(name="x6", filter_subject=OURS, deliver_subject=place)
-    assert (await anna.jetstream(timeout=2)._jsm.add_consumer("PROGRESS", config=own)).name == "x6"
+    assert (await anna.jetstream(timeout=PATIENCE)._jsm.add_consumer("PROGRESS", config=own)).name == "x6"
 
 
 async def direct_get_of_another_project_is_refused(anna: Client) -> None:
@@ -319,7 +321,7 @@ async def control_follows(anna: Client, scheduler: Client) -> None:
     plain = await anna.subscribe(OURS)
     await anna.flush()
     await scheduler.jetstream().publish(OURS, b"later")
-    assert (await plain.next_msg(timeout=2)).data == b"later"
+    assert (await plain.next_msg(timeout=PATIENCE)).data == b"later"
 
 
 async def test_a_terminal_follows_a_job_as_it_comes_and_hears_of_the_servers_end(bus: Bus):
@@ -403,4 +405,4 @@ async def test_nats_away_is_not_felt_and_auth_comes_back_to_it(bus: Bus):
 
 async def control_reads_history(anna: Client) -> None:
     """What was written before the kill is there."""
-    assert (await anna.jetstream(timeout=2).get_last_msg("PROGRESS", OURS, direct=True)).data
+    assert (await anna.jetstream(timeout=PATIENCE).get_last_msg("PROGRESS", OURS, direct=True)).data

@@ -253,6 +253,7 @@ class House:
         for channel in self._channels:
             await channel.close()
         await self.server.stop()
+        await _cancelled_calls_end()
         await self.storage.stop()
 
     def client(self, account: str = "anna", address: str = "") -> Client:
@@ -291,6 +292,16 @@ class House:
         channel = internal_channel(ServiceSettings(**values), f"127.0.0.1:{self.settings.internal_port}")
         self._channels.append(channel)
         return Client(channel)
+
+
+async def _cancelled_calls_end() -> None:
+    """gRPC's server stops before the calls that it cancels have ended.
+
+    One that is cancelled again while it gives its database connection back never ends, and the event loop with it.
+    """
+    calls = [task for task in asyncio.all_tasks() if task.get_name().startswith("HandleExceptions[")]
+    if calls:
+        await asyncio.wait(calls, timeout=5)
 
 
 @asynccontextmanager
