@@ -35,6 +35,7 @@ from loupe.errors import Unavailable
 from loupe.names import JobName
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
 from tests.auth.conftest import PASSWORD, RunningAuth
+from tests.nats_client import taken_by_server
 
 OURS, THEIRS = "loupe.progress.line-7.job-1", "loupe.progress.line-9.job-1"
 # Seconds within which whatever is granted comes; the disk, which every message waits for, may be busy.
@@ -232,7 +233,7 @@ async def control_reads_own_project(anna: Client, scheduler: Client) -> None:
     await scheduler.jetstream().publish(OURS, b"live")
     assert (await subscription.next_msg(timeout=PATIENCE)).data == b"live"
     plain = await anna.subscribe(OURS)
-    await anna.flush()
+    await taken_by_server(anna)
     await scheduler.jetstream().publish(OURS, b"live again")
     assert (await plain.next_msg(timeout=PATIENCE)).data == b"live again"
     assert not anna.refused
@@ -252,7 +253,7 @@ async def wider_subscriptions_are_refused(anna: Client) -> None:
     ):
         anna.refused.clear()
         await anna.subscribe(subject)
-        await anna.flush()
+        await taken_by_server(anna)
         await eventually(lambda: any("permissions violation" in error for error in anna.refused))
 
 
@@ -296,7 +297,7 @@ async def changing_the_stream_is_refused(anna: Client, scheduler: Client) -> Non
     with pytest.raises((nats.errors.TimeoutError, JetStreamError)):
         await manager.purge_stream("PROGRESS")
     await anna.publish(OURS, b"forged")
-    await anna.flush()
+    await taken_by_server(anna)
     after = (await scheduler.jetstream().stream_info("PROGRESS")).state
     assert (after.messages, after.last_seq) == (before.messages, before.last_seq)
 
@@ -319,7 +320,7 @@ async def a_consumer_that_delivers_into_the_api_changes_nothing(anna: Client, sc
 async def control_follows(anna: Client, scheduler: Client) -> None:
     """By when this has come, the server has delivered what was written before."""
     plain = await anna.subscribe(OURS)
-    await anna.flush()
+    await taken_by_server(anna)
     await scheduler.jetstream().publish(OURS, b"later")
     assert (await plain.next_msg(timeout=PATIENCE)).data == b"later"
 

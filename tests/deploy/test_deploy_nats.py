@@ -14,6 +14,7 @@ from nats.js.errors import NotFoundError
 from deploy.local.mesh import LocalMesh
 from deploy.local.nats import password_file
 from loupe.bus import tls_context
+from tests.nats_client import taken_by_server
 
 STREAM = {"name": "PROGRESS", "subjects": ["loupe.progress.*.*"], "allow_direct": True}
 
@@ -55,10 +56,10 @@ async def test_the_scheduler_publishes_nothing_else(infrastructure: LocalMesh, s
     refused: list[str] = []
     client = await member(infrastructure, "scheduler", refused)
     await client.publish("loupe.progress.p1.job1", b"control")
-    await client.flush(timeout=5)
+    await taken_by_server(client)
     assert refused == []
     await client.publish(subject, b"{}")
-    await client.flush(timeout=5)
+    await taken_by_server(client)
     await _until(lambda: refused)
     assert "permissions violation" in refused[0].lower()
     await client.close()
@@ -70,7 +71,7 @@ async def test_auths_system_user_sees_connections_and_no_more(infrastructure: Lo
     answer = await client.request("$SYS.REQ.SERVER.PING.CONNZ", json.dumps({"auth": True}).encode(), timeout=5)
     assert json.loads(answer.data)["server"]["name"] == "loupe"
     await client.publish("$SYS.REQ.SERVER.PING.JSZ", b"")
-    await client.flush(timeout=5)
+    await taken_by_server(client)
     await _until(lambda: refused)
     await client.close()
 
