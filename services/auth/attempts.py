@@ -15,10 +15,13 @@ class Attempts:
         self._authority = authority
         self._tokens = tokens
 
-    def issue(self, account: AccountName, job: JobName, attempt: int) -> str:
-        """issue returns a token; raises FailedPrecondition for an unknown or disabled account."""
+    def issue(self, account: AccountName, job: JobName, attempt: int) -> tuple[str, int]:
+        """issue returns a token and its lifetime in seconds.
+
+        Raises FailedPrecondition for an unknown or disabled account.
+        """
         if attempt < 1:
             raise invalid("attempt", attempt, "1 or more")
         if not self._authority.is_active(account, ""):
             raise FailedPrecondition(f"{account} is unknown or disabled", resource=account, state="inactive")
-        return self._tokens.attempt(account, job, attempt)
+        return self._tokens.attempt(account, job, attempt), self._tokens.lifetimes.attempt

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from loupe.auth.v1 import (
     account_service_pb2,
@@ -178,8 +179,8 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
 
     async def IssueAttemptToken(self, request, context: Context):
         account, job = AccountName.parse(request.account, "account"), JobName.parse(request.job, "job")
-        token = self._attempts.issue(account, job, request.attempt)
-        return policy_service_pb2.IssueAttemptTokenResponse(token=token)
+        token, lifetime = self._attempts.issue(account, job, request.attempt)
+        return policy_service_pb2.IssueAttemptTokenResponse(token=token, lifetime=Duration(seconds=lifetime))
 
 
 class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):

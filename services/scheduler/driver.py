@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ from services.scheduler.jobs import (
 )
 from services.scheduler.lease import LeaseClock
 from services.scheduler.messages import attempt_key, attempt_spec
-from services.scheduler.neighbours import Library, Tokens, Trainers
+from services.scheduler.neighbours import Library, StorageToken, Tokens, Trainers
 from services.scheduler.publication import prepare
 from services.scheduler.store import Conflict, JobStore
 
@@ -53,6 +54,7 @@ TRANSIENT = (Unavailable, Cancelled, Internal, ResourceExhausted, Throttled)
 """Errors of a neighbour after which trying again may help."""
 
 _MAX_INTERNAL = 10
+_TOKEN_SHARE = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 T = TypeVar("T")
@@ -88,6 +90,8 @@ class Driver:
         self._job = job
         self._with = with_
         self._disturbed = asyncio.Event()
+        # Of a token that another process issued nothing is known: it is replaced at once.
+        self._token_due = -math.inf
 
     def disturb(self) -> None:
         """disturb makes the driver look again where the job stands: it was cancelled."""
@@ -117,11 +121,16 @@ class Driver:
         try:
             _, token = await together(
                 self._persist(lambda: self._with.library.raise_fence(job.name, job.attempt)),
-                self._persist(lambda: self._with.tokens.issue(str(job.spec.submitter), job.name, job.attempt)),
+                self._issue_token(job),
             )
         except LoupeError as error:
             return await self._commit(fail(job, error.reason_name(), error.message, self._with.now()))
-        return await self._commit(await self._tell_trainer(job, token))
+        return await self._commit(await self._tell_trainer(job, token.value))
+
+    async def _issue_token(self, job: Job) -> StorageToken:
+        token = await self._persist(lambda: self._with.tokens.issue(str(job.spec.submitter), job.name, job.attempt))
+        self._token_due = self._with.monotonic() + max(_TOKEN_SHARE * token.lifetime, self._with.lease / 5)
+        return token
 
     async def _tell_trainer(self, job: Job, token: str) -> Change:
         assert job.trainer is not None, "a job that is DISPATCHING has a trainer"
@@ -145,8 +154,8 @@ class Driver:
         return self._lost(job, "it did not answer when it was given the job")
 
     async def _follow(self, job: Job) -> Job:
-        """_follow writes down what the trainer tells, and keeps its lease alive meanwhile."""
-        return await first(self._watch(job), self._renew(job))
+        """_follow writes down what the trainer tells, and keeps its lease and its token alive meanwhile."""
+        return await first(self._watch(job), self._renew(job), self._replace_token(job))
 
     async def _watch(self, job: Job) -> Job:
         assert job.trainer is not None, "a job that is RUNNING has a trainer"
@@ -193,6 +202,22 @@ class Driver:
                     log.warning("a lease was not renewed", job=str(job.name), error=error.message)
             await asyncio.sleep(pause)
         return await self._commit(self._lost(job, "it cannot be reached any more"))
+
+    async def _replace_token(self, job: Job) -> Job:
+        """_replace_token gives the attempt a new token when half the life of its last one is over, and never returns.
+
+        Without a new one the attempt goes on until storage refuses it: that ends the job with storage's reason.
+        """
+        assert job.trainer is not None, "a job that is RUNNING has a trainer"
+        trainer, key, with_ = job.trainer, attempt_key(job), self._with
+        while True:
+            await asyncio.sleep(max(0.0, self._token_due - with_.monotonic()))
+            try:
+                token = await self._issue_token(job)
+                await with_.trainers.replace_token(trainer, key, token.value, with_.lease / 5)
+            except LoupeError as error:
+                log.warning("an attempt's token was not replaced", job=str(job.name), error=error.message)
+                self._token_due = with_.monotonic() + with_.lease / 5
 
     async def _check_stands(self, job: Job) -> None:
         """_check_stands notices what no event tells this process: that another replica moved the job."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, ModelName, TrainerName
@@ -33,10 +34,18 @@ class Library(Protocol):
         """publish returns the job's one model version, made now or before."""
 
 
+@dataclass(frozen=True)
+class StorageToken:
+    """StorageToken opens storage for one attempt. lifetime: seconds from when it was issued."""
+
+    value: str = field(repr=False)
+    lifetime: float
+
+
 class Tokens(Protocol):
     """Tokens gives attempts their access to storage."""
 
-    async def issue(self, submitter: str, job: JobName, attempt: int) -> str:
+    async def issue(self, submitter: str, job: JobName, attempt: int) -> StorageToken:
         """issue returns a token; raises PermissionDenied and the like when the submitter has no right any more."""
 
 
@@ -54,6 +63,9 @@ class Trainers(Protocol):
 
     async def renew(self, trainer: TrainerName, key: AttemptKey, lease: float, patience: float) -> AttemptState:
         """renew gives the attempt more time and returns where it stands, UNSPECIFIED when it is not known."""
+
+    async def replace_token(self, trainer: TrainerName, key: AttemptKey, token: str, patience: float) -> None:
+        """replace_token gives the attempt a new storage token; raises AttemptUnknown."""
 
     async def cancel(self, trainer: TrainerName, key: AttemptKey, patience: float) -> None:
         """cancel stops the attempt; one that is not known is no error."""

@@ -23,6 +23,7 @@ from loupe.storage.v1.dataset_pb2 import DatasetVersion
 from loupe.storage.v1.model_pb2 import ModelVersion
 from loupe.trainer.v1 import attempt_service_pb2, attempt_service_pb2_grpc
 from loupe.trainer.v1.attempt_pb2 import AttemptEvent, AttemptKey, AttemptSpec, AttemptState
+from services.scheduler.neighbours import StorageToken
 
 ChannelSource = Callable[[], Awaitable[grpc.aio.Channel]]
 
@@ -66,11 +67,12 @@ class AuthClient:
         self._channel = channel
         self._timeout = timeout
 
-    async def issue(self, submitter: str, job: JobName, attempt: int) -> str:
+    async def issue(self, submitter: str, job: JobName, attempt: int) -> StorageToken:
         """issue returns a token for one attempt."""
         stub = policy_service_pb2_grpc.PolicyServiceStub(await self._channel())
         request = policy_service_pb2.IssueAttemptTokenRequest(account=submitter, job=str(job), attempt=attempt)
-        return (await stub.IssueAttemptToken(request, timeout=self._timeout)).token
+        response = await stub.IssueAttemptToken(request, timeout=self._timeout)
+        return StorageToken(response.token, response.lifetime.ToTimedelta().total_seconds())
 
 
 class TrainerClient:
@@ -117,6 +119,12 @@ class TrainerClient:
         stub = await self._stub(trainer)
         request = attempt_service_pb2.RenewLeasesRequest(keys=[key], lease=_duration(lease))
         return (await stub.RenewLeases(request, timeout=patience)).states[0]
+
+    async def replace_token(self, trainer: TrainerName, key: AttemptKey, token: str, patience: float) -> None:
+        """replace_token gives the attempt a new storage token."""
+        stub = await self._stub(trainer)
+        request = attempt_service_pb2.ReplaceStorageTokenRequest(key=key, storage_token=token)
+        await stub.ReplaceStorageToken(request, timeout=patience)
 
     async def cancel(self, trainer: TrainerName, key: AttemptKey, patience: float) -> None:
         """cancel stops the attempt."""

@@ -53,6 +53,7 @@ class Attempt:
     ) -> None:
         self.spec = spec
         self.lease = lease
+        self.storage_token = spec.storage_token
         self.state = State.PREPARING
         self.ended_at: float | None = None
         self._clock = clock

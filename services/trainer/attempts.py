@@ -72,10 +72,7 @@ class Attempts:
 
     def watch(self, key: AttemptKey, after: int) -> AsyncIterator[Event]:
         """watch yields an attempt's events after a sequence number, to the last. Raises AttemptUnknown."""
-        attempt = self._attempts.get(key)
-        if attempt is None:
-            raise AttemptUnknown(f"this trainer does not know {key}", job=key.job, attempt=key.attempt)
-        return attempt.watch(after)
+        return self._known(key).watch(after)
 
     def renew(self, keys: Iterable[AttemptKey], lease_seconds: float) -> list[State | None]:
         """renew gives attempts more time from now on; returns their states, None for those that are not known."""
@@ -87,6 +84,10 @@ class Attempts:
                 attempt.lease = lease
             states.append(attempt.state if attempt else None)
         return states
+
+    def replace_token(self, key: AttemptKey, storage_token: str) -> None:
+        """replace_token is what an attempt shows storage from now on. Raises AttemptUnknown."""
+        self._known(key).storage_token = storage_token
 
     def cancel(self, key: AttemptKey) -> None:
         """cancel stops an attempt; one that is not known, or has ended, is no error."""
@@ -113,6 +114,12 @@ class Attempts:
             attempt.stop(StopReason.DRAINING, self._grace)
         for attempt in list(self._attempts.values()):
             await attempt.ended()
+
+    def _known(self, key: AttemptKey) -> Attempt:
+        attempt = self._attempts.get(key)
+        if attempt is None:
+            raise AttemptUnknown(f"this trainer does not know {key}", job=key.job, attempt=key.attempt)
+        return attempt
 
     def _admit(self, spec: AttemptSpec) -> None:
         key = spec.key

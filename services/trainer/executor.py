@@ -71,7 +71,7 @@ class Executor:
 
     async def execute(self, attempt: Attempt) -> Finished:
         """execute does one attempt to its end. Raises LoupeError and RunFailed; cancelling it leaves nothing behind."""
-        storage = self._storage.of(attempt.spec)
+        storage = self._storage.of(attempt.spec, lambda: attempt.storage_token)
         staging = self._staging / uuid.uuid4().hex
         staging.mkdir()
         fetch = asyncio.create_task(self._fetch(attempt.spec, storage, staging))

@@ -38,6 +38,12 @@ class AttemptServicer(attempt_service_pb2_grpc.AttemptServiceServicer):
         states = self._attempts.renew(keys, unpack_seconds(request.lease))
         return messages.RenewLeasesResponse(states=[STATES[state] for state in states])
 
+    async def ReplaceStorageToken(
+        self, request: messages.ReplaceStorageTokenRequest, context: grpc.aio.ServicerContext
+    ) -> messages.ReplaceStorageTokenResponse:
+        self._attempts.replace_token(unpack_key(request.key), request.storage_token)
+        return messages.ReplaceStorageTokenResponse()
+
     async def CancelAttempt(
         self, request: messages.CancelAttemptRequest, context: grpc.aio.ServicerContext
     ) -> messages.CancelAttemptResponse:

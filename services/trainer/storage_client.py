@@ -61,8 +61,8 @@ class GrpcStorage:
         self._patience = patience
         self._datasets: OrderedDict[str, LabelledDataset] = OrderedDict()
 
-    def of(self, spec: AttemptSpec) -> GrpcAttemptStorage:
-        return GrpcAttemptStorage(self, spec)
+    def of(self, spec: AttemptSpec, token: Callable[[], str]) -> GrpcAttemptStorage:
+        return GrpcAttemptStorage(self, spec, token)
 
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
         """retry makes a call again while storage is away, or an upload was cut, as long as there is patience.
@@ -92,13 +92,17 @@ class GrpcStorage:
 
 
 class GrpcAttemptStorage:
-    """GrpcAttemptStorage is AttemptStorage with one attempt's token."""
+    """GrpcAttemptStorage is AttemptStorage with the token that the attempt has when it calls."""
 
-    def __init__(self, storage: GrpcStorage, spec: AttemptSpec) -> None:
+    def __init__(self, storage: GrpcStorage, spec: AttemptSpec, token: Callable[[], str]) -> None:
         self._storage = storage
         self._spec = spec
         self._parent = str(project_of(spec.key.job))
-        self._metadata = (("authorization", f"Bearer {spec.storage_token}"),)
+        self._token = token
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self._token()}"),)
 
     async def dataset(self) -> LabelledDataset:
         return await self._storage.retry(self._dataset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -73,5 +73,5 @@ class AttemptStorage(PictureSource, ImageSource, CheckpointStore, ArtifactStore,
 class Storage(Protocol):
     """Storage is storage before anybody said who asks."""
 
-    def of(self, spec: AttemptSpec) -> AttemptStorage:
-        """of returns storage with the attempt's token."""
+    def of(self, spec: AttemptSpec, token: Callable[[], str]) -> AttemptStorage:
+        """of returns storage for an attempt. token: the one that the attempt has when it calls."""

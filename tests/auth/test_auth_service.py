@@ -106,7 +106,9 @@ async def test_only_the_scheduler_gets_attempt_tokens_and_they_open_nothing_here
     asked = policy.IssueAttemptTokenRequest(account="accounts/olga", job="projects/line-7/jobs/j1", attempt=1)
     with pytest.raises(errors.LoupeError):
         await auth.service("storage").policy.IssueAttemptToken(asked)
-    token = (await auth.service("scheduler").policy.IssueAttemptToken(asked)).token
+    issued = await auth.service("scheduler").policy.IssueAttemptToken(asked)
+    token, claims = issued.token, jwt.decode(issued.token, options={"verify_signature": False})
+    assert issued.lifetime.seconds == claims["exp"] - claims["iat"] == auth.settings.attempt_seconds
     with pytest.raises(errors.Unauthenticated) as caught:
         await auth.terminal(token).sessions.WhoAmI(sessions.WhoAmIRequest())
     assert caught.value.metadata["problem"] == "type"

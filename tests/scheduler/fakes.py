@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -194,6 +194,7 @@ class FakeAuth(policy_service_pb2_grpc.PolicyServiceServicer, session_service_pb
         self._key = Ed25519PrivateKey.generate()
         self.issued: list[tuple[str, str, int]] = []
         self.refused: Exception | None = None
+        self.lifetime = 86_400.0
 
     def token(self, account: str = "anna") -> str:
         now = int(time.time())
@@ -219,7 +220,9 @@ class FakeAuth(policy_service_pb2_grpc.PolicyServiceServicer, session_service_pb
         if self.refused is not None:
             raise self.refused
         self.issued.append((request.account, request.job, request.attempt))
-        return policy_service_pb2.IssueAttemptTokenResponse(token=f"token-{request.attempt}")
+        response = policy_service_pb2.IssueAttemptTokenResponse(token=f"token-{len(self.issued)}")
+        response.lifetime.FromTimedelta(timedelta(seconds=self.lifetime))
+        return response
 
 
 @dataclass
@@ -230,6 +233,7 @@ class FakeAttempt:
     events: list[AttemptEvent] = field(default_factory=list)
     state: int = AttemptState.ATTEMPT_STATE_PREPARING
     renewals: int = 0
+    tokens: list[str] = field(default_factory=list)
     cancelled: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -350,6 +354,10 @@ class FakeTrainer(attempt_service_pb2_grpc.AttemptServiceServicer):
                 attempt.renewals += 1
             states.append(attempt.state if attempt else AttemptState.ATTEMPT_STATE_UNSPECIFIED)
         return attempt_service_pb2.RenewLeasesResponse(states=states)
+
+    async def ReplaceStorageToken(self, request, context):
+        self._find(request.key).tokens.append(request.storage_token)
+        return attempt_service_pb2.ReplaceStorageTokenResponse()
 
     async def CancelAttempt(self, request, context):
         key = (request.key.job, request.key.attempt)

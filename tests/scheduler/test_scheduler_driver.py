@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from loupe.database import sqlite_url
-from loupe.errors import PermissionDenied
+from loupe.errors import FailedPrecondition, PermissionDenied
 from loupe.names import JobName, TrainerName
 from loupe.scheduler.v1.training_job_service_pb2 import ExplainPlacementRequest
 from loupe.trainer.v1.attempt_pb2 import AttemptSpec, AttemptState
@@ -143,6 +143,31 @@ async def test_a_renewal_that_finds_nothing_gives_the_work_away_at_once(rig: Rig
     async with asyncio.timeout(8):
         assert states(await rig.to_end(job.name))[-1] == "SUCCEEDED"
     assert trainer.starts == [(job.name, 1), (job.name, 2)]
+
+
+async def test_a_running_attempt_gets_a_new_token_before_its_last_one_expires(rig: Rig) -> None:
+    """One for every half life, from a restarted scheduler at once; without auth the job goes on and asks again."""
+    rig.auth.lifetime = 0.4
+    trainer = await rig.add_trainer(FakeAttempt.started)
+    await rig.start_scheduler(lease_seconds=1.0)
+    job = await rig.submit()
+    await rig.until(job.name, "RUNNING")
+    attempt = trainer.attempts[job.name, 1]
+    assert attempt.spec.storage_token == "token-1"
+    await eventually(lambda: attempt.tokens[:2] == ["token-2", "token-3"])
+    rig.auth.lifetime = 86_400.0
+    given = len(attempt.tokens)
+    await eventually(lambda: len(attempt.tokens) > given)  # the last short one has been replaced
+    await rig.stop_scheduler()
+    given = len(attempt.tokens)
+    rig.auth.refused = FailedPrecondition("accounts/anna is disabled")
+    await rig.start_scheduler()
+    await eventually(lambda: attempt.renewals > 0)
+    rig.auth.refused = None
+    await eventually(lambda: len(attempt.tokens) == given + 1)
+    attempt.finish()
+    assert states(await rig.to_end(job.name))[-1] == "SUCCEEDED"
+    assert set(rig.auth.issued) == {("accounts/anna", job.name, 1)} and trainer.starts == [(job.name, 1)]
 
 
 async def test_the_work_of_a_lost_trainer_goes_elsewhere_after_twice_the_lease(rig: Rig) -> None:

@@ -8,7 +8,7 @@ import io
 import os
 import textwrap
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -105,7 +105,7 @@ class MemoryStorage:
         self.images[image.digest(packed)] = packed
         return image.digest(packed)
 
-    def of(self, spec: AttemptSpec) -> MemoryAttempt:
+    def of(self, spec: AttemptSpec, token: Callable[[], str]) -> MemoryAttempt:
         return MemoryAttempt(self, spec)
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import grpc
@@ -81,6 +81,8 @@ class Storage:
     """Storage serves a MemoryStorage over gRPC to attempts, and fails on demand."""
 
     memory: MemoryStorage = field(default_factory=MemoryStorage)
+    token: str = TOKEN
+    while_saving: Callable[[], Awaitable[None]] | None = None
     away: int = 0
     cut_after: int | None = None
     cut: LoupeError = field(default_factory=lambda: Unavailable("cut", dependency="storage"))
@@ -157,6 +159,8 @@ class Storage:
         self._enter()
         if request.checkpoint.attempt < self.memory.fences.get(request.checkpoint.job, 0):
             raise StaleAttempt("too old")
+        if self.while_saving is not None:
+            await self.while_saving()
         self.memory.checkpoints[request.checkpoint.job] = request.checkpoint
         return model_service_pb2.SaveCheckpointResponse()
 
@@ -168,8 +172,11 @@ class Storage:
 class Verifier:
     """Verifier takes one token: the attempt's."""
 
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
     async def verify(self, token: str) -> Caller:
-        if token != TOKEN:
+        if token != self._storage.token:
             raise Unauthenticated("no such token", problem="invalid")
         return Caller(account=AccountName("anna"), attempt=AttemptGrant(JobName("line-7", "j1"), 1))
 
@@ -198,7 +205,7 @@ async def storage(service_settings) -> AsyncIterator[Storage]:
     settings = service_settings("storage")
     server = MeshServer(
         settings,
-        verifier=Verifier(),
+        verifier=Verifier(storage),
         authorizer=Allow(),
         servicers=[
             (add, servicer(base, storage))
@@ -265,7 +272,7 @@ def client(channel, storage: Storage, tmp_path):
     async def get() -> grpc.aio.Channel:
         return channel
 
-    return GrpcStorage(get, patience=1.0).of(attempt_spec(storage, tmp_path))
+    return GrpcStorage(get, patience=1.0).of(attempt_spec(storage, tmp_path), lambda: TOKEN)
 
 
 def collected(folder, name: str, data: bytes) -> CollectedFile:
@@ -418,6 +425,26 @@ async def test_an_attempt_from_the_schedulers_call_to_its_result(storage: Storag
     load = TrainerLoad.from_json(held_key, value())
     assert (load.name, load.slots, load.busy_slots) == ("clusters/north/trainers/a", 1, 0)
     assert NoConsul.last.registered[:2] == ("loupe-trainer", "trainer-north-a")
+
+
+async def test_an_attempt_goes_on_with_the_token_that_replaced_its_own(storage: Storage, stub_of, tmp_path) -> None:
+    """Replaced while it runs: what it stores after that is stored with the new one, as the old one has expired."""
+    scheduler = stub_of("scheduler")
+    start = message(attempt_spec(storage, tmp_path))
+    replace = attempt_service_pb2.ReplaceStorageTokenRequest(key=start.key, storage_token="next-token")
+    with pytest.raises(AttemptUnknown):
+        await scheduler.ReplaceStorageToken(replace)
+
+    async def expire() -> None:
+        await scheduler.ReplaceStorageToken(replace)
+        storage.token = "next-token"
+
+    storage.while_saving = expire
+    await scheduler.StartAttempt(attempt_service_pb2.StartAttemptRequest(spec=start, lease=Duration(seconds=30)))
+    watch = attempt_service_pb2.WatchAttemptRequest(key=start.key)
+    events = [response.event async for response in scheduler.WatchAttempt(watch)]
+    (artifact,) = events[-1].finished.artifacts
+    assert storage.token == "next-token" and artifact.digest in storage.uploads
 
 
 async def test_only_the_scheduler_may_call(stub_of) -> None:

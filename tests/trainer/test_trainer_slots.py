@@ -141,7 +141,11 @@ async def test_a_warm_sandbox_has_torch_and_takes_its_first_step_at_once(bubblew
         await eventually(lambda: rig.slots.counts.warm == 1, seconds=100)
         spec = rig.spec(TRAINS)
         await rig.pictures.link(
-            rig.storage.datasets[spec.dataset_version].digests, 8, 8, rig.storage.of(spec), Path(tmp_path / "warm.npy")
+            rig.storage.datasets[spec.dataset_version].digests,
+            8,
+            8,
+            rig.storage.of(spec, str),
+            Path(tmp_path / "warm.npy"),
         )
         began = time.monotonic()
         rig.attempts.start(spec, 60)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"loupe/auth/v1/policy_service.proto\x12\rloupe.auth.v1\x1a\x1cloupe/common/v1/access.proto\"S\n\x10\x41uthorizeRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05login\x18\x04 \x01(\t\"p\n\x08\x44\x65\x63ision\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06member\x18\x02 \x01(\x08\x12\r\n\x05group\x18\x03 \x01(\t\x12\x11\n\tparameter\x18\x04 \x01(\x05\x12\x11\n\tthreshold\x18\x05 \x01(\x05\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x08\"P\n\x11\x41uthorizeResponse\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x17.loupe.auth.v1.Decision\x12\x10\n\x08revision\x18\x02 \x01(\x03\"D\n\x10WhyDeniedRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\"S\n\x11WhyDeniedResponse\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x17.loupe.auth.v1.Decision\x12\x13\n\x0b\x65xplanation\x18\x02 \x01(\t\"\x14\n\x12WatchPolicyRequest\"\'\n\x13WatchPolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"K\n\x14\x45nsureProjectRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x13\n\x0bproject_uid\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\"\x17\n\x15\x45nsureProjectResponse\")\n\x16ListMembershipsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"+\n\x17ListMembershipsResponse\x12\x10\n\x08projects\x18\x01 \x03(\t\"I\n\x18IssueAttemptTokenRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"*\n\x19IssueAttemptTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t2\xa3\x05\n\rPolicyService\x12h\n\tAuthorize\x12\x1f.loupe.auth.v1.AuthorizeRequest\x1a .loupe.auth.v1.AuthorizeResponse\"\x18\x92\x82\x19\x14\"\x07storage\"\tscheduler\x12V\n\tWhyDenied\x12\x1f.loupe.auth.v1.WhyDeniedRequest\x1a .loupe.auth.v1.WhyDeniedResponse\"\x06\x92\x82\x19\x02\x10\x01\x12p\n\x0bWatchPolicy\x12!.loupe.auth.v1.WatchPolicyRequest\x1a\".loupe.auth.v1.WatchPolicyResponse\"\x18\x92\x82\x19\x14\"\x07storage\"\tscheduler0\x01\x12i\n\rEnsureProject\x12#.loupe.auth.v1.EnsureProjectRequest\x1a$.loupe.auth.v1.EnsureProjectResponse\"\r\x92\x82\x19\t\"\x07storage\x12z\n\x0fListMemberships\x12%.loupe.auth.v1.ListMembershipsRequest\x1a&.loupe.auth.v1.ListMembershipsResponse\"\x18\x92\x82\x19\x14\"\x07storage\"\tscheduler\x12w\n\x11IssueAttemptToken\x12\'.loupe.auth.v1.IssueAttemptTokenRequest\x1a(.loupe.auth.v1.IssueAttemptTokenResponse\"\x0f\x92\x82\x19\x0b\"\tschedulerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"loupe/auth/v1/policy_service.proto\x12\rloupe.auth.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cloupe/common/v1/access.proto\"S\n\x10\x41uthorizeRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05login\x18\x04 \x01(\t\"p\n\x08\x44\x65\x63ision\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06member\x18\x02 \x01(\x08\x12\r\n\x05group\x18\x03 \x01(\t\x12\x11\n\tparameter\x18\x04 \x01(\x05\x12\x11\n\tthreshold\x18\x05 \x01(\x05\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x08\"P\n\x11\x41uthorizeResponse\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x17.loupe.auth.v1.Decision\x12\x10\n\x08revision\x18\x02 \x01(\x03\"D\n\x10WhyDeniedRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\"S\n\x11WhyDeniedResponse\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x17.loupe.auth.v1.Decision\x12\x13\n\x0b\x65xplanation\x18\x02 \x01(\t\"\x14\n\x12WatchPolicyRequest\"\'\n\x13WatchPolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"K\n\x14\x45nsureProjectRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x13\n\x0bproject_uid\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\"\x17\n\x15\x45nsureProjectResponse\")\n\x16ListMembershipsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"+\n\x17ListMembershipsResponse\x12\x10\n\x08projects\x18\x01 \x03(\t\"I\n\x18IssueAttemptTokenRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"W\n\x19IssueAttemptTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration2\xa3\x05\n\rPolicyService\x12h\n\tAuthorize\x12\x1f.loupe.auth.v1.AuthorizeRequest\x1a .loupe.auth.v1.AuthorizeResponse\"\x18\x92\x82\x19\x14\"\x07storage\"\tscheduler\x12V\n\tWhyDenied\x12\x1f.loupe.auth.v1.WhyDeniedRequest\x1a .loupe.auth.v1.WhyDeniedResponse\"\x06\x92\x82\x19\x02\x10\x01\x12p\n\x0bWatchPolicy\x12!.loupe.auth.v1.WatchPolicyRequest\x1a\".loupe.auth.v1.WatchPolicyResponse\"\x18\x92\x82\x19\x14\"\x07storage\"\tscheduler0\x01\x12i\n\rEnsureProject\x12#.loupe.auth.v1.EnsureProjectRequest\x1a$.loupe.auth.v1.EnsureProjectResponse\"\r\x92\x82\x19\t\"\x07storage\x12z\n\x0fListMemberships\x12%.loupe.auth.v1.ListMembershipsRequest\x1a&.loupe.auth.v1.ListMembershipsResponse\"\x18\x92\x82\x19\x14\"\x07storage\"\tscheduler\x12w\n\x11IssueAttemptToken\x12\'.loupe.auth.v1.IssueAttemptTokenRequest\x1a(.loupe.auth.v1.IssueAttemptTokenResponse\"\x0f\x92\x82\x19\x0b\"\tschedulerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,32 +45,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICYSERVICE'].methods_by_name['ListMemberships']._serialized_options = b'\222\202\031\024\"\007storage\"\tscheduler'
   _globals['_POLICYSERVICE'].methods_by_name['IssueAttemptToken']._loaded_options = None
   _globals['_POLICYSERVICE'].methods_by_name['IssueAttemptToken']._serialized_options = b'\222\202\031\013\"\tscheduler'
-  _globals['_AUTHORIZEREQUEST']._serialized_start=83
-  _globals['_AUTHORIZEREQUEST']._serialized_end=166
-  _globals['_DECISION']._serialized_start=168
-  _globals['_DECISION']._serialized_end=280
-  _globals['_AUTHORIZERESPONSE']._serialized_start=282
-  _globals['_AUTHORIZERESPONSE']._serialized_end=362
-  _globals['_WHYDENIEDREQUEST']._serialized_start=364
-  _globals['_WHYDENIEDREQUEST']._serialized_end=432
-  _globals['_WHYDENIEDRESPONSE']._serialized_start=434
-  _globals['_WHYDENIEDRESPONSE']._serialized_end=517
-  _globals['_WATCHPOLICYREQUEST']._serialized_start=519
-  _globals['_WATCHPOLICYREQUEST']._serialized_end=539
-  _globals['_WATCHPOLICYRESPONSE']._serialized_start=541
-  _globals['_WATCHPOLICYRESPONSE']._serialized_end=580
-  _globals['_ENSUREPROJECTREQUEST']._serialized_start=582
-  _globals['_ENSUREPROJECTREQUEST']._serialized_end=657
-  _globals['_ENSUREPROJECTRESPONSE']._serialized_start=659
-  _globals['_ENSUREPROJECTRESPONSE']._serialized_end=682
-  _globals['_LISTMEMBERSHIPSREQUEST']._serialized_start=684
-  _globals['_LISTMEMBERSHIPSREQUEST']._serialized_end=725
-  _globals['_LISTMEMBERSHIPSRESPONSE']._serialized_start=727
-  _globals['_LISTMEMBERSHIPSRESPONSE']._serialized_end=770
-  _globals['_ISSUEATTEMPTTOKENREQUEST']._serialized_start=772
-  _globals['_ISSUEATTEMPTTOKENREQUEST']._serialized_end=845
-  _globals['_ISSUEATTEMPTTOKENRESPONSE']._serialized_start=847
-  _globals['_ISSUEATTEMPTTOKENRESPONSE']._serialized_end=889
-  _globals['_POLICYSERVICE']._serialized_start=892
-  _globals['_POLICYSERVICE']._serialized_end=1567
+  _globals['_AUTHORIZEREQUEST']._serialized_start=115
+  _globals['_AUTHORIZEREQUEST']._serialized_end=198
+  _globals['_DECISION']._serialized_start=200
+  _globals['_DECISION']._serialized_end=312
+  _globals['_AUTHORIZERESPONSE']._serialized_start=314
+  _globals['_AUTHORIZERESPONSE']._serialized_end=394
+  _globals['_WHYDENIEDREQUEST']._serialized_start=396
+  _globals['_WHYDENIEDREQUEST']._serialized_end=464
+  _globals['_WHYDENIEDRESPONSE']._serialized_start=466
+  _globals['_WHYDENIEDRESPONSE']._serialized_end=549
+  _globals['_WATCHPOLICYREQUEST']._serialized_start=551
+  _globals['_WATCHPOLICYREQUEST']._serialized_end=571
+  _globals['_WATCHPOLICYRESPONSE']._serialized_start=573
+  _globals['_WATCHPOLICYRESPONSE']._serialized_end=612
+  _globals['_ENSUREPROJECTREQUEST']._serialized_start=614
+  _globals['_ENSUREPROJECTREQUEST']._serialized_end=689
+  _globals['_ENSUREPROJECTRESPONSE']._serialized_start=691
+  _globals['_ENSUREPROJECTRESPONSE']._serialized_end=714
+  _globals['_LISTMEMBERSHIPSREQUEST']._serialized_start=716
+  _globals['_LISTMEMBERSHIPSREQUEST']._serialized_end=757
+  _globals['_LISTMEMBERSHIPSRESPONSE']._serialized_start=759
+  _globals['_LISTMEMBERSHIPSRESPONSE']._serialized_end=802
+  _globals['_ISSUEATTEMPTTOKENREQUEST']._serialized_start=804
+  _globals['_ISSUEATTEMPTTOKENREQUEST']._serialized_end=877
+  _globals['_ISSUEATTEMPTTOKENRESPONSE']._serialized_start=879
+  _globals['_ISSUEATTEMPTTOKENRESPONSE']._serialized_end=966
+  _globals['_POLICYSERVICE']._serialized_start=969
+  _globals['_POLICYSERVICE']._serialized_end=1644
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
 from loupe.common.v1 import access_pb2 as _access_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -108,7 +111,9 @@ class IssueAttemptTokenRequest(_message.Message):
     def __init__(self, account: _Optional[str] = ..., job: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class IssueAttemptTokenResponse(_message.Message):
-    __slots__ = ("token",)
+    __slots__ = ("token", "lifetime")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_FIELD_NUMBER: _ClassVar[int]
     token: str
-    def __init__(self, token: _Optional[str] = ...) -> None: ...
+    lifetime: _duration_pb2.Duration
+    def __init__(self, token: _Optional[str] = ..., lifetime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

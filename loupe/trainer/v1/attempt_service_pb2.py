@@ -27,7 +27,7 @@ from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb
 from loupe.trainer.v1 import attempt_pb2 as loupe_dot_trainer_dot_v1_dot_attempt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&loupe/trainer/v1/attempt_service.proto\x12\x10loupe.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cloupe/common/v1/access.proto\x1a\x1eloupe/trainer/v1/attempt.proto\"l\n\x13StartAttemptRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1d.loupe.trainer.v1.AttemptSpec\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x14StartAttemptResponse\x12-\n\x05state\x18\x01 \x01(\x0e\x32\x1e.loupe.trainer.v1.AttemptState\"X\n\x13WatchAttemptRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.loupe.trainer.v1.AttemptKey\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"E\n\x14WatchAttemptResponse\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.loupe.trainer.v1.AttemptEvent\"j\n\x12RenewLeasesRequest\x12*\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.loupe.trainer.v1.AttemptKey\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x13RenewLeasesResponse\x12.\n\x06states\x18\x01 \x03(\x0e\x32\x1e.loupe.trainer.v1.AttemptState\"A\n\x14\x43\x61ncelAttemptRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.loupe.trainer.v1.AttemptKey\"\x17\n\x15\x43\x61ncelAttemptResponse2\xd2\x03\n\x0e\x41ttemptService\x12n\n\x0cStartAttempt\x12%.loupe.trainer.v1.StartAttemptRequest\x1a&.loupe.trainer.v1.StartAttemptResponse\"\x0f\x92\x82\x19\x0b\"\tscheduler\x12p\n\x0cWatchAttempt\x12%.loupe.trainer.v1.WatchAttemptRequest\x1a&.loupe.trainer.v1.WatchAttemptResponse\"\x0f\x92\x82\x19\x0b\"\tscheduler0\x01\x12k\n\x0bRenewLeases\x12$.loupe.trainer.v1.RenewLeasesRequest\x1a%.loupe.trainer.v1.RenewLeasesResponse\"\x0f\x92\x82\x19\x0b\"\tscheduler\x12q\n\rCancelAttempt\x12&.loupe.trainer.v1.CancelAttemptRequest\x1a\'.loupe.trainer.v1.CancelAttemptResponse\"\x0f\x92\x82\x19\x0b\"\tschedulerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&loupe/trainer/v1/attempt_service.proto\x12\x10loupe.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cloupe/common/v1/access.proto\x1a\x1eloupe/trainer/v1/attempt.proto\"l\n\x13StartAttemptRequest\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1d.loupe.trainer.v1.AttemptSpec\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x14StartAttemptResponse\x12-\n\x05state\x18\x01 \x01(\x0e\x32\x1e.loupe.trainer.v1.AttemptState\"X\n\x13WatchAttemptRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.loupe.trainer.v1.AttemptKey\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"E\n\x14WatchAttemptResponse\x12-\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.loupe.trainer.v1.AttemptEvent\"j\n\x12RenewLeasesRequest\x12*\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.loupe.trainer.v1.AttemptKey\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x13RenewLeasesResponse\x12.\n\x06states\x18\x01 \x03(\x0e\x32\x1e.loupe.trainer.v1.AttemptState\"^\n\x1aReplaceStorageTokenRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.loupe.trainer.v1.AttemptKey\x12\x15\n\rstorage_token\x18\x02 \x01(\t\"\x1d\n\x1bReplaceStorageTokenResponse\"A\n\x14\x43\x61ncelAttemptRequest\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.loupe.trainer.v1.AttemptKey\"\x17\n\x15\x43\x61ncelAttemptResponse2\xd8\x04\n\x0e\x41ttemptService\x12n\n\x0cStartAttempt\x12%.loupe.trainer.v1.StartAttemptRequest\x1a&.loupe.trainer.v1.StartAttemptResponse\"\x0f\x92\x82\x19\x0b\"\tscheduler\x12p\n\x0cWatchAttempt\x12%.loupe.trainer.v1.WatchAttemptRequest\x1a&.loupe.trainer.v1.WatchAttemptResponse\"\x0f\x92\x82\x19\x0b\"\tscheduler0\x01\x12k\n\x0bRenewLeases\x12$.loupe.trainer.v1.RenewLeasesRequest\x1a%.loupe.trainer.v1.RenewLeasesResponse\"\x0f\x92\x82\x19\x0b\"\tscheduler\x12\x83\x01\n\x13ReplaceStorageToken\x12,.loupe.trainer.v1.ReplaceStorageTokenRequest\x1a-.loupe.trainer.v1.ReplaceStorageTokenResponse\"\x0f\x92\x82\x19\x0b\"\tscheduler\x12q\n\rCancelAttempt\x12&.loupe.trainer.v1.CancelAttemptRequest\x1a\'.loupe.trainer.v1.CancelAttemptResponse\"\x0f\x92\x82\x19\x0b\"\tschedulerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTEMPTSERVICE'].methods_by_name['WatchAttempt']._serialized_options = b'\222\202\031\013\"\tscheduler'
   _globals['_ATTEMPTSERVICE'].methods_by_name['RenewLeases']._loaded_options = None
   _globals['_ATTEMPTSERVICE'].methods_by_name['RenewLeases']._serialized_options = b'\222\202\031\013\"\tscheduler'
+  _globals['_ATTEMPTSERVICE'].methods_by_name['ReplaceStorageToken']._loaded_options = None
+  _globals['_ATTEMPTSERVICE'].methods_by_name['ReplaceStorageToken']._serialized_options = b'\222\202\031\013\"\tscheduler'
   _globals['_ATTEMPTSERVICE'].methods_by_name['CancelAttempt']._loaded_options = None
   _globals['_ATTEMPTSERVICE'].methods_by_name['CancelAttempt']._serialized_options = b'\222\202\031\013\"\tscheduler'
   _globals['_STARTATTEMPTREQUEST']._serialized_start=154
@@ -54,10 +56,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWLEASESREQUEST']._serialized_end=602
   _globals['_RENEWLEASESRESPONSE']._serialized_start=604
   _globals['_RENEWLEASESRESPONSE']._serialized_end=673
-  _globals['_CANCELATTEMPTREQUEST']._serialized_start=675
-  _globals['_CANCELATTEMPTREQUEST']._serialized_end=740
-  _globals['_CANCELATTEMPTRESPONSE']._serialized_start=742
-  _globals['_CANCELATTEMPTRESPONSE']._serialized_end=765
-  _globals['_ATTEMPTSERVICE']._serialized_start=768
-  _globals['_ATTEMPTSERVICE']._serialized_end=1234
+  _globals['_REPLACESTORAGETOKENREQUEST']._serialized_start=675
+  _globals['_REPLACESTORAGETOKENREQUEST']._serialized_end=769
+  _globals['_REPLACESTORAGETOKENRESPONSE']._serialized_start=771
+  _globals['_REPLACESTORAGETOKENRESPONSE']._serialized_end=800
+  _globals['_CANCELATTEMPTREQUEST']._serialized_start=802
+  _globals['_CANCELATTEMPTREQUEST']._serialized_end=867
+  _globals['_CANCELATTEMPTRESPONSE']._serialized_start=869
+  _globals['_CANCELATTEMPTRESPONSE']._serialized_end=892
+  _globals['_ATTEMPTSERVICE']._serialized_start=895
+  _globals['_ATTEMPTSERVICE']._serialized_end=1495
 # @@protoc_insertion_point(module_scope)

@@ -53,6 +53,18 @@ class RenewLeasesResponse(_message.Message):
     states: _containers.RepeatedScalarFieldContainer[_attempt_pb2.AttemptState]
     def __init__(self, states: _Optional[_Iterable[_Union[_attempt_pb2.AttemptState, str]]] = ...) -> None: ...
 
+class ReplaceStorageTokenRequest(_message.Message):
+    __slots__ = ("key", "storage_token")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    key: _attempt_pb2.AttemptKey
+    storage_token: str
+    def __init__(self, key: _Optional[_Union[_attempt_pb2.AttemptKey, _Mapping]] = ..., storage_token: _Optional[str] = ...) -> None: ...
+
+class ReplaceStorageTokenResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class CancelAttemptRequest(_message.Message):
     __slots__ = ("key",)
     KEY_FIELD_NUMBER: _ClassVar[int]

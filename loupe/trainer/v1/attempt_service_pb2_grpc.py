@@ -50,6 +50,11 @@ class AttemptServiceStub:
                 request_serializer=loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.RenewLeasesRequest.SerializeToString,
                 response_deserializer=loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.RenewLeasesResponse.FromString,
                 _registered_method=True)
+        self.ReplaceStorageToken = channel.unary_unary(
+                '/loupe.trainer.v1.AttemptService/ReplaceStorageToken',
+                request_serializer=loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.ReplaceStorageTokenRequest.SerializeToString,
+                response_deserializer=loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.ReplaceStorageTokenResponse.FromString,
+                _registered_method=True)
         self.CancelAttempt = channel.unary_unary(
                 '/loupe.trainer.v1.AttemptService/CancelAttempt',
                 request_serializer=loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.CancelAttemptRequest.SerializeToString,
@@ -82,6 +87,13 @@ class AttemptServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplaceStorageToken(self, request, context):
+        """ReplaceStorageToken gives an attempt a new token before the old one expires. ATTEMPT_UNKNOWN for one not known here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelAttempt(self, request, context):
         """CancelAttempt stops an attempt; it ends with failed, reason CANCELLED. Unknown attempts are no error.
         """
@@ -106,6 +118,11 @@ def add_AttemptServiceServicer_to_server(servicer, server):
                     servicer.RenewLeases,
                     request_deserializer=loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.RenewLeasesRequest.FromString,
                     response_serializer=loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.RenewLeasesResponse.SerializeToString,
+            ),
+            'ReplaceStorageToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceStorageToken,
+                    request_deserializer=loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.ReplaceStorageTokenRequest.FromString,
+                    response_serializer=loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.ReplaceStorageTokenResponse.SerializeToString,
             ),
             'CancelAttempt': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelAttempt,
@@ -195,6 +212,33 @@ class AttemptService:
             '/loupe.trainer.v1.AttemptService/RenewLeases',
             loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.RenewLeasesRequest.SerializeToString,
             loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.RenewLeasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceStorageToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.trainer.v1.AttemptService/ReplaceStorageToken',
+            loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.ReplaceStorageTokenRequest.SerializeToString,
+            loupe_dot_trainer_dot_v1_dot_attempt__service__pb2.ReplaceStorageTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,
