@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from loupe.uninterrupted import uninterrupted
 
 BUSY_TIMEOUT_MS = 10_000
 
@@ -31,6 +35,11 @@ def create_engine(url: str) -> AsyncEngine:
             cursor.execute("PRAGMA foreign_keys=ON")
             cursor.close()
 
+        @event.listens_for(engine.sync_engine, "invalidate")
+        def _let_go(connection, _record, _error) -> None:
+            # A cancelled call leaves its cursor behind; until that is collected SQLite would keep the lock.
+            connection.rollback()
+
         @event.listens_for(engine.sync_engine, "begin")
         def _begin(connection: Connection) -> None:
             options = connection.get_execution_options()
@@ -44,6 +53,28 @@ def create_engine(url: str) -> AsyncEngine:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+@asynccontextmanager
+async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """connected gives a connection for the length of a block, and leaves none behind when it is cancelled meanwhile.
+
+    aiosqlite opens a connection in a thread; whoever is cancelled while that goes on would never hear of either.
+    """
+    connection = engine.connect()
+    try:
+        await uninterrupted(connection.start())
+        yield connection
+    finally:
+        if connection.sync_connection is not None:
+            await uninterrupted(connection.close())
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """transaction gives a connection that commits at the end of the block and rolls back when it raises."""
+    async with connected(engine) as connection, connection.begin():
+        yield connection
 
 
 def sqlite_url(state: Path, name: str) -> str:
@@ -63,7 +94,7 @@ async def migrate(engine: AsyncEngine, migrations: Path) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await connection.run_sync(upgrade)
 
 

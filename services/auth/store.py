@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from loupe.database import connected, transaction
 from loupe.errors import ResourceExhausted, Unavailable
 from services.auth import policy, tables
 from services.auth.reads import AccountRow, GroupRow, Reads
@@ -161,7 +162,7 @@ class Store:
     async def read(self) -> AsyncIterator[Reads]:
         """read gives one consistent look."""
         with _translated():
-            async with self._engine.connect() as connection:
+            async with connected(self._engine) as connection:
                 yield Reads(await connection.execution_options(**self._snapshot_options()))
 
     def _snapshot_options(self) -> dict[str, object]:
@@ -176,7 +177,7 @@ class Store:
         Writers come one after the other: they hold the lock on the policy's revision.
         """
         with _translated():
-            async with self._engine.begin() as connection, AsyncSession(bind=connection) as session:
+            async with transaction(self._engine) as connection, AsyncSession(bind=connection) as session:
                 await connection.execute(sa.select(tables.policy_revision.c.revision).with_for_update())
                 yield Transaction(connection, session, self._now())
 

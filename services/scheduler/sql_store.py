@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from loupe.database import connected, transaction
 from loupe.errors import AlreadyExists, Unavailable, not_found
 from loupe.idempotency import RequestLog
 from loupe.names import JobName, ProjectName
@@ -266,7 +267,7 @@ class SqlJobStore:
     @asynccontextmanager
     async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
-            async with engine.begin() as connection:
+            async with transaction(engine) as connection:
                 yield connection
         except IntegrityError:
             raise
@@ -276,7 +277,7 @@ class SqlJobStore:
     @asynccontextmanager
     async def _read(self) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self._engine.connect() as connection:
+            async with connected(self._engine) as connection:
                 # Of SQLite's, only a transaction that does not write begins without waiting for the writers.
                 await connection.execution_options(read_only=True)
                 yield connection

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
+import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +23,38 @@ async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
     engine = database.create_engine(database.sqlite_url(tmp_path, "test"))
     yield engine
     await engine.dispose()
+
+
+async def test_a_cancelled_caller_leaves_no_lock_and_no_thread_behind(engine: AsyncEngine, tmp_path: Path) -> None:
+    """Whenever it is cancelled: the next writer begins at once, and every thread of the driver ends."""
+    threads = set(threading.enumerate())
+    stages: set[bool] = set()
+
+    async def write() -> None:
+        async with database.transaction(engine) as connection:
+            await connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS t (n INTEGER)")
+            await connection.exec_driver_sql("INSERT INTO t VALUES (1), (2), (3)")
+            await connection.exec_driver_sql("SELECT n FROM t")
+
+    gc.disable()  # what only a collection of garbage would free stays
+    try:
+        for turns in range(80):
+            task = asyncio.create_task(write())
+            for _ in range(turns):
+                await asyncio.sleep(0.0002)
+            stages.add(task.done())
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            with contextlib.closing(sqlite3.connect(tmp_path / "test.db", timeout=1)) as other:
+                other.execute("BEGIN IMMEDIATE")
+            assert engine.pool.checkedout() == 0
+            await engine.dispose()
+    finally:
+        gc.enable()
+    assert stages == {False, True}, "some are cancelled on the way, some too late"
+    for thread in set(threading.enumerate()) - threads:
+        await asyncio.to_thread(thread.join, 5)
+        assert not thread.is_alive()
 
 
 async def synchronous(engine: AsyncEngine) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from loupe.database import migrate
+from loupe.database import connected, migrate, transaction
 from loupe.errors import ResourceExhausted
 from loupe.idempotency import RequestLog
 from services.storage.store.algorithms import AlgorithmTable
@@ -92,7 +92,7 @@ class Database:
     async def write(self) -> AsyncIterator[Session]:
         """write opens a session that commits; when the block has ended without error, it is durable."""
         try:
-            async with self._turn, self._engine.begin() as connection:
+            async with self._turn, transaction(self._engine) as connection:
                 yield Session(connection, self._requests)
         except OperationalError as error:
             if _disk_full(error):
@@ -102,7 +102,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Session]:
         """read opens a session that sees one state of the tables and writes nothing."""
-        async with self._engine.connect() as connection:
+        async with connected(self._engine) as connection:
             await connection.execution_options(read_only=True)
             yield Session(connection, self._requests)
 
