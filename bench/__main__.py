@@ -16,6 +16,7 @@ PROGRAMS = (
     ("upload",),
     ("training_loop", "--threads", "1", "--contended"),
     ("training_loop",),
+    ("threads",),
     ("first_step",),
     ("folder_to_model", "--target", "0.99", "--size", "64"),
 )

@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--contended", action="store_true")
     options = parser.parse_args()
     restart_for_training("bench.training_loop", options.threads)
+    import torch
     import torchvision
 
     from loupe.algorithm.context import Context
@@ -101,6 +102,7 @@ def main() -> None:
         context = Context(CachedPictures(Path(folder), threads))
         network = torchvision.models.resnet18(weights=None, num_classes=6)
         loop = TrainingLoop(context, network, TrainingPlan(size=SIZE, epochs=1000, batch_size=BATCH))
+        torch.set_num_threads(loop.threads)
         batches = list(loop.batches(1))
 
         def in_memory() -> None:

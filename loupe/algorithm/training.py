@@ -18,6 +18,7 @@ from loupe.algorithm.augmentation import Augmentation, augment
 from loupe.algorithm.checkpoint import load_optimizer_state, optimizer_state
 from loupe.algorithm.context import Context
 from loupe.algorithm.host import Outcome
+from loupe.algorithm.threads import on_threads, worthwhile_threads
 
 VALIDATION_BATCH = 64
 # What took less than this is quicker done again than written down; and writing down takes at most this share of time.
@@ -87,21 +88,25 @@ def fit(
         loop.load(resume)
     outcome = loop.verdict()
     due = time.monotonic() + CHECKPOINT_SECONDS
-    while outcome is None:
-        loop.train_epoch()
-        loop.validate_epoch()
-        outcome = loop.verdict()
-        if time.monotonic() >= due:
-            began = time.monotonic()
-            keep(loop.state())
-            saved = time.monotonic()
-            due = saved + max(CHECKPOINT_SECONDS, (saved - began) * (1 / CHECKPOINT_SHARE - 1))
+    with on_threads(loop.threads):
+        while outcome is None:
+            loop.train_epoch()
+            loop.validate_epoch()
+            outcome = loop.verdict()
+            if time.monotonic() >= due:
+                began = time.monotonic()
+                keep(loop.state())
+                saved = time.monotonic()
+                due = saved + max(CHECKPOINT_SECONDS, (saved - began) * (1 / CHECKPOINT_SHARE - 1))
     network.load_state_dict(loop.best)
     return Fitted(outcome, loop.best_accuracy, loop.epoch)
 
 
 class TrainingLoop:
-    """TrainingLoop is one training in progress: a network, its optimizer, and how far they are."""
+    """TrainingLoop is one training in progress: a network, its optimizer, and how far they are.
+
+    threads: how many the network is worth, of those that the run may use.
+    """
 
     def __init__(
         self,
@@ -114,6 +119,9 @@ class TrainingLoop:
     ) -> None:
         self.context, self.plan, self.phase = context, plan, phase
         self.network = network.to(device=context.device, memory_format=torch.channels_last)
+        self.threads = context.threads
+        if context.device.type == "cpu":
+            self.threads = worthwhile_threads(self.network, plan.size, plan.batch_size, context.threads)
         self._frozen = frozen
         self._pictures = context.data.images(plan.size)
         self._classes = torch.from_numpy(context.data.classes)

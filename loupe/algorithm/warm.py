@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from loupe.algorithm.package import OnnxModel, Preprocessing, append_softmax, export_onnx
+from loupe.algorithm.threads import mean_work
 
 MODULES = (
     "timm",
@@ -38,7 +39,8 @@ def warm_up() -> None:
         network = nn.Sequential(
             nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
         )
-        optimizer = torch.optim.AdamW(network.parameters())
+        optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+        mean_work(network, 8)
         nn.functional.cross_entropy(network(torch.randn(2, 3, 8, 8)), torch.tensor([0, 1])).backward()
         optimizer.step()
         half = (0.5, 0.5, 0.5)

@@ -119,13 +119,16 @@ class Driver:
     async def _start(self, job: Job) -> Job:
         """_start fences off older attempts, gets the token, and tells the trainer."""
         try:
-            _, token = await together(
-                self._persist(lambda: self._with.library.raise_fence(job.name, job.attempt)),
-                self._issue_token(job),
-            )
+            token, *_ = await together(self._issue_token(job), *self._fences(job))
         except LoupeError as error:
             return await self._commit(fail(job, error.reason_name(), error.message, self._with.now()))
         return await self._commit(await self._tell_trainer(job, token.value))
+
+    def _fences(self, job: Job) -> list[Awaitable[None]]:
+        """_fences are the calls after which no older attempt can write; a first attempt has none before it."""
+        if job.attempt == 1:
+            return []
+        return [self._persist(lambda: self._with.library.raise_fence(job.name, job.attempt))]
 
     async def _issue_token(self, job: Job) -> StorageToken:
         token = await self._persist(lambda: self._with.tokens.issue(str(job.spec.submitter), job.name, job.attempt))

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from loupe.algorithm.threads import on_threads
+
 DECAYS = (1e-1, 1e-2, 1e-3, 1e-4)
 ITERATIONS = 40
 # Weight decays are compared on at most so many pictures; the winner is fitted to all.
@@ -106,11 +108,7 @@ def _solve(
         loss.backward()
         return loss
 
-    threads = torch.get_num_threads()
-    if features.numel() * len(weights) < SHARED_WORK:
-        torch.set_num_threads(1)
-    try:
+    shared = features.numel() * len(weights) >= SHARED_WORK
+    with on_threads(torch.get_num_threads() if shared else 1):
         optimizer.step(closure)
-    finally:
-        torch.set_num_threads(threads)
     return solution.detach()

@@ -1,0 +1,74 @@
+"""How many threads a training is worth: where operations are small, waking a thread takes longer than its work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+WORK_PER_THREAD = 8e6
+"""Floating point operations of a tensor operation below which one more thread costs more than it brings.
+
+Measured by bench/threads.py, with threads that wait without spinning.
+"""
+
+
+def worthwhile_threads(network: nn.Module, size: int, batch_size: int, available: int) -> int:
+    """worthwhile_threads returns from 1 to `available`: how many threads a network trains fastest with, on a CPU.
+
+    Decided by what the network computes and not by a measurement: the same network, picture side and batch size give
+    the same number wherever so many threads are available, and so the same sums in the same order.
+    """
+    if available == 1:
+        return 1
+    return max(1, min(available, int(mean_work(network, size) * batch_size / WORK_PER_THREAD)))
+
+
+def mean_work(network: nn.Module, size: int) -> float:
+    """mean_work returns the floating point operations of a mean tensor operation, for one picture going forward.
+
+    Convolutions and matrix products are what work is counted of; yet every other operation wakes the threads too.
+    The network stays as it is.
+    """
+    weight = next(network.parameters())
+    picture = torch.zeros(1, 3, size, size, device=weight.device).to(memory_format=torch.channels_last)
+    training = [module for module in network.modules() if module.training]
+    try:
+        with torch.no_grad(), _Counter() as counter:
+            network.eval()(picture)
+    finally:
+        for module in training:
+            module.training = True
+    return counter.work / counter.operations
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """on_threads lets torch compute on so many threads within a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Counter(TorchDispatchMode):
+    """_Counter counts what goes through torch's dispatcher, and its work as torch.utils.flop_counter does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work, self.operations = 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self.operations += not func.is_view
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            self.work += count(*args, **kwargs, out_val=result)
+        return result
