@@ -35,7 +35,7 @@ class FileState(NamedTuple):
             text = os.path.join(os.getcwd(), text)  # noqa: PTH109, PTH118
         found = os.stat(text)  # noqa: PTH116
         folder, _, name = text.rpartition(os.sep)
-        return cls(folder, name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return cls._make((folder, name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
 
 
 def default_file() -> Path:

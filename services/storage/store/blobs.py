@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,6 +33,16 @@ class Holder:
     name: str
 
 
+@cache
+def _missing(listed: sa.ColumnElement[str]) -> sa.Select[tuple[str]]:
+    """_missing selects what is listed and not there; built once, as building it takes as long as running it."""
+    project, job = sa.bindparam("project", type_=sa.String), sa.bindparam("job", type_=sa.String)
+    lasting = blobs.c.job.is_(None) | (blobs.c.job == job)
+    blob = sa.exists().where(blobs.c.project == project, blobs.c.digest == listed, lasting)
+    picture = sa.exists().where(pictures.c.project == project, pictures.c.digest == listed, pictures.c.state != DAMAGED)
+    return sa.select(listed).where(~picture, ~blob)
+
+
 class BlobTable:
     """BlobTable reads and writes blobs, holders and fences inside one transaction."""
 
@@ -44,13 +55,8 @@ class BlobTable:
         Blobs of this job last for it; those of other jobs go with their checkpoints.
         """
         among = Among(self._connection, digests)
-        lasting = blobs.c.job.is_(None) | (blobs.c.job == job) if job else blobs.c.job.is_(None)
-        blob = sa.exists().where(blobs.c.project == project, blobs.c.digest == among.value, lasting)
-        picture = sa.exists().where(
-            pictures.c.project == project, pictures.c.digest == among.value, pictures.c.state != DAMAGED
-        )
-        query = sa.select(among.value).where(~picture, ~blob)
-        return set((await self._connection.execute(query, among.parameters)).scalars())
+        parameters = {**among.parameters, "project": project, "job": job}
+        return set((await self._connection.execute(_missing(among.value), parameters)).scalars())
 
     async def known(self, project: str, digests: Sequence[str]) -> set[str]:
         """known returns those of the digests that the project has as blobs."""
