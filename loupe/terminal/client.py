@@ -56,6 +56,6 @@ class Terminal:
         finally:
             await connection.aclose()
 
-    async def _refresh(self, refresh_token: str) -> sessions.Tokens:
-        request = sessions.RefreshRequest(refresh_token=refresh_token)
-        return (await self._connection.anonymous("Refresh", request)).tokens
+    async def _refresh(self, refresh_token: str, request_id: str) -> sessions.Tokens:
+        request = sessions.RefreshRequest(refresh_token=refresh_token, request_id=request_id)
+        return (await self._connection.anonymous("Refresh", request, again=True)).tokens

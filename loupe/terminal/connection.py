@@ -63,12 +63,14 @@ class Connection:
                 self._endpoints = None
                 await patience.wait(self._away(stub, error))
 
-    async def anonymous(self, method: str, request: Any) -> Any:
-        """anonymous calls auth's SessionService once, without a token."""
-        try:
-            return await getattr(SessionServiceStub(self._anonymous), method)(request, timeout=CALL_SECONDS)
-        except Unavailable as error:
-            raise self._away(SessionServiceStub, error) from error
+    async def anonymous(self, method: str, request: Any, *, again: bool = False) -> Any:
+        """anonymous calls auth's SessionService without a token; again=True is for calls that may be made twice."""
+        patience = Patience(self._retry_seconds if again else 0.0)
+        while True:
+            try:
+                return await getattr(SessionServiceStub(self._anonymous), method)(request, timeout=CALL_SECONDS)
+            except Unavailable as error:
+                await patience.wait(self._away(SessionServiceStub, error))
 
     async def items(self, stub: Stub, method: str, request: Any, field: str) -> AsyncIterator[Any]:
         """items lists everything, page by page; field is the response's repeated field."""

@@ -23,7 +23,7 @@ class Profile:
 
     server: "host:port" of auth's public door; the others are asked from it. ca: PEM text of the mesh's authority.
     account: "accounts/{account}". project: the default project's id. access_expires: seconds since the epoch by this
-    machine's clock. Empty tokens: logged out.
+    machine's clock. Empty tokens: logged out. refresh_request: the id of a refresh whose answer has not come.
     """
 
     server: str
@@ -33,6 +33,7 @@ class Profile:
     access_token: str = ""
     access_expires: float = 0.0
     refresh_token: str = ""
+    refresh_request: str = ""
 
     def __repr__(self) -> str:
         # Tokens must not reach logs or tracebacks.
@@ -40,7 +41,7 @@ class Profile:
 
     def logged_out(self) -> Profile:
         """logged_out returns the same profile without its tokens."""
-        return replace(self, access_token="", access_expires=0.0, refresh_token="")
+        return replace(self, access_token="", access_expires=0.0, refresh_token="", refresh_request="")
 
 
 def default_path(environment: Mapping[str, str] = os.environ) -> Path:

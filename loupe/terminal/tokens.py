@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -13,7 +14,8 @@ from loupe.terminal.profile import Profile, ProfileStore
 
 MARGIN_SECONDS = 30.0
 
-Refresh = Callable[[str], Awaitable[session_service_pb2.Tokens]]
+Refresh = Callable[[str, str], Awaitable[session_service_pb2.Tokens]]
+"""Refresh takes the refresh token and the request's id."""
 
 
 def with_tokens(profile: Profile, tokens: session_service_pb2.Tokens, now: float) -> Profile:
@@ -23,6 +25,7 @@ def with_tokens(profile: Profile, tokens: session_service_pb2.Tokens, now: float
         access_token=tokens.access_token,
         access_expires=now + tokens.access_lifetime.ToTimedelta().total_seconds(),
         refresh_token=tokens.refresh_token,
+        refresh_request="",
     )
 
 
@@ -30,7 +33,8 @@ class TokenKeeper:
     """TokenKeeper gives a valid access token.
 
     A refresh token works once and a replay revokes the login. So whoever refreshes holds the profile's lock, looks
-    first whether another process was quicker, and stores the new pair before anybody uses it.
+    first whether another process was quicker, and stores the new pair before anybody uses it. The request's id is
+    stored before it is sent: if its answer is lost, whoever asks next is known for the same.
     """
 
     def __init__(self, store: ProfileStore, refresh: Refresh, clock: Callable[[], float] = time.time) -> None:
@@ -72,8 +76,11 @@ class TokenKeeper:
                 return profile
             if not profile.refresh_token:
                 raise Unauthenticated("not logged in; run `loupe login ACCOUNT`", problem="logged_out")
+            if not profile.refresh_request:
+                profile = replace(profile, refresh_request=str(uuid.uuid4()))
+                self._store.save(profile)
             try:
-                tokens = await self._refresh(profile.refresh_token)
+                tokens = await self._refresh(profile.refresh_token, profile.refresh_request)
             except (RefreshReplayed, Unauthenticated) as error:
                 self._store.save(profile.logged_out())
                 raise Unauthenticated(

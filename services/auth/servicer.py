@@ -198,7 +198,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         return session_service_pb2.LoginResponse(tokens=tokens_message(pair), account=account_message(described))
 
     async def Refresh(self, request, context: Context):
-        pair = await self._sessions.refresh(request.refresh_token)
+        pair = await self._sessions.refresh(request.refresh_token, request.request_id)
         return session_service_pb2.RefreshResponse(tokens=tokens_message(pair))
 
     async def Logout(self, request, context: Context):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
 import uuid
 from dataclasses import dataclass
 
-from loupe.errors import BadCredentials, RefreshReplayed, Unauthenticated
+from loupe.errors import BadCredentials, InvalidArgument, RefreshReplayed, Unauthenticated
+from loupe.idempotency import MAX_REQUEST_ID
 from loupe.names import AccountName
 from services.auth.accounts import Account, describe
 from services.auth.authority import Authority
@@ -15,6 +17,8 @@ from services.auth.passwords import Passwords
 from services.auth.store import Store, Transaction
 from services.auth.throttle import Throttle
 from services.auth.tokens import Tokens
+
+SHORTEST_REQUEST_ID = 16
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class TokenPair:
 class Sessions:
     """Sessions gives and takes tokens.
 
-    A login is a family of refresh tokens of which only the newest is unused; using one twice ends the login.
+    A login is a family of refresh tokens of which only the newest is unused; using one twice, in different requests,
+    ends the login.
     """
 
     def __init__(
@@ -61,20 +66,34 @@ class Sessions:
                 raise BadCredentials("the account or the password is not right")
             login = str(uuid.uuid4())
             await tx.add_login(login, account.account, tx.now)
-            pair = await self._issue(tx, account, login)
+            refresh_token = secrets.token_urlsafe(32)
+            await self._add(tx, refresh_token, login)
+            pair = self._pair(account, login, refresh_token)
             described = await describe(tx, current)
         self._throttle.succeeded(account.account)
         return pair, described
 
-    async def refresh(self, refresh_token: str) -> TokenPair:
-        """refresh exchanges a refresh token; raises Unauthenticated, or RefreshReplayed when it was used before."""
+    async def refresh(self, refresh_token: str, request_id: str = "") -> TokenPair:
+        """refresh exchanges a refresh token; raises Unauthenticated, or RefreshReplayed when it was used before.
+
+        The same request again gives the same refresh token, as long as that was not used: its answer was lost.
+        """
+        if request_id and not SHORTEST_REQUEST_ID <= len(request_id) <= MAX_REQUEST_ID:
+            raise InvalidArgument(
+                f"the request_id has {len(request_id)} characters; "
+                f"a refresh takes a random one of {SHORTEST_REQUEST_ID} to {MAX_REQUEST_ID}, or none",
+                field="request_id",
+            )
         digest = _digest(refresh_token)
+        next_token = _successor(refresh_token, request_id) if request_id else secrets.token_urlsafe(32)
         replayed = False
         async with self._store.write() as tx:
             row = await tx.refresh_token(digest)
             if row is None:
                 raise Unauthenticated("the refresh token is not known here; log in again", problem="unknown")
-            if row.revoke_time is None and not await tx.use_refresh_token(digest):
+            issued = await tx.refresh_token(_digest(next_token))
+            repeated = issued is not None and issued.use_time is None
+            if row.revoke_time is None and not repeated and not await tx.use_refresh_token(digest):
                 await tx.revoke_login(row.login, row.account)
                 replayed = True
             elif row.revoke_time is not None:
@@ -84,7 +103,9 @@ class Sessions:
             elif not await tx.enabled([row.account]):
                 raise Unauthenticated("this login has ended; log in again", problem="revoked")
             else:
-                pair = await self._issue(tx, AccountName(row.account), row.login)
+                if not repeated:
+                    await self._add(tx, next_token, row.login)
+                pair = self._pair(AccountName(row.account), row.login, next_token)
         if replayed:
             await self._authority.refresh()
             raise RefreshReplayed("this refresh token was used before; its login is ended, log in again")
@@ -99,12 +120,18 @@ class Sessions:
             await tx.revoke_login(row.login, row.account)
         await self._authority.refresh()
 
-    async def _issue(self, tx: Transaction, account: AccountName, login: str) -> TokenPair:
+    async def _add(self, tx: Transaction, refresh_token: str, login: str) -> None:
+        await tx.add_refresh_token(_digest(refresh_token), login, tx.now + self._tokens.lifetimes.refresh)
+
+    def _pair(self, account: AccountName, login: str, refresh_token: str) -> TokenPair:
         lifetimes = self._tokens.lifetimes
-        refresh_token = secrets.token_urlsafe(32)
-        await tx.add_refresh_token(_digest(refresh_token), login, tx.now + lifetimes.refresh)
-        access_token = self._tokens.access(account, login)
-        return TokenPair(access_token, refresh_token, lifetimes.access, lifetimes.refresh)
+        return TokenPair(self._tokens.access(account, login), refresh_token, lifetimes.access, lifetimes.refresh)
+
+
+def _successor(refresh_token: str, request_id: str) -> str:
+    """_successor is as random as a token and its request are, and the same when they are the same."""
+    digest = hashlib.sha256(f"{refresh_token} {request_id}".encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def _digest(refresh_token: str) -> str:

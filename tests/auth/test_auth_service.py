@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import grpc
 import jwt
@@ -29,7 +30,11 @@ from loupe.rpc.server import MeshServer
 from loupe.scheduler.v1 import training_job_service_pb2 as jobs
 from loupe.scheduler.v1 import training_job_service_pb2_grpc
 from loupe.settings import ServiceSettings
+from loupe.terminal.client import Terminal
+from loupe.terminal.profile import Profile, ProfileStore
+from services.auth.sessions import Sessions, TokenPair
 from tests.auth.conftest import PASSWORD, Doors, RunningAuth
+from tests.cutting_proxy import CuttingProxy
 
 SERVICES = [
     descriptor_pool.Default().FindServiceByName(f"loupe.auth.v1.{name}Service")
@@ -240,6 +245,31 @@ async def test_a_replayed_refresh_token_ends_the_login_over_the_wire(auth: Runni
         await auth.terminal(second.access_token).sessions.WhoAmI(sessions.WhoAmIRequest())
     with pytest.raises(errors.Unauthenticated):
         await door.sessions.Refresh(sessions.RefreshRequest(refresh_token=second.refresh_token))
+
+
+async def test_a_terminal_whose_refresh_was_answered_into_a_cut_stays_logged_in(
+    auth: RunningAuth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The tokens are exchanged here and the connection is cut before they are there; it asks again and goes on."""
+    proxy = CuttingProxy(auth.settings.public_port)
+    refresh, answers = Sessions.refresh, []
+
+    async def cut_off(*arguments: str) -> TokenPair:
+        answers.append(await refresh(*arguments))
+        if len(answers) == 1:
+            proxy.cut()
+        return answers[-1]
+
+    monkeypatch.setattr(Sessions, "refresh", cut_off)
+    tokens = await auth.login("admin", auth.admin_password)
+    store = ProfileStore(tmp_path / "profile.json")
+    ca = auth.settings.tls_ca.read_text(encoding="utf-8")
+    store.save(Profile(await proxy.start(), ca, "accounts/admin", refresh_token=tokens.refresh_token))
+    async with Terminal.connect(store, retry_seconds=10) as terminal:
+        assert (await terminal.sessions.who_am_i()).name == "accounts/admin"
+    first, second = answers
+    assert first.refresh_token == second.refresh_token == store.load().refresh_token
+    await proxy.close()
 
 
 class Jobs(training_job_service_pb2_grpc.TrainingJobServiceServicer):

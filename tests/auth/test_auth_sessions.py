@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator
 
 import jwt
 import pytest
 
 from loupe import database
-from loupe.errors import BadCredentials, RefreshReplayed, Throttled, Unauthenticated
+from loupe.errors import BadCredentials, InvalidArgument, RefreshReplayed, Throttled, Unauthenticated
 from loupe.names import AccountName, JobName
 from loupe.rpc.identity import JwksVerifier, decode_token
 from services.auth.authority import Authority
@@ -84,6 +85,37 @@ async def test_a_refresh_token_works_once_and_a_replay_ends_its_login(rooms: Roo
         await rooms.sessions.refresh(third.refresh_token)
     assert await is_active(rooms, other.access_token)
     await rooms.sessions.refresh(other.refresh_token)
+
+
+async def test_a_refresh_whose_answer_was_lost_is_asked_for_again(rooms: Rooms):
+    """The same request gives the same refresh token until that is used; any other request is a replay."""
+    request, other = str(uuid.uuid4()), str(uuid.uuid4())
+    first, _ = await rooms.sessions.login(OLGA, PASSWORD, "here")
+    lost = await rooms.sessions.refresh(first.refresh_token, request)
+    again = await rooms.sessions.refresh(first.refresh_token, request)
+    assert again.refresh_token == lost.refresh_token != first.refresh_token
+    assert await is_active(rooms, again.access_token)
+    newest = await rooms.sessions.refresh(again.refresh_token, request)
+    assert newest.refresh_token not in (again.refresh_token, first.refresh_token)
+    with pytest.raises(RefreshReplayed):  # it came after all: whoever asks for it now is somebody else
+        await rooms.sessions.refresh(first.refresh_token, request)
+    assert not await is_active(rooms, newest.access_token)
+    for repetition in (other, ""):
+        pair, _ = await rooms.sessions.login(OLGA, PASSWORD, "here")
+        await rooms.sessions.refresh(pair.refresh_token, request)
+        with pytest.raises(RefreshReplayed):
+            await rooms.sessions.refresh(pair.refresh_token, repetition)
+        with pytest.raises(Unauthenticated):
+            await rooms.sessions.refresh(pair.refresh_token, request)
+
+
+@pytest.mark.parametrize("request_id", ["7", "x" * 129])
+async def test_a_request_that_can_be_guessed_is_refused(rooms: Rooms, request_id: str):
+    """And nothing is used up."""
+    pair, _ = await rooms.sessions.login(OLGA, PASSWORD, "here")
+    with pytest.raises(InvalidArgument, match="random one of 16 to 128"):
+        await rooms.sessions.refresh(pair.refresh_token, request_id)
+    await rooms.sessions.refresh(pair.refresh_token)
 
 
 @contextlib.asynccontextmanager

@@ -117,10 +117,16 @@ class Sessions(Servicer, session_service_pb2_grpc.SessionServiceServicer):
     async def Refresh(self, request: Any, context: Any) -> Any:
         self.mesh.refreshes += 1
         await asyncio.sleep(self.mesh.refresh_seconds)
+        if (last := self.mesh.last_refresh) is not None and last[0] == request:
+            return session_service_pb2.RefreshResponse(tokens=last[1])
         if request.refresh_token != self.mesh.refresh_token:
             self.mesh.access_tokens.clear()
             await _abort(context, errors.RefreshReplayed("a refresh token was used twice"))
-        return session_service_pb2.RefreshResponse(tokens=self.mesh.new_tokens())
+        self.mesh.last_refresh = (request, self.mesh.new_tokens())
+        if self.mesh.lost_refreshes:
+            self.mesh.lost_refreshes -= 1
+            await _abort(context, errors.Unavailable("the connection was cut", dependency="auth"))
+        return session_service_pb2.RefreshResponse(tokens=self.mesh.last_refresh[1])
 
     async def Logout(self, request: Any, context: Any) -> Any:
         self.mesh.access_tokens.clear()
@@ -305,6 +311,8 @@ class FakeMesh:
         self.issued = 0
         self.refreshes = 0
         self.refresh_seconds = 0.0
+        self.lost_refreshes = 0
+        self.last_refresh: tuple[Any, session_service_pb2.Tokens] | None = None
         self.lifetime = 600
         self.denied: LoupeError | None = None
         self.blobs: dict[str, bytes] = {}

@@ -88,6 +88,20 @@ async def test_a_token_is_refreshed_before_it_expires(mesh: FakeMesh, tmp_path: 
     assert store.load().refresh_token == mesh.refresh_token
 
 
+async def test_a_refresh_whose_answer_is_lost_does_not_end_the_login(mesh: FakeMesh, tmp_path: Path) -> None:
+    """The next one that asks, here in another process, sends the same request, and gets what the first one missed."""
+    store = write_profile(mesh, tmp_path / "profile.json", access_expires=0.0)
+    mesh.lost_refreshes = 1
+    async with Terminal.connect(store, retry_seconds=0) as loupe:
+        with pytest.raises(Unavailable):
+            await loupe.sessions.who_am_i()
+    assert store.load().refresh_token != mesh.refresh_token
+    async with Terminal.connect(store) as loupe:
+        assert (await loupe.sessions.who_am_i()).name == "accounts/anna"
+    assert mesh.refreshes == 2
+    assert (store.load().refresh_token, store.load().refresh_request) == (mesh.refresh_token, "")
+
+
 async def test_a_refused_token_is_refreshed_once(mesh: FakeMesh, store: ProfileStore) -> None:
     mesh.access_tokens.clear()
     async with Terminal.connect(store) as loupe:

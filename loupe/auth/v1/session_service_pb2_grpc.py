@@ -80,6 +80,7 @@ class SessionServiceServicer:
 
     def Refresh(self, request, context):
         """Refresh exchanges a refresh token for new tokens; a refresh token works once, a replay revokes its whole login.
+        Whoever did not get the answer asks again with the same request_id, as long as the new tokens were not used.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
