@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import nats
+import structlog
 import uvloop
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -55,6 +56,7 @@ from loupe.trainer.v1.attempt_pb2 import (
 from services.scheduler.app import MIGRATIONS
 from services.scheduler.driver import Driver, Neighbourhood
 from services.scheduler.jobs import Bounds, Job, JobSpec, place, start
+from services.scheduler.neighbours import StorageToken
 from services.scheduler.outbox import Outbox
 from services.scheduler.placement import Requirements
 from services.scheduler.signals import Signals
@@ -90,8 +92,19 @@ class Feed:
         """renew finds every attempt running."""
         return AttemptState.ATTEMPT_STATE_RUNNING
 
+    async def replace_token(self, trainer: TrainerName, key: AttemptKey, token: str, patience: float) -> None:
+        """replace_token needs no token."""
+
     async def cancel(self, trainer: TrainerName, key: AttemptKey, patience: float) -> None:
         """cancel has nothing to stop."""
+
+
+class OneToken:
+    """OneToken is auth that gives everybody the same token, for a day."""
+
+    async def issue(self, submitter: str, job: JobName, attempt: int) -> StorageToken:
+        """issue gives it."""
+        return StorageToken("token", 86_400)
 
 
 async def subscribe(url: str, subject: str, subscribers: int, expected: int) -> None:
@@ -172,7 +185,7 @@ async def measure(url: str, folder: Path, subscribers: int, events: int, rate: f
         store=store,
         trainers=feed,
         library=None,  # type: ignore[arg-type] - the job never gets so far
-        tokens=None,  # type: ignore[arg-type]
+        tokens=OneToken(),
         lease=60.0,
         bounds=Bounds(3, 5),
         monotonic=time.monotonic,
@@ -268,6 +281,7 @@ def main() -> None:
     if options.follow:
         uvloop.run(subscribe(*options.follow, options.subscribers, options.events))
         return
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the figures
     one = run_once(1, options.events, options.rate)
     # Many terminals get fewer events: a thousand copies of each keep a small machine busy enough.
     rate = min(options.rate, 2_000 / options.subscribers)
