@@ -58,7 +58,7 @@ class Attempts:
         """
         lease = Lease(self._clock(), lease_seconds)
         if (known := self._attempts.get(spec.key)) is not None:
-            known.lease = lease
+            known.lease, known.storage_token = lease, spec.storage_token
             return known.state
         self._admit(spec)
         for older in self.live:

@@ -11,6 +11,7 @@ import pytest
 from services.trainer.bubblewrap import SandboxUnavailable
 from services.trainer.sandbox import Sandbox
 from tests.trainer.fakes import Rig, make_rig, make_sandbox
+from tests.trainer.storage_door import Storage, serve_storage
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,9 @@ async def isolated(bubblewrap: Sandbox, tmp_path) -> AsyncIterator[Rig]:
 async def plain_rig(plain: Sandbox, tmp_path) -> AsyncIterator[Rig]:
     async with make_rig(plain, tmp_path) as rig:
         yield rig
+
+
+@pytest.fixture
+async def storage(service_settings) -> AsyncIterator[Storage]:
+    async with serve_storage(service_settings("storage")) as storage:
+        yield storage

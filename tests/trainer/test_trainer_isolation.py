@@ -7,6 +7,7 @@ import os
 import socket
 import textwrap
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -301,16 +302,16 @@ async def test_a_flood_of_output_is_cut_and_stops_nobody(isolated: Rig) -> None:
             host.log("flood")
         host.finish(Result(Outcome.PLATEAU, {}, {}))
     """
-    lag = 0.0
+    longest = 0.0
     done = asyncio.Event()
 
     async def measure() -> None:
-        nonlocal lag
-        loop = asyncio.get_running_loop()
+        """What the loop computed between two turns of this; what others on a busy machine took is not counted."""
+        nonlocal longest
         while not done.is_set():
-            before = loop.time()
+            before = time.thread_time()
             await asyncio.sleep(0.01)
-            lag = max(lag, loop.time() - before - 0.01)
+            longest = max(longest, time.thread_time() - before)
 
     measuring = asyncio.create_task(measure())
     events = await isolated.run(code)
@@ -322,7 +323,7 @@ async def test_a_flood_of_output_is_cut_and_stops_nobody(isolated: Rig) -> None:
     assert any("were left out" in line for line in lines)
     assert not any("\x1b" in line for line in lines)
     assert len([event for event in events if isinstance(event.what, Progressed)]) < 300
-    assert lag < 0.5, f"the trainer stood still for {lag:.2f} s"
+    assert longest < 0.5, f"the trainer did nothing else for {longest:.2f} s"
 
 
 async def test_progress_cannot_be_forged_for_another_job(isolated: Rig) -> None:
