@@ -11,11 +11,14 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 from sqlalchemy.engine.default import DefaultDialect
 
 from loupe.names import AccountName, JobName, ProjectName
@@ -77,11 +80,15 @@ class NoDecoders(Decoders):
 
 
 class MortalDisk(Disk):
-    """A disk whose power fails before or after the nth step of a kind in a part: what was not synced is lost."""
+    """A disk whose power fails before or after the nth step of a kind in a part: what was not synced is lost.
+
+    One step at a time, whatever thread it comes from: nothing is stored while the power fails.
+    """
 
     def __init__(self, part: str, step: str, when: str, nth: int) -> None:
         super().__init__()
         self._fate = (part, step, when, nth)
+        self._one_at_a_time = threading.Lock()
         self._part = ""
         self._seen: Counter[tuple[str, str]] = Counter()
         self._unsynced: defaultdict[Path, list[tuple[int, int]]] = defaultdict(list)
@@ -90,11 +97,19 @@ class MortalDisk(Disk):
 
     def begin(self, part: str) -> None:
         """begin says which part of the life comes now."""
-        self._part = part
-        self._seen.clear()
+        with self._one_at_a_time:
+            self._part = part
+            self._seen.clear()
 
-    def pass_by(self, step: str, when: str) -> None:
-        """pass_by dies here if this is the moment."""
+    @contextmanager
+    def step(self, step: str) -> Iterator[None]:
+        """step dies before or after its block if that is the moment."""
+        with self._one_at_a_time:
+            self._pass_by(step, "before")
+            yield
+            self._pass_by(step, "after")
+
+    def _pass_by(self, step: str, when: str) -> None:
         self._seen[step, when] += 1
         if (self._part, step, when, self._seen[step, when]) == self._fate:
             self._lose_power()
@@ -113,48 +128,45 @@ class MortalDisk(Disk):
 
     def create(self, path: Path) -> int:
         """create makes a name that is lost unless its folder is synced."""
-        if not path.exists():
-            self._created.add(path)
+        with self._one_at_a_time:
+            if not path.exists():
+                self._created.add(path)
         return super().create(path)
 
     def write(self, descriptor: int, data: bytes, position: int) -> None:
         """write puts bytes there that are lost unless the file is synced."""
-        self.pass_by("write", "before")
-        path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        self._unsynced[path].append((position, len(data)))
-        super().write(descriptor, data, position)
-        self.pass_by("write", "after")
+        with self.step("write"):
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            self._unsynced[path].append((position, len(data)))
+            super().write(descriptor, data, position)
 
     def sync(self, descriptor: int) -> None:
         """sync keeps the file's bytes."""
-        self.pass_by("sync", "before")
-        super().sync(descriptor)
-        self._unsynced.pop(Path(f"/proc/self/fd/{descriptor}").readlink(), None)
-        self.pass_by("sync", "after")
+        with self.step("sync"):
+            super().sync(descriptor)
+            self._unsynced.pop(Path(f"/proc/self/fd/{descriptor}").readlink(), None)
 
     def rename(self, source: Path, target: Path) -> None:
         """rename changes a name, which is undone unless the folder is synced."""
-        self.pass_by("rename", "before")
-        super().rename(source, target)
-        if source in self._unsynced:
-            self._unsynced[target] = self._unsynced.pop(source)
-        self._renamed.append((source, target))
-        self.pass_by("rename", "after")
+        with self.step("rename"):
+            super().rename(source, target)
+            if source in self._unsynced:
+                self._unsynced[target] = self._unsynced.pop(source)
+            self._renamed.append((source, target))
 
     def sync_folder(self, folder: Path) -> None:
         """sync_folder keeps the folder's names."""
-        self.pass_by("sync_folder", "before")
-        super().sync_folder(folder)
-        self._created = {path for path in self._created if path.parent != folder}
-        self._renamed = [pair for pair in self._renamed if pair[1].parent != folder]
-        self.pass_by("sync_folder", "after")
+        with self.step("sync_folder"):
+            super().sync_folder(folder)
+            self._created = {path for path in self._created if path.parent != folder}
+            self._renamed = [pair for pair in self._renamed if pair[1].parent != folder]
 
 
 async def store(storage: Storage, acknowledged: int, begin: Callable[[str], None] = lambda part: None) -> None:
     """store lives a life; what is acknowledged is written down.
 
-    Its parts: "files" (all pictures, three at a time, and the blob), "algorithm" (the image), "checkpoint" (the first
-    one, with its files), "replacement" (of the first checkpoint by the second).
+    Its parts: "files" (all pictures, three at a time, and the blob, until full packs are sealed), "algorithm" (the
+    image), "checkpoint" (the first one, with its files), "replacement" (of the first checkpoint by the second).
     """
     begin("files")
     for start in range(0, len(PICTURES), BATCH):
@@ -165,6 +177,7 @@ async def store(storage: Storage, acknowledged: int, begin: Callable[[str], None
                 _note(acknowledged, *(each.digest for each in pictures))
     await _store_blob(storage, BLOB)
     _note(acknowledged, sha256(BLOB))
+    await _seals()
     begin("algorithm")
     closing = algorithms.Closing(sha256(IMAGE), len(IMAGE))
     version = await storage._algorithms.publish(closing, _parts(_chunks(IMAGE), closing), AccountName("anna"))
@@ -175,6 +188,10 @@ async def store(storage: Storage, acknowledged: int, begin: Callable[[str], None
             await _store_blob(storage, data, GRANT)
         await Checkpoints(storage.database, storage.blobs).save(checkpoint, GRANT)
         _note(acknowledged, part)
+
+
+async def _seals() -> None:
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name().startswith("seal-")))
 
 
 def _note(acknowledged: int, *lines: str) -> None:
@@ -207,9 +224,8 @@ async def live(disk: MortalDisk, state: Path) -> None:
     commit = DefaultDialect.do_commit
 
     def do_commit(dialect: DefaultDialect, connection: object) -> None:
-        disk.pass_by("commit", "before")
-        commit(dialect, connection)  # type: ignore[arg-type]
-        disk.pass_by("commit", "after")
+        with disk.step("commit"):
+            commit(dialect, connection)  # type: ignore[arg-type]
 
     DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
     acknowledged = os.open(state / "acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -219,6 +235,7 @@ async def live(disk: MortalDisk, state: Path) -> None:
 
 def main() -> None:
     """main forks a process for each line and prints how it ended: the signal, or 0."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the answers
     for line in sys.stdin:
         part, step, when, nth, state = line.split()
         child = os.fork()
