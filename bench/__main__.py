@@ -17,6 +17,7 @@ PROGRAMS = (
     ("training_loop", "--threads", "1", "--contended"),
     ("training_loop",),
     ("threads",),
+    ("export",),
     ("first_step",),
     ("folder_to_model", "--target", "0.99", "--size", "64"),
 )

@@ -18,7 +18,6 @@ MODULES = (
     "torchvision",
     "onnx",
     "onnxruntime",
-    "onnxscript",
     "sklearn.metrics",
     "scipy.optimize",
     "scipy.special",

@@ -97,6 +97,39 @@ def test_an_export_of_a_convolutional_network_takes_other_sizes(exported: onnx.M
     np.testing.assert_allclose(OnnxModel(with_size(exported, 32, 48), threads=1)(pictures), expected, atol=1e-4)
 
 
+def test_a_usual_network_is_traced_which_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "export_with_torch", lambda *_: pytest.fail("torch.export was asked"))
+    export_onnx(small_network(), HOW)
+
+
+class Uneven(nn.Module):
+    """Uneven pools to a grid that its input cannot be cut into evenly, which no trace can say in ONNX."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(2 * 7 * 7, 3))
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.layers(pictures)
+
+
+def test_a_network_that_cannot_be_traced_is_exported_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    network = Uneven().eval()
+    assert package._trace(package.PictureNetwork(network, HOW), HOW.height, HOW.width, "logits") is None
+    assert "graph" not in "".join(capfd.readouterr())
+    expected = predict_torch(network, HOW, some_pictures(), np.arange(7), CPU)
+    np.testing.assert_allclose(OnnxModel(export_onnx(network, HOW), threads=1)(some_pictures()), expected, atol=1e-4)
+
+
+def test_a_trace_that_answers_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made by torch.export instead."""
+    wrong = package._trace(package.PictureNetwork(small_network(1), HOW), HOW.height, HOW.width, "logits")
+    monkeypatch.setattr(package, "_trace", lambda *_: wrong)
+    expected = predict_torch(small_network(), HOW, some_pictures(), np.arange(7), CPU)
+    model = export_onnx(small_network(), HOW)
+    np.testing.assert_allclose(OnnxModel(model, threads=1)(some_pictures()), expected, atol=1e-4)
+
+
 def test_batch_norms_are_folded() -> None:
     network = small_network()
     folded = ready_for_inference(network, 24, 20)

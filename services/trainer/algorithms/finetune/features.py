@@ -10,14 +10,12 @@ import numpy as np
 import torch
 
 from loupe.algorithm import Context
-from loupe.algorithm.package import OnnxModel, PictureNetwork, Preprocessing, export_onnx, with_size
+from loupe.algorithm.package import PictureNetwork, Preprocessing, answering, export_onnx, with_size
 
 from .backbones import Backbone
 
 BATCH = 32
 SAVE_SECONDS = 15.0
-# Features of both ways to compute them agree to about 1e-5 of the largest; far beyond that, something is wrong.
-AGREEMENT = 1e-3
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -50,12 +48,12 @@ class FrozenTrunk:
             return self.by_torch(size)
         for known in list(self._exports.values()):
             model = with_size(known, size, size)
-            if (run := self._agreeing(model, pictures, expected)) is not None:
+            if (run := answering(model, pictures, expected, self._context.threads)) is not None:
                 self._exports[size] = model
                 return run
         self._context.report("features", message=f"{self._backbone.name} is compiled for this machine, once")
         model = export_onnx(self._backbone.trunk, self._preprocessing(size), "features")
-        if (run := self._agreeing(model, pictures, expected)) is not None:
+        if (run := answering(model, pictures, expected, self._context.threads)) is not None:
             self._exports[size] = model
             return run
         self._context.log(f"the export of {self._backbone.name} gives other features at {size} px; going on with torch")
@@ -67,17 +65,6 @@ class FrozenTrunk:
 
     def _preprocessing(self, size: int) -> Preprocessing:
         return Preprocessing(size, size, self._backbone.mean, self._backbone.std)
-
-    def _agreeing(self, model: Any, pictures: np.ndarray, expected: np.ndarray) -> Run | None:
-        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, RuntimeException
-
-        try:
-            run = OnnxModel(model, self._context.threads)
-            got = run(pictures)
-        except (Fail, InvalidArgument, InvalidGraph, RuntimeException):
-            return None  # a graph made for one size cannot be run at every other one
-        far = AGREEMENT * max(1e-6, float(np.abs(expected).max()))
-        return run if got.shape == expected.shape and float(np.abs(got - expected).max()) <= far else None
 
 
 def compute_features(
