@@ -256,13 +256,13 @@ class OnnxModel:
 
 def answering(model: Any, pictures: np.ndarray, expected: np.ndarray, threads: int) -> OnnxModel | None:
     """answering returns the model ready to run if it gives the expected answers for the pictures, else None."""
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, RuntimeException
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
     try:
         run = OnnxModel(model, threads)
         got = run(pictures)
-    except (Fail, InvalidArgument, InvalidGraph, RuntimeException):
-        return None  # a graph made for one shape cannot be run at every other one
+    except (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.NotImplemented, ort.RuntimeException):
+        return None  # a graph made for one shape cannot be run at every other one, and not every operation at all
     far = AGREEMENT * max(1e-6, float(np.abs(expected).max()))
     return run if got.shape == expected.shape and float(np.abs(got - expected).max()) <= far else None
 

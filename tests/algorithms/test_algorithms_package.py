@@ -130,6 +130,25 @@ def test_a_trace_that_answers_otherwise_is_not_taken(monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(OnnxModel(model, threads=1)(some_pictures()), expected, atol=1e-4)
 
 
+class Double(nn.Module):
+    """Double computes in float64, which onnxruntime cannot for every operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.layers(pictures.double()).float()
+
+
+def test_a_model_that_cannot_run_here_has_no_answers() -> None:
+    whole = package.PictureNetwork(Double().eval(), HOW)
+    model = package._trace(whole, HOW.height, HOW.width, "logits")
+    expected = predict_torch(Double().eval(), HOW, some_pictures(), np.arange(7), CPU)
+    assert package.answering(model, some_pictures(), expected, threads=1) is None
+    assert package.answering(model, some_pictures(height=9), expected, threads=1) is None
+
+
 def test_batch_norms_are_folded() -> None:
     network = small_network()
     folded = ready_for_inference(network, 24, 20)
