@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local.certificates import Leaf, ensure_certificates
-from deploy.local.ports import free_port
 from loupe.settings import ServiceSettings
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent
 

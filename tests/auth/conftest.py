@@ -17,7 +17,6 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.local.certificates import Leaf, ensure_certificates
-from deploy.local.ports import free_port
 from loupe import database
 from loupe.auth.v1 import (
     account_service_pb2_grpc,
@@ -43,6 +42,7 @@ from services.auth.settings import AuthSettings
 from services.auth.store import Store
 from services.auth.throttle import Throttle
 from services.auth.tokens import KeyRing, Lifetimes, Tokens
+from tests.ports import free_port
 
 PASSWORD = "correct horse battery"
 LINE = ProjectName("line-7")

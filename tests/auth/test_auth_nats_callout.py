@@ -27,7 +27,6 @@ from deploy.local.nats import (
     nats_configuration,
     password_file,
 )
-from deploy.local.ports import free_port
 from deploy.local.state import StateDirectory
 from loupe.auth.v1 import account_service_pb2, group_service_pb2, policy_service_pb2, session_service_pb2
 from loupe.bus import follow_progress, inbox_prefix, subject_of, tls_context
@@ -36,6 +35,7 @@ from loupe.names import JobName
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
 from tests.auth.conftest import PASSWORD, RunningAuth
 from tests.nats_client import taken_by_server
+from tests.ports import free_port
 
 OURS, THEIRS = "loupe.progress.line-7.job-1", "loupe.progress.line-9.job-1"
 # Seconds within which whatever is granted comes; the disk, which every message waits for, may be busy.

@@ -14,12 +14,12 @@ import nats
 import pytest
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from deploy.local.ports import free_port
 from loupe.errors import Unavailable
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
 from services.scheduler.outbox import Outbox
 from services.scheduler.signals import Signals
 from services.scheduler.store import Unpublished
+from tests.ports import free_port
 from tests.scheduler.conftest import Rig, states
 from tests.scheduler.fakes import FakeAttempt, eventually
 

@@ -16,7 +16,6 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deploy.local.ports import free_port
 from loupe.discovery import Instance
 from loupe.errors import AttemptUnknown, PermissionDenied, Unauthenticated, Unavailable
 from loupe.load import TrainerLoad
@@ -24,6 +23,7 @@ from loupe.rpc.channel import internal_channel
 from loupe.trainer.v1 import attempt_pb2, attempt_service_pb2, attempt_service_pb2_grpc
 from services.trainer import app
 from services.trainer.settings import TrainerSettings
+from tests.ports import free_port
 from tests.trainer.fakes import BARE_RUNNER, JOB, alive, eventually
 from tests.trainer.storage_door import TOKEN, Storage, attempt_spec, message
 
