@@ -108,20 +108,21 @@ def ready_for_inference(network: nn.Module, height: int, width: int) -> nn.Modul
 def export_onnx(network: nn.Module, preprocessing: Preprocessing, output: str = "logits") -> Any:
     """export_onnx returns an onnx.ModelProto from `pictures` uint8 [batch, H, W, 3] to `output` float32 [batch, D].
 
-    It is traced, which takes a tenth of the time of torch.export; torch.export does it where a trace is impossible or
-    gives other answers than the network on noise (docs/decisions/0008).
+    It is traced, which takes a quarter to a tenth of the time of torch.export (bench/export.py); torch.export does it
+    where a trace is impossible or gives other answers than the network on noise (docs/decisions/0008).
     """
     height, width = preprocessing.height, preprocessing.width
     whole = PictureNetwork(ready_for_inference(network, height, width), preprocessing).eval()
-    model = _trace(whole, height, width, output)
+    if (model := _trace(whole, height, width, output)) is None:
+        return export_with_torch(whole, height, width, output)
     # Three pictures, as the trace saw two: what it took for a constant shows.
     noise = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = whole(torch.from_numpy(noise)).numpy()
-    if model is not None and answering(model, noise, expected, threads=1) is not None:
-        _replace_output(model.graph, output, expected.shape[1])
-        return model
-    return export_with_torch(whole, height, width, output)
+    if answering(model, noise, expected, threads=1) is None:
+        return export_with_torch(whole, height, width, output)
+    _replace_output(model.graph, output, expected.shape[1])
+    return model
 
 
 def _trace(whole: PictureNetwork, height: int, width: int, output: str) -> Any | None:
