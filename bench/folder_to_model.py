@@ -26,7 +26,7 @@ from loupe.names import DatasetName
 from loupe.storage.v1 import dataset_pb2
 from loupe.terminal.classifier import Classifier
 from loupe.terminal.client import Terminal
-from loupe.terminal.labelled import read_csv
+from loupe.terminal.picture_source import read_csv
 
 TARGET_RATIO = 1.5
 

@@ -18,9 +18,9 @@ from datetime import UTC, datetime, timedelta
 from loupe.discovery import Instance
 from loupe.load import RunningAttempt, TrainerLoad, key_of
 from loupe.names import TrainerName
-from services.scheduler.fleet import Fleet
-from services.scheduler.placement import Requirements, rank_clusters
-from services.scheduler.queue import Entry, JobQueue
+from services.scheduler.clusters.fleet import Fleet
+from services.scheduler.clusters.placement import Requirements, rank_clusters
+from services.scheduler.dispatch.queue import Entry, JobQueue
 
 TARGET_MS = 20.0
 _START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -54,14 +54,14 @@ from loupe.trainer.v1.attempt_pb2 import (
     AttemptState,
 )
 from services.scheduler.app import MIGRATIONS
-from services.scheduler.driver import Driver, Neighbourhood
-from services.scheduler.jobs import Bounds, Job, JobSpec, place, start
-from services.scheduler.neighbours import StorageToken
-from services.scheduler.outbox import Outbox
-from services.scheduler.placement import Requirements
-from services.scheduler.signals import Signals
-from services.scheduler.sql_store import SqlJobStore
-from services.scheduler.store import Request
+from services.scheduler.clients.dependencies import StorageToken
+from services.scheduler.clusters.placement import Requirements
+from services.scheduler.dispatch.driver import Driver, Neighbourhood
+from services.scheduler.jobs.job import Bounds, Job, JobSpec, place, start
+from services.scheduler.jobs.sql_store import SqlJobStore
+from services.scheduler.jobs.store import Request
+from services.scheduler.progress.outbox import Outbox
+from services.scheduler.progress.signals import Signals
 
 TARGET_P99_MS, TARGET_RATIO = 50.0, 1.5
 TRAINER = TrainerName("bench", "a")

@@ -21,8 +21,8 @@ from loupe.storage.v1 import dataset_pb2
 from loupe.terminal.classifier import Classifier
 from loupe.terminal.client import Terminal
 from loupe.terminal.datasets import PushReport
-from loupe.terminal.labelled import Collection, read_labelled
 from loupe.terminal.live import JobView, job_display
+from loupe.terminal.picture_source import Collection, read_labelled
 from loupe.terminal.profile import Profile, ProfileStore
 from loupe.terminal.tables import percent
 from loupe.terminal.verdict import confusion, render_result

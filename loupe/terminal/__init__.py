@@ -19,7 +19,7 @@ _HOMES = {
     "ProfileStore": "loupe.terminal.profile",
     "Profile": "loupe.terminal.profile",
     "Classifier": "loupe.terminal.classifier",
-    "read_labelled": "loupe.terminal.labelled",
+    "read_labelled": "loupe.terminal.picture_source",
 }
 
 __all__ = ["Classifier", "Profile", "ProfileStore", "Terminal", "read_labelled"]

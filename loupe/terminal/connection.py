@@ -11,7 +11,7 @@ from loupe.auth.v1 import session_service_pb2 as sessions
 from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from loupe.errors import Unauthenticated, Unavailable
 from loupe.rpc.channel import terminal_channel
-from loupe.terminal.patience import Patience
+from loupe.terminal.backoff import Patience
 from loupe.terminal.tokens import TokenKeeper
 
 CALL_SECONDS = 60.0

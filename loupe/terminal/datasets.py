@@ -16,9 +16,9 @@ from loupe.storage.v1 import dataset_pb2
 from loupe.storage.v1 import dataset_service_pb2 as service
 from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
 from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from loupe.terminal.backoff import Patience
 from loupe.terminal.connection import Connection
-from loupe.terminal.labelled import Collection, LabelledPicture, Skipped, read_labelled
-from loupe.terminal.patience import Patience
+from loupe.terminal.picture_source import Collection, LabelledPicture, Skipped, read_labelled
 from loupe.terminal.upload import PATIENCE_SECONDS, PushProgress, Uploaded, hash_files, upload_pictures
 
 ITEMS_IN_BATCH = 5_000

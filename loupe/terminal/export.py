@@ -16,9 +16,9 @@ from urllib.parse import quote
 from loupe.errors import AlreadyExists, DataLoss, Unavailable
 from loupe.names import DatasetVersionName
 from loupe.storage.v1 import dataset_pb2
+from loupe.terminal.backoff import Patience
 from loupe.terminal.datasets import Datasets
-from loupe.terminal.labelled import SPLIT_WORDS
-from loupe.terminal.patience import Patience
+from loupe.terminal.picture_source import SPLIT_WORDS
 
 CHUNK = 500
 PATIENCE_SECONDS = 120.0

@@ -15,9 +15,9 @@ from pathlib import Path
 from loupe.errors import AlreadyExists, DataLoss, GateFailed, LoupeError, Unavailable
 from loupe.names import ModelVersionName
 from loupe.storage.v1 import model_pb2
+from loupe.terminal.backoff import Patience
 from loupe.terminal.classifier import NEEDED_FILES, Classifier
 from loupe.terminal.locks import file_lock
-from loupe.terminal.patience import Patience
 
 PATIENCE_SECONDS = 120.0
 PLAIN_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 from loupe.errors import Cancelled, InvalidArgument, LoupeError, Unavailable, UploadIncomplete, invalid
 from loupe.picture import MAX_BYTES
 from loupe.storage.v1 import blob_service_pb2 as blobs
+from loupe.terminal.backoff import Patience
 from loupe.terminal.digests import DigestCache, FileState
-from loupe.terminal.patience import Patience
 
 PAGE = 10_000
 BATCH_BYTES = 1 << 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from loupe.errors import Unavailable
 from loupe.scheduler.v1 import training_job_pb2 as jobs
-from loupe.terminal.patience import Patience
+from loupe.terminal.backoff import Patience
 
 FINAL_STATES = {
     jobs.JOB_STATE_SUCCEEDED,

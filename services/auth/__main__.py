@@ -6,7 +6,8 @@ import os
 
 import uvloop
 
-from loupe import service, telemetry
+from loupe import app as service
+from loupe import telemetry
 from services.auth.app import AuthApp
 from services.auth.settings import AuthSettings
 

@@ -13,6 +13,7 @@ import nkeys
 import structlog
 
 from loupe import database
+from loupe.app import Background
 from loupe.auth.v1 import (
     account_service_pb2_grpc,
     group_service_pb2_grpc,
@@ -24,26 +25,25 @@ from loupe.errors import LoupeError
 from loupe.idempotency import RequestLog
 from loupe.rpc.identity import JwksVerifier
 from loupe.rpc.server import MeshServer
-from loupe.service import Background
-from services.auth.accounts import Accounts
-from services.auth.attempts import Attempts
-from services.auth.authority import Authority
-from services.auth.bootstrap import ADMIN, bootstrap
-from services.auth.callout import Callout
-from services.auth.endpoints import Endpoints
-from services.auth.groups import Groups
-from services.auth.nats_door import CalloutDoor, NatsUser, Revoker, stay_connected
-from services.auth.passwords import Passwords
+from services.auth.accounts.accounts import Accounts
+from services.auth.accounts.bootstrap import ADMIN, bootstrap
+from services.auth.database.store import Store
+from services.auth.groups.groups import Groups
+from services.auth.nats.callout import Callout
+from services.auth.nats.connections import CalloutDoor, NatsUser, Revoker, stay_connected
+from services.auth.policy.authority import Authority
 from services.auth.servicer import AccountServicer, GroupServicer, PolicyServicer, SessionServicer
-from services.auth.sessions import Sessions
+from services.auth.sessions.attempt_tokens import Attempts
+from services.auth.sessions.endpoints import Endpoints
+from services.auth.sessions.passwords import Passwords
+from services.auth.sessions.sessions import Sessions
+from services.auth.sessions.throttle import Throttle
+from services.auth.sessions.tokens import KeyRing, Lifetimes, Tokens
 from services.auth.settings import AuthSettings
-from services.auth.store import Store
-from services.auth.throttle import Throttle
-from services.auth.tokens import KeyRing, Lifetimes, Tokens
 
 log = structlog.get_logger(__name__)
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "database" / "migrations"
 _HOUSEKEEPING_SECONDS = 3600.0
 _HEALTH_SECONDS = 0.5
 

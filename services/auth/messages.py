@@ -11,10 +11,10 @@ from loupe.auth.v1 import account_pb2, group_pb2, policy_service_pb2, session_se
 from loupe.names import AccountName, ThresholdName
 from loupe.rpc.access import Decision
 from loupe.rpc.identity import current_caller
-from services.auth.accounts import Account
-from services.auth.groups import Group
-from services.auth.idempotent import Request
-from services.auth.sessions import TokenPair
+from services.auth.accounts.accounts import Account
+from services.auth.database.idempotent import Request
+from services.auth.groups.groups import Group
+from services.auth.sessions.sessions import TokenPair
 
 
 def account_message(account: Account) -> account_pb2.Account:

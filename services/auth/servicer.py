@@ -19,11 +19,8 @@ from loupe.auth.v1 import (
 )
 from loupe.names import AccountName, GroupName, JobName, ProjectName, ThresholdName
 from loupe.rpc.identity import current_caller
-from services.auth.accounts import Accounts
-from services.auth.attempts import Attempts
-from services.auth.authority import Authority
-from services.auth.endpoints import Endpoints
-from services.auth.groups import Groups
+from services.auth.accounts.accounts import Accounts
+from services.auth.groups.groups import Groups
 from services.auth.messages import (
     account_message,
     acting_account,
@@ -34,9 +31,12 @@ from services.auth.messages import (
     threshold_message,
     tokens_message,
 )
-from services.auth.sessions import Sessions
-from services.auth.tokens import KeyRing
-from services.auth.why import why_denied
+from services.auth.policy.authority import Authority
+from services.auth.policy.explain import why_denied
+from services.auth.sessions.attempt_tokens import Attempts
+from services.auth.sessions.endpoints import Endpoints
+from services.auth.sessions.sessions import Sessions
+from services.auth.sessions.tokens import KeyRing
 
 Context = grpc.aio.ServicerContext
 

@@ -1,0 +1,1 @@
+"""The scheduler service: jobs, where they are placed, and their progress."""

@@ -6,7 +6,8 @@ import os
 
 import uvloop
 
-from loupe import service, telemetry
+from loupe import app as service
+from loupe import telemetry
 from services.scheduler.app import SchedulerApp
 from services.scheduler.settings import SchedulerSettings
 

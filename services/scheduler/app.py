@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from loupe import database
+from loupe.app import Background
 from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
 from loupe.bus import ProgressBus
 from loupe.discovery import Discovery
@@ -20,23 +21,22 @@ from loupe.rpc.channel import ServiceChannels, internal_channel
 from loupe.rpc.identity import JwksVerifier
 from loupe.rpc.server import MeshServer
 from loupe.scheduler.v1 import cluster_service_pb2_grpc, training_job_service_pb2_grpc
-from loupe.service import Background
-from services.scheduler.dispatch import Dispatcher
-from services.scheduler.driver import Neighbourhood
-from services.scheduler.fleet import Fleet, follow_fleet
-from services.scheduler.jobs import Bounds
-from services.scheduler.neighbours import Bus
-from services.scheduler.neighbours_grpc import AuthClient, StorageClient, TrainerClient
-from services.scheduler.outbox import Outbox
-from services.scheduler.servicer import ClusterServicer, TrainingJobServicer
+from services.scheduler.clients.dependencies import Bus
+from services.scheduler.clients.grpc_clients import AuthClient, StorageClient, TrainerClient
+from services.scheduler.clusters.fleet import Fleet, follow_fleet
+from services.scheduler.dispatch.dispatcher import Dispatcher
+from services.scheduler.dispatch.driver import Neighbourhood
+from services.scheduler.jobs.job import Bounds
+from services.scheduler.jobs.servicer import ClusterServicer, TrainingJobServicer
+from services.scheduler.jobs.sql_store import SqlJobStore
+from services.scheduler.jobs.submission import Submission
+from services.scheduler.progress.outbox import Outbox
+from services.scheduler.progress.signals import Signals
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.signals import Signals
-from services.scheduler.sql_store import SqlJobStore
-from services.scheduler.submission import Submission
 
 log = structlog.get_logger(__name__)
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "database" / "migrations"
 LEADER_KEY = "loupe/scheduler/leader"
 _LEADER_PATIENCE = 5.0
 _REPLICA_PATIENCE = 1.0

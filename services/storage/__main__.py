@@ -10,7 +10,8 @@ import uvloop
 async def serve() -> None:
     """serve runs one storage process until it is told to stop."""
     # Imported here, because each decoder process imports this module again.
-    from loupe import service, telemetry
+    from loupe import app as service
+    from loupe import telemetry
     from services.storage.app import StorageApp
     from services.storage.settings import StorageSettings
 

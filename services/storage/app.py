@@ -11,6 +11,7 @@ import obstore.store
 import structlog
 
 from loupe import database
+from loupe.app import Background
 from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
 from loupe.discovery import Discovery
 from loupe.errors import FailedPrecondition
@@ -19,7 +20,6 @@ from loupe.rpc.access import RemoteAuthorizer
 from loupe.rpc.channel import ServiceChannels
 from loupe.rpc.identity import JwksVerifier
 from loupe.rpc.server import MeshServer, Registration
-from loupe.service import Background
 from loupe.storage.v1 import (
     algorithm_service_pb2_grpc,
     blob_service_pb2_grpc,
@@ -27,25 +27,29 @@ from loupe.storage.v1 import (
     model_service_pb2_grpc,
     project_service_pb2_grpc,
 )
-from services.storage import servicers
-from services.storage.algorithms import Algorithms
-from services.storage.auth_client import AuthMemberships
-from services.storage.blobs import Blobs
-from services.storage.checkpoints import Checkpoints
-from services.storage.dataset_versions import DatasetVersions
-from services.storage.datasets import Datasets
-from services.storage.decoders import Decoders
-from services.storage.disk import Disk
-from services.storage.downloads import Downloads
-from services.storage.fences import Fences
-from services.storage.files import Files, LocalFiles, ObjectFiles
-from services.storage.indexing import Indexer
-from services.storage.models import Models
-from services.storage.packs import Packs
-from services.storage.picture_uploads import PictureUploads
-from services.storage.projects import Memberships, Projects
+from services.storage.algorithms.library import Algorithms
+from services.storage.algorithms.servicer import AlgorithmServicer
+from services.storage.blobs.disk import Disk
+from services.storage.blobs.downloads import Downloads
+from services.storage.blobs.fences import Fences
+from services.storage.blobs.files import Files, LocalFiles, ObjectFiles
+from services.storage.blobs.packs import Packs
+from services.storage.blobs.servicer import BlobServicer
+from services.storage.blobs.uploads import Blobs
+from services.storage.clients.auth import AuthMemberships
+from services.storage.database.session import Database
+from services.storage.datasets.datasets import Datasets
+from services.storage.datasets.servicer import DatasetServicer
+from services.storage.datasets.versions import DatasetVersions
+from services.storage.models.checkpoints import Checkpoints
+from services.storage.models.library import Models
+from services.storage.models.servicer import ModelServicer
+from services.storage.pictures.decoders import Decoders
+from services.storage.pictures.indexing import Indexer
+from services.storage.pictures.uploads import PictureUploads
+from services.storage.projects.projects import Memberships, Projects
+from services.storage.projects.servicer import ProjectServicer
 from services.storage.settings import StorageSettings
-from services.storage.store import Database
 
 log = structlog.get_logger(__name__)
 
@@ -95,23 +99,23 @@ class Storage:
         return [
             (
                 project_service_pb2_grpc.add_ProjectServiceServicer_to_server,
-                servicers.ProjectServicer(self._projects),
+                ProjectServicer(self._projects),
             ),
             (
                 blob_service_pb2_grpc.add_BlobServiceServicer_to_server,
-                servicers.BlobServicer(self.uploads, self.blobs, self.downloads),
+                BlobServicer(self.uploads, self.blobs, self.downloads),
             ),
             (
                 dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server,
-                servicers.DatasetServicer(self._datasets, self._versions),
+                DatasetServicer(self._datasets, self._versions),
             ),
             (
                 algorithm_service_pb2_grpc.add_AlgorithmServiceServicer_to_server,
-                servicers.AlgorithmServicer(self._algorithms),
+                AlgorithmServicer(self._algorithms),
             ),
             (
                 model_service_pb2_grpc.add_ModelServiceServicer_to_server,
-                servicers.ModelServicer(self._models, checkpoints, fences, self.downloads),
+                ModelServicer(self._models, checkpoints, fences, self.downloads),
             ),
         ]
 

@@ -1,0 +1,1 @@
+"""The trainer service: runs algorithm images in sandboxes."""

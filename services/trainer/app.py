@@ -12,29 +12,29 @@ from pathlib import Path
 
 import structlog
 
+from loupe.app import Background
 from loupe.discovery import Discovery
 from loupe.load import key_of
 from loupe.rpc.channel import ServiceChannels
 from loupe.rpc.server import MeshServer
-from loupe.service import Background
 from loupe.trainer.v1 import attempt_service_pb2_grpc
-from services.trainer.attempts import Attempts
-from services.trainer.bubblewrap import Bubblewrap, SandboxUnavailable
-from services.trainer.code_folder import make_code_folder
-from services.trainer.decoders import Decoders
-from services.trainer.door import NobodyElse
-from services.trainer.executor import Executor
-from services.trainer.heartbeat import Heartbeat
-from services.trainer.images import Images
-from services.trainer.job_folder import Resources
-from services.trainer.pack_cache import PackCache
-from services.trainer.picture_cache import PictureCache
-from services.trainer.plain import PlainProcess
-from services.trainer.sandbox import Sandbox
-from services.trainer.servicer import AttemptServicer
+from services.trainer.attempts.access import NobodyElse
+from services.trainer.attempts.attempts import Attempts
+from services.trainer.attempts.servicer import AttemptServicer
+from services.trainer.cache.decoders import Decoders
+from services.trainer.cache.images import Images
+from services.trainer.cache.packs import PackCache
+from services.trainer.cache.pictures import PictureCache
+from services.trainer.clients.storage_grpc import GrpcStorage
+from services.trainer.heartbeat.heartbeat import Heartbeat
+from services.trainer.runs.executor import Executor
+from services.trainer.runs.job_folder import Resources
+from services.trainer.sandbox.bubblewrap import Bubblewrap, SandboxUnavailable
+from services.trainer.sandbox.code_folder import make_code_folder
+from services.trainer.sandbox.plain_process import PlainProcess
+from services.trainer.sandbox.sandbox import Sandbox
+from services.trainer.sandbox.slots import SlotPlan, Slots
 from services.trainer.settings import MIB, TrainerSettings
-from services.trainer.slots import SlotPlan, Slots
-from services.trainer.storage_client import GrpcStorage
 
 log = structlog.get_logger(__name__)
 

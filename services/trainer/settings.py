@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from loupe.algorithm.pipe import RUNNER
 from loupe.names import TrainerName, check_id
 from loupe.settings import ServiceSettings
-from services.trainer.limits import Limits
+from services.trainer.sandbox.limits import Limits
 
 MIB = 1 << 20
 UIDS_FROM, UID_BLOCKS, UIDS_PER_TRAINER = 1_000_000, 8192, 128

@@ -29,19 +29,19 @@ from loupe.idempotency import RequestLog
 from loupe.names import AccountName, ProjectName
 from loupe.rpc.channel import internal_channel, terminal_channel
 from loupe.settings import ServiceSettings
-from services.auth import tables
-from services.auth.accounts import Accounts
+from services.auth.accounts.accounts import Accounts
+from services.auth.accounts.bootstrap import bootstrap
 from services.auth.app import MIGRATIONS, AuthApp
-from services.auth.authority import Authority
-from services.auth.bootstrap import bootstrap
-from services.auth.groups import Groups
-from services.auth.idempotent import Request
-from services.auth.passwords import Passwords
-from services.auth.sessions import Sessions
+from services.auth.database import tables
+from services.auth.database.idempotent import Request
+from services.auth.database.store import Store
+from services.auth.groups.groups import Groups
+from services.auth.policy.authority import Authority
+from services.auth.sessions.passwords import Passwords
+from services.auth.sessions.sessions import Sessions
+from services.auth.sessions.throttle import Throttle
+from services.auth.sessions.tokens import KeyRing, Lifetimes, Tokens
 from services.auth.settings import AuthSettings
-from services.auth.store import Store
-from services.auth.throttle import Throttle
-from services.auth.tokens import KeyRing, Lifetimes, Tokens
 from tests.ports import free_port
 
 PASSWORD = "correct horse battery"

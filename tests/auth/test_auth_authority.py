@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from loupe.errors import DataLoss, Unavailable
 from loupe.names import SYSTEM, AccountName, GroupName, ProjectName
-from services.auth.authority import CONFIRMED_SECONDS, Authority
-from services.auth.tables import PolicyRule
+from services.auth.database.tables import PolicyRule
+from services.auth.policy.authority import CONFIRMED_SECONDS, Authority
 from tests.auth.conftest import LINE, Rooms
 
 ADMIN = AccountName("admin")

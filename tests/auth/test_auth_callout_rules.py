@@ -14,8 +14,8 @@ import pytest
 from loupe.bus import inbox_prefix
 from loupe.errors import Unauthenticated, Unavailable
 from loupe.names import AccountName, GroupName, ProjectName
-from services.auth import nats_jwt
-from services.auth.callout import (
+from services.auth.nats import jwt as nats_jwt
+from services.auth.nats.callout import (
     Callout,
     account_of,
     connections_to_cut,

@@ -14,8 +14,8 @@ from loupe.errors import (
     WeakPassword,
 )
 from loupe.names import AccountName, GroupName, ProjectName, ThresholdName
-from services.auth.idempotent import Request
-from services.auth.ranks import reach
+from services.auth.database.idempotent import Request
+from services.auth.groups.delegation import reach
 from tests.auth.conftest import LINE, PASSWORD, Rooms
 
 ADMIN, OLGA = AccountName("admin"), AccountName("olga")

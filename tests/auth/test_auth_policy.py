@@ -6,7 +6,7 @@ import casbin
 import pytest
 
 from loupe.errors import DataLoss
-from services.auth.policy import MODEL, Memberships, ProjectPolicy, at_least, build_policies
+from services.auth.policy.project_policy import MODEL, Memberships, ProjectPolicy, at_least, build_policies
 
 GROUPS = {"owners": 40, "operators": 20, "viewers": 9}
 MEMBERS = {"olga": "owners", "otto": "operators", "vera": "viewers"}

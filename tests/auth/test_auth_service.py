@@ -32,7 +32,7 @@ from loupe.scheduler.v1 import training_job_service_pb2_grpc
 from loupe.settings import ServiceSettings
 from loupe.terminal.client import Terminal
 from loupe.terminal.profile import Profile, ProfileStore
-from services.auth.sessions import Sessions, TokenPair
+from services.auth.sessions.sessions import Sessions, TokenPair
 from tests.auth.conftest import PASSWORD, Doors, RunningAuth
 from tests.cutting_proxy import CuttingProxy
 

@@ -16,11 +16,11 @@ from loupe import database
 from loupe.errors import BadCredentials, InvalidArgument, RefreshReplayed, Throttled, Unauthenticated
 from loupe.names import AccountName, JobName
 from loupe.rpc.identity import JwksVerifier, decode_token
-from services.auth.authority import Authority
-from services.auth.sessions import Sessions, TokenPair
-from services.auth.store import Store
-from services.auth.tables import Base
-from services.auth.tokens import KeyRing
+from services.auth.database.store import Store
+from services.auth.database.tables import Base
+from services.auth.policy.authority import Authority
+from services.auth.sessions.sessions import Sessions, TokenPair
+from services.auth.sessions.tokens import KeyRing
 from tests.auth.conftest import LINE, PASSWORD, Rooms
 
 OLGA = AccountName("olga")

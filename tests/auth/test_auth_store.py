@@ -8,10 +8,10 @@ from sqlalchemy.exc import IntegrityError
 
 from loupe import database
 from loupe.errors import Unavailable
-from services.auth import tables
-from services.auth.reads import Change, GroupRow
-from services.auth.store import CHANGES_KEPT_SECONDS, Store
-from services.auth.tables import PolicyRule
+from services.auth.database import tables
+from services.auth.database.reads import Change, GroupRow
+from services.auth.database.store import CHANGES_KEPT_SECONDS, Store
+from services.auth.database.tables import PolicyRule
 from tests.auth.conftest import Rooms
 
 

@@ -6,8 +6,8 @@ import argon2
 import pytest
 
 from loupe.errors import Throttled, WeakPassword
-from services.auth.passwords import Passwords, check_strength
-from services.auth.throttle import ACCOUNT, PEER, Throttle
+from services.auth.sessions.passwords import Passwords, check_strength
+from services.auth.sessions.throttle import ACCOUNT, PEER, Throttle
 from tests.auth.conftest import Clock
 
 

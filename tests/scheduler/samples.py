@@ -15,8 +15,8 @@ from loupe.names import (
     TrainerName,
 )
 from loupe.scheduler.v1.cluster_pb2 import Placement
-from services.scheduler.jobs import Change, Job, JobSpec, State, place, start
-from services.scheduler.placement import ClusterState, Requirements, TrainerState
+from services.scheduler.clusters.placement import ClusterState, Requirements, TrainerState
+from services.scheduler.jobs.job import Change, Job, JobSpec, State, place, start
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NORTH_A = TrainerName("north", "a")

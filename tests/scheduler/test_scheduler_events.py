@@ -18,9 +18,9 @@ from loupe.trainer.v1.attempt_pb2 import (
     AttemptProgress,
     AttemptStarted,
 )
-from services.scheduler.attempt_events import absorb, batches
-from services.scheduler.jobs import Bounds, State
-from services.scheduler.publication import prepare
+from services.scheduler.dispatch.attempt_events import absorb, batches
+from services.scheduler.dispatch.publication import prepare
+from services.scheduler.jobs.job import Bounds, State
 from tests.scheduler.fakes import finished, report_json
 from tests.scheduler.samples import NOW, make_job, running
 

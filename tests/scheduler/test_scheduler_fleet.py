@@ -9,7 +9,7 @@ import pytest
 from loupe.discovery import Instance
 from loupe.load import key_of
 from loupe.names import TrainerName
-from services.scheduler.fleet import Fleet
+from services.scheduler.clusters.fleet import Fleet
 from tests.scheduler.fakes import FakeAttempt, FakeTrainer, forged_report
 
 A, B = TrainerName("north", "a"), TrainerName("north", "b")

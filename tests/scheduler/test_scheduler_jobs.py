@@ -9,7 +9,7 @@ import pytest
 from loupe.errors import FailedPrecondition
 from loupe.scheduler.v1.training_job_pb2 import JobFailure, JobResult, JobState
 from loupe.trainer.v1.attempt_pb2 import AttemptFinished
-from services.scheduler.jobs import (
+from services.scheduler.jobs.job import (
     FINAL,
     Bounds,
     Change,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.scheduler.lease import LeaseClock
+from services.scheduler.dispatch.lease import LeaseClock
 
 
 def test_work_is_given_away_no_earlier_than_twice_the_lease() -> None:

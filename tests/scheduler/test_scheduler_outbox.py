@@ -16,9 +16,9 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from loupe.errors import Unavailable
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
-from services.scheduler.outbox import Outbox
-from services.scheduler.signals import Signals
-from services.scheduler.store import Unpublished
+from services.scheduler.jobs.store import Unpublished
+from services.scheduler.progress.outbox import Outbox
+from services.scheduler.progress.signals import Signals
 from tests.ports import free_port
 from tests.scheduler.conftest import Rig, states
 from tests.scheduler.fakes import FakeAttempt, eventually

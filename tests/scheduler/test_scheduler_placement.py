@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loupe.names import TrainerName
-from services.scheduler.placement import LOAD_STEPS, ClusterState, Requirements, rank_clusters
+from services.scheduler.clusters.placement import LOAD_STEPS, ClusterState, Requirements, rank_clusters
 from tests.scheduler.samples import cluster, trainer
 
 ANY = Requirements()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from services.scheduler.dispatch import entry_of
-from services.scheduler.jobs import Job
-from services.scheduler.placement import Requirements
-from services.scheduler.queue import JobQueue
+from services.scheduler.clusters.placement import Requirements
+from services.scheduler.dispatch.dispatcher import entry_of
+from services.scheduler.dispatch.queue import JobQueue
+from services.scheduler.jobs.job import Job
 from tests.scheduler.samples import make_job
 
 

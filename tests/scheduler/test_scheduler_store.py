@@ -17,14 +17,14 @@ from loupe.idempotency import RequestLog
 from loupe.names import JobName, ProjectName
 from loupe.scheduler.v1.training_job_pb2 import JobProgress, JobResult
 from loupe.trainer.v1.attempt_pb2 import AttemptEvent, AttemptProgress
-from services.scheduler import tables
 from services.scheduler.app import MIGRATIONS
-from services.scheduler.attempt_events import absorb
-from services.scheduler.jobs import Bounds, Job, State, cancel, conclude, finish, note, start
-from services.scheduler.queries import list_jobs
-from services.scheduler.rows import dump_spec, load_spec
-from services.scheduler.sql_store import SqlJobStore
-from services.scheduler.store import Conflict, Request
+from services.scheduler.database import tables
+from services.scheduler.dispatch.attempt_events import absorb
+from services.scheduler.jobs.job import Bounds, Job, State, cancel, conclude, finish, note, start
+from services.scheduler.jobs.listing import list_jobs
+from services.scheduler.jobs.rows import dump_spec, load_spec
+from services.scheduler.jobs.sql_store import SqlJobStore
+from services.scheduler.jobs.store import Conflict, Request
 from tests.scheduler.fakes import finished
 from tests.scheduler.samples import NOW, make_job, placed
 

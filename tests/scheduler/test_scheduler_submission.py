@@ -20,7 +20,7 @@ from loupe.errors import (
     Unavailable,
 )
 from loupe.scheduler.v1 import training_job_service_pb2 as rpc
-from services.scheduler.submission import job_id
+from services.scheduler.jobs.submission import job_id
 from tests.scheduler.conftest import Rig
 from tests.scheduler.fakes import FakeStorage
 from tests.scheduler.samples import NOW

@@ -30,8 +30,8 @@ from loupe.storage.v1 import (
     project_service_pb2_grpc,
 )
 from services.storage.app import Storage
-from services.storage.decoders import Decoders
-from services.storage.disk import Disk
+from services.storage.blobs.disk import Disk
+from services.storage.pictures.decoders import Decoders
 from services.storage.settings import StorageSettings
 from tests.cutting_proxy import CuttingProxy
 from tests.storage.photographs import sha256

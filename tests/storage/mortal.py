@@ -24,14 +24,16 @@ from sqlalchemy.engine.default import DefaultDialect
 from loupe.names import AccountName, JobName, ProjectName
 from loupe.rpc.identity import AttemptGrant
 from loupe.storage.v1.model_service_pb2 import Checkpoint
-from services.storage import algorithms, blobs, picture_uploads
+from services.storage.algorithms import library as algorithms
 from services.storage.app import Storage
-from services.storage.blobs import BlobOrder
-from services.storage.checkpoints import Checkpoints
-from services.storage.decoders import Decoders, Encoded
-from services.storage.disk import Disk
-from services.storage.looking import Looked
-from services.storage.pictures import UploadedPicture
+from services.storage.blobs import uploads as blobs
+from services.storage.blobs.disk import Disk
+from services.storage.blobs.uploads import BlobOrder
+from services.storage.models.checkpoints import Checkpoints
+from services.storage.pictures import uploads as picture_uploads
+from services.storage.pictures.admission import UploadedPicture
+from services.storage.pictures.decoders import Decoders, Encoded
+from services.storage.pictures.inspection import Looked
 from services.storage.settings import StorageSettings
 from tests.storage.archives import packed
 from tests.storage.house import MadeUpAuth

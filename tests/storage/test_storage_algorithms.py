@@ -23,7 +23,7 @@ from loupe.errors import (
 )
 from loupe.storage.v1 import algorithm_pb2
 from loupe.storage.v1 import algorithm_service_pb2 as messages
-from services.storage.algorithms import MAX_IMAGE_BYTES
+from services.storage.algorithms.library import MAX_IMAGE_BYTES
 from services.storage.settings import StorageSettings
 from tests.storage.apart import storage_apart
 from tests.storage.archives import packed

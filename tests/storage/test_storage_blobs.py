@@ -26,7 +26,7 @@ from loupe.errors import (
     UploadIncomplete,
 )
 from loupe.storage.v1 import blob_service_pb2, model_service_pb2
-from services.storage.disk import Disk
+from services.storage.blobs.disk import Disk
 from services.storage.settings import StorageSettings
 from tests.cutting_proxy import CuttingProxy
 from tests.storage.house import LINE, OTHER, Client, House, blob_stream, open_house

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from loupe.errors import Unavailable
-from services.storage.decoders import Decoders
-from services.storage.disk import Disk
-from services.storage.files import Files, LocalFiles, ObjectFiles
+from services.storage.blobs.disk import Disk
+from services.storage.blobs.files import Files, LocalFiles, ObjectFiles
+from services.storage.pictures.decoders import Decoders
 from services.storage.settings import StorageSettings
 from tests.storage.house import open_house
 from tests.storage.photographs import jpeg, sha256
@@ -120,7 +120,7 @@ async def test_decoders_that_cannot_start_are_no_pictures_fault() -> None:
 
 WAITING = """
 import asyncio, psutil
-from services.storage.decoders import Decoders
+from services.storage.pictures.decoders import Decoders
 from tests.storage.photographs import jpeg
 
 async def main():

@@ -16,8 +16,8 @@ import pytest
 
 from loupe.names import AlgorithmVersionName
 from services.storage.app import Storage
-from services.storage.checkpoints import Checkpoints
-from services.storage.store.projects import ProjectRow
+from services.storage.models.checkpoints import Checkpoints
+from services.storage.projects.store import ProjectRow
 from tests.storage.house import MadeUpAuth
 from tests.storage.mortal import (
     BLOB,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.storage.looking import look
-from services.storage.near_duplicates import Clusters, find_clusters
+from services.storage.pictures.inspection import look
+from services.storage.pictures.near_duplicates import Clusters, find_clusters
 from tests.storage.photographs import encode, photograph, sha256
 
 

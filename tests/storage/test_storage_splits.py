@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loupe.errors import InvalidArgument
-from services.storage.splits import SPLITS, TEST, TRAIN, VALIDATION, assign_splits, check_fractions, crossing_clusters
+from services.storage.datasets.splits import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    assign_splits,
+    check_fractions,
+    crossing_clusters,
+)
 from tests.storage.photographs import sha256
 
 FRACTIONS = (0.6, 0.2, 0.2)

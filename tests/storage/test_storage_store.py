@@ -12,9 +12,9 @@ from sqlalchemy.exc import OperationalError
 from loupe import database
 from loupe.errors import ResourceExhausted
 from loupe.idempotency import RequestLog
-from services.storage.store import Database
-from services.storage.store.pictures import PackRow, PictureRow
-from services.storage.store.projects import ProjectRow
+from services.storage.database.session import Database
+from services.storage.pictures.store import PackRow, PictureRow
+from services.storage.projects.store import ProjectRow
 
 DIGESTS = [f"{number:064x}" for number in range(5_000)]
 

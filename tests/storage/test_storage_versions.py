@@ -25,8 +25,8 @@ from loupe.errors import (
 )
 from loupe.storage.v1 import dataset_pb2, dataset_service_pb2
 from loupe.storage.v1.blob_service_pb2 import PictureProblem
-from services.storage.selection import version_digest
-from services.storage.store.datasets import ItemRow
+from services.storage.datasets.selection import version_digest
+from services.storage.datasets.store import ItemRow
 from tests.storage.house import LINE, OTHER, Client, House, version_stream
 from tests.storage.photographs import encode, jpeg, photograph, sha256
 

@@ -9,7 +9,7 @@ import pytest
 
 from loupe.errors import BadDataset, InvalidArgument
 from loupe.storage.v1.dataset_pb2 import SPLIT_TEST, SPLIT_TRAIN, SPLIT_UNSPECIFIED, SPLIT_VALIDATION
-from loupe.terminal.labelled import read_labelled
+from loupe.terminal.picture_source import read_labelled
 from tests.terminal.conftest import picture_bytes
 
 

@@ -13,9 +13,9 @@ from loupe.names import DatasetName, DatasetVersionName
 from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_pb2
 from loupe.terminal import export, upload
+from loupe.terminal.backoff import Patience
 from loupe.terminal.client import Terminal
-from loupe.terminal.labelled import read_labelled
-from loupe.terminal.patience import Patience
+from loupe.terminal.picture_source import read_labelled
 from loupe.terminal.profile import ProfileStore
 from loupe.terminal.upload import PushProgress
 from tests.terminal.conftest import picture_bytes

@@ -9,8 +9,8 @@ import pytest
 
 from loupe.errors import NotFound, Unavailable
 from loupe.scheduler.v1 import training_job_pb2 as jobs
+from loupe.terminal.backoff import Patience
 from loupe.terminal.client import Terminal
-from loupe.terminal.patience import Patience
 from loupe.terminal.profile import ProfileStore
 from loupe.terminal.watch import Follower, Source
 from tests.terminal.fake_mesh import FakeMesh

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from services.trainer.bubblewrap import SandboxUnavailable
-from services.trainer.sandbox import Sandbox
+from services.trainer.sandbox.bubblewrap import SandboxUnavailable
+from services.trainer.sandbox.sandbox import Sandbox
 from tests.trainer.fakes import Rig, make_rig, make_sandbox
 from tests.trainer.storage_door import Storage, serve_storage
 

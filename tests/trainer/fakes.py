@@ -20,24 +20,24 @@ from PIL import Image
 
 from loupe.algorithm import image
 from loupe.errors import NotFound, StaleAttempt
-from services.trainer.attempt import StopReason
-from services.trainer.attempts import Attempts
-from services.trainer.bubblewrap import Bubblewrap
-from services.trainer.code_folder import make_code_folder
-from services.trainer.decoders import Decoders
-from services.trainer.events import Event, StoredFile
-from services.trainer.executor import Executor
-from services.trainer.images import Images
-from services.trainer.job_folder import Resources
-from services.trainer.limits import Limits
-from services.trainer.pack_cache import PackCache
-from services.trainer.picture_cache import PictureCache
-from services.trainer.plain import PlainProcess
-from services.trainer.sandbox import Sandbox
-from services.trainer.slots import SlotPlan, Slots
-from services.trainer.spec import AttemptKey, AttemptSpec
-from services.trainer.store import LabelledDataset
-from services.trainer.work_folder import CollectedFile
+from services.trainer.attempts.attempt import StopReason
+from services.trainer.attempts.attempts import Attempts
+from services.trainer.attempts.events import Event, StoredFile
+from services.trainer.attempts.spec import AttemptKey, AttemptSpec
+from services.trainer.cache.decoders import Decoders
+from services.trainer.cache.images import Images
+from services.trainer.cache.packs import PackCache
+from services.trainer.cache.pictures import PictureCache
+from services.trainer.clients.storage import LabelledDataset
+from services.trainer.runs.executor import Executor
+from services.trainer.runs.job_folder import Resources
+from services.trainer.runs.work_folder import CollectedFile
+from services.trainer.sandbox.bubblewrap import Bubblewrap
+from services.trainer.sandbox.code_folder import make_code_folder
+from services.trainer.sandbox.limits import Limits
+from services.trainer.sandbox.plain_process import PlainProcess
+from services.trainer.sandbox.sandbox import Sandbox
+from services.trainer.sandbox.slots import SlotPlan, Slots
 
 JOB = "projects/line-7/jobs/j1"
 LIMITS = Limits(memory=1 << 30, processes=64, file=64 << 20, work=96 << 20, work_files=500, tmp=32 << 20, shm=32 << 20)

@@ -26,7 +26,7 @@ from loupe.storage.v1 import (
     model_service_pb2_grpc,
 )
 from loupe.trainer.v1 import attempt_pb2
-from services.trainer.spec import AttemptKey, AttemptSpec
+from services.trainer.attempts.spec import AttemptKey, AttemptSpec
 from tests.trainer.fakes import JOB, MemoryStorage
 
 DATASET = "projects/line-7/datasets/screws/versions/1"

@@ -8,8 +8,8 @@ import pytest
 
 from loupe.algorithm import image
 from loupe.errors import BadAlgorithm, BadParameter, DigestMismatch
-from services.trainer.events import Failed
-from services.trainer.images import Images
+from services.trainer.attempts.events import Failed
+from services.trainer.cache.images import Images
 from tests.trainer.fakes import MemoryStorage, Rig
 
 

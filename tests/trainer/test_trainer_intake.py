@@ -13,12 +13,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from loupe.algorithm.pipe import MAX_MESSAGE, HostGone, HostRefused, PipeError, PipeHost
-from services.trainer import intake
-from services.trainer.channel import Channel, ProtocolBroken
-from services.trainer.console import LineSplitter, LogGate
-from services.trainer.events import Failed
-from services.trainer.rate import TokenBucket
-from services.trainer.work_folder import BadFile, WorkFolder
+from services.trainer.attempts.events import Failed
+from services.trainer.runs import intake
+from services.trainer.runs.channel import Channel, ProtocolBroken
+from services.trainer.runs.console import LineSplitter, LogGate
+from services.trainer.runs.rate import TokenBucket
+from services.trainer.runs.work_folder import BadFile, WorkFolder
 from tests.trainer.fakes import Rig
 
 REPORT = {"phase": "train", "epoch": 1, "step": 2, "total_steps": 3, "metrics": {"loss": 1}, "message": "ok"}

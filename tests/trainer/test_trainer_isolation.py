@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.trainer.events import Failed, Finished, Logged, Progressed
-from services.trainer.limits import Limits
-from services.trainer.plain import PlainProcess
+from services.trainer.attempts.events import Failed, Finished, Logged, Progressed
+from services.trainer.sandbox.limits import Limits
+from services.trainer.sandbox.plain_process import PlainProcess
 from tests.trainer.fakes import JOB, LIMITS, Rig, make_rig
 
 TRY = """

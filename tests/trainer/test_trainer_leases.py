@@ -11,11 +11,11 @@ import pytest
 
 from loupe.algorithm.host import Outcome, Progress
 from loupe.errors import AttemptUnknown, InvalidArgument, SandboxUnavailable, StaleAttempt, TrainerBusy, Unavailable
-from services.trainer.attempt import Attempt, State
-from services.trainer.attempts import REMEMBERED_SECONDS, Attempts
-from services.trainer.events import Failed, Finished, Progressed, Started
-from services.trainer.lease import Lease, Verdict
-from services.trainer.spec import AttemptKey, AttemptSpec
+from services.trainer.attempts.attempt import Attempt, State
+from services.trainer.attempts.attempts import REMEMBERED_SECONDS, Attempts
+from services.trainer.attempts.events import Failed, Finished, Progressed, Started
+from services.trainer.attempts.lease import Lease, Verdict
+from services.trainer.attempts.spec import AttemptKey, AttemptSpec
 from tests.trainer.fakes import FakeClock
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from loupe.load import BadLoad, GpuLoad, RunningAttempt, TrainerLoad, key_of, load_fraction
 from loupe.names import TrainerName
-from services.trainer.heartbeat import Heartbeat, parse_gpus
-from services.trainer.slots import SlotCounts
-from services.trainer.spec import AttemptKey
+from services.trainer.attempts.spec import AttemptKey
+from services.trainer.heartbeat.heartbeat import Heartbeat, parse_gpus
+from services.trainer.sandbox.slots import SlotCounts
 
 NAME = TrainerName("hall-a", "t1")
 KEY = key_of(NAME)

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from loupe.errors import BadDataset, DataLoss, ResourceExhausted
-from services.trainer.decoders import BATCH, Decoders
-from services.trainer.pack_cache import PackCache
-from services.trainer.picture_cache import PictureCache
+from services.trainer.cache.decoders import BATCH, Decoders
+from services.trainer.cache.packs import PackCache
+from services.trainer.cache.pictures import PictureCache
 from tests.trainer.fakes import eventually, picture
 
 

@@ -8,8 +8,8 @@ import sys
 import psutil
 
 from loupe.algorithm.host import Outcome
-from services.trainer.attempt import State
-from services.trainer.events import Checkpointed, Failed, Finished, Logged, Progressed, Started
+from services.trainer.attempts.attempt import State
+from services.trainer.attempts.events import Checkpointed, Failed, Finished, Logged, Progressed, Started
 from tests.trainer.fakes import JOB, Rig, alive, eventually, make_rig
 
 WHOLE_RUN = """
@@ -104,7 +104,7 @@ async def test_a_run_that_does_not_stop_is_killed_with_its_children(sandbox, tmp
 
 SACRIFICE = """
 import asyncio, pathlib, sys
-from services.trainer.events import Progressed
+from services.trainer.attempts.events import Progressed
 from tests.trainer.fakes import make_rig, make_sandbox
 from tests.trainer.test_trainer_sandbox_contract import WORKS
 

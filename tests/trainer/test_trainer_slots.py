@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.events import Failed, Finished, Started
-from services.trainer.limits import Limits
-from services.trainer.sandbox import SandboxFailed
-from services.trainer.slots import SlotPlan, Slots
+from services.trainer.attempts.events import Failed, Finished, Started
+from services.trainer.sandbox.limits import Limits
+from services.trainer.sandbox.sandbox import SandboxFailed
+from services.trainer.sandbox.slots import SlotPlan, Slots
 from tests.trainer.fakes import LIMITS, eventually, make_rig
 
 RUNNER = "bare_runner:run_image"

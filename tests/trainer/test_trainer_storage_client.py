@@ -11,8 +11,8 @@ import pytest
 from loupe.errors import DataLoss, LoupeError, StaleAttempt, Unavailable, UploadIncomplete
 from loupe.rpc.channel import internal_channel
 from loupe.storage.v1 import model_service_pb2
-from services.trainer.storage_client import GrpcStorage
-from services.trainer.work_folder import CollectedFile
+from services.trainer.clients.storage_grpc import GrpcStorage
+from services.trainer.runs.work_folder import CollectedFile
 from tests.trainer.fakes import JOB
 from tests.trainer.storage_door import DATASET, TOKEN, Storage, attempt_spec
 

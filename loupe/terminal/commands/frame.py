@@ -122,7 +122,7 @@ class Cli:
 
     def emit(self, value: Any, indent: int | None = None) -> None:
         """emit prints one JSON value on stdout."""
-        from loupe.terminal.plain import plain
+        from loupe.terminal.escapes import plain
 
         sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=indent) + "\n")
         sys.stdout.flush()

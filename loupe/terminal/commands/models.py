@@ -136,7 +136,7 @@ async def _model_folder(cli: Cli, model: str, allow_below_target: bool) -> Path:
 
 def _expand(pictures: Sequence[Path]) -> Iterator[Path]:
     """_expand yields pictures, and for a folder every picture below it, sorted."""
-    from loupe.terminal.labelled import SUFFIXES
+    from loupe.terminal.picture_source import SUFFIXES
 
     for path in pictures:
         if path.is_dir():

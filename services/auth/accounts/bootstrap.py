@@ -1,0 +1,54 @@
+"""The first start: the system's groups, and the first administrator."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import uuid
+from pathlib import Path
+
+from loupe.names import SYSTEM
+from services.auth.database.reads import AccountRow
+from services.auth.database.store import Store
+from services.auth.groups import delegation as ranks
+from services.auth.groups.groups import add_project
+from services.auth.sessions.passwords import Passwords, check_strength
+
+ADMIN = "admin"
+
+
+async def bootstrap(store: Store, passwords: Passwords, password_file: Path | None) -> str | None:
+    """bootstrap makes the system's groups and accounts/admin in its administrators, once.
+
+    The password is what `password_file` holds; without such a file one is generated, written there with mode 0600
+    and returned, so that it can be shown once.
+    """
+    async with store.read() as reads:
+        if await reads.project_uid(SYSTEM) is not None:
+            return None
+    password, generated = _first_password(password_file)
+    password_hash = await passwords.hash(password)
+    async with store.write() as tx:
+        if await tx.project_uid(SYSTEM) is not None:
+            return None
+        await add_project(tx, SYSTEM, str(uuid.uuid4()), ranks.SYSTEM_GROUPS, lambda: str(uuid.uuid4()))
+        await tx.add_account(AccountRow(ADMIN, str(uuid.uuid4()), "Administrator", password_hash, False, tx.now))
+        await tx.set_member(SYSTEM, ADMIN, ranks.ADMINISTRATORS.group)
+    return password if generated else None
+
+
+def _first_password(file: Path | None) -> tuple[str, bool]:
+    """_first_password returns the password and whether it was made here; the file is durable before it is used."""
+    if file is not None and file.exists():
+        password = file.read_text(encoding="utf-8").strip()
+        check_strength(password)
+        return password, False
+    password = secrets.token_urlsafe(18)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(password + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+    return password, True

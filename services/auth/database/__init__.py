@@ -1,0 +1,1 @@
+"""The database of auth: engine, session, migrations."""

@@ -1,0 +1,1 @@
+"""Account groups, their permission parameters, and the thresholds of actions."""

@@ -1,0 +1,1 @@
+"""NATS: a terminal's token opens its projects' progress, and nothing else."""

@@ -1,0 +1,175 @@
+"""NATS' auth callout: a terminal's access token opens exactly the progress of the projects that it may read.
+
+Everything that is not understood is refused, and so is everybody while this service is away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nacl.public
+import nkeys
+import structlog
+
+from loupe.bus import STREAM, inbox_prefix
+from loupe.errors import LoupeError, Unauthenticated, Unavailable
+from loupe.names import ID, AccountName, ProjectName
+from loupe.rpc.identity import decode_token
+from services.auth.nats import jwt as nats_jwt
+from services.auth.policy.authority import Authority
+
+log = structlog.get_logger(__name__)
+
+READ = "jobs.read"
+_CONNECTION_TYPES = ["STANDARD", "WEBSOCKET"]
+_MAX_SUBSCRIPTIONS = 200
+_MAX_PAYLOAD = 65_536
+_LABEL = re.compile(rf"({ID})\.([0-9a-f-]{{36}})\.([0-9a-f]{{16}})")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Grant is what a connection may see: the projects, by the login of an account."""
+
+    account: AccountName
+    login: str
+    projects: tuple[ProjectName, ...]
+
+    @property
+    def label(self) -> str:
+        """label names the connection in NATS: account, login, and a digest of the projects."""
+        projects = " ".join(str(project) for project in self.projects)
+        return f"{self.account.account}.{self.login}.{hashlib.sha256(projects.encode()).hexdigest()[:16]}"
+
+
+def account_of(label: str) -> tuple[AccountName, str] | None:
+    """account_of reads account and login from a connection's label; None for one that is not of a terminal."""
+    match = _LABEL.fullmatch(label)
+    return (AccountName(match[1]), match[2]) if match else None
+
+
+def grant(authority: Authority, account: AccountName, login: str) -> Grant | None:
+    """grant returns what a login may see now, None for nothing at all; raises Unavailable while auth is not ready."""
+    if not authority.is_active(account, login):
+        return None
+    projects = tuple(authority.allowed_projects(account, READ, login))
+    return Grant(account, login, projects) if projects else None
+
+
+def permissions(projects: Sequence[ProjectName], token: str) -> dict[str, Any]:
+    """permissions lists what may be sent and heard. A consumer must name its filter in the request's subject.
+
+    Neither list may ever be empty: to NATS that would mean everything.
+    """
+    subjects = [f"loupe.progress.{project.project}.>" for project in projects]
+    assert subjects, "a grant has projects"
+    publish = [
+        *(f"$JS.API.CONSUMER.CREATE.{STREAM}.*.{subject}" for subject in subjects),
+        *(f"$JS.API.DIRECT.GET.{STREAM}.{subject}" for subject in subjects),
+        f"$JS.FC.{STREAM}.>",
+    ]
+    return {"pub": {"allow": publish}, "sub": {"allow": [f"{inbox_prefix(token)}.>", *subjects]}}
+
+
+class Callout:
+    """Callout answers what the NATS server asks about a connection.
+
+    signer: the account key that the server's configuration names as issuer. sealer: the key that it seals for.
+    key_of: the public key of an access token's key id. nats_account: where terminals land.
+    """
+
+    def __init__(
+        self,
+        authority: Authority,
+        key_of: Callable[[str], Any],
+        *,
+        signer: nkeys.KeyPair,
+        sealer: nacl.public.PrivateKey,
+        nats_account: str,
+        now: Callable[[], float],
+    ) -> None:
+        self._authority = authority
+        self._key_of = key_of
+        self._signer = signer
+        self._sealer = sealer
+        self._nats_account = nats_account
+        self._now = now
+
+    def answer(self, data: bytes, server_xkey: str | None) -> bytes:
+        """answer returns the sealed answer to a sealed question; raises Unauthenticated for what is no question."""
+        if not server_xkey:
+            raise Unauthenticated("the NATS request is not sealed", problem="seal")
+        claims = nats_jwt.decode(nats_jwt.unseal(self._sealer, server_xkey, data).decode())
+        try:
+            asked = claims["nats"]
+            user, server = str(asked["user_nkey"]), str(asked["server_id"]["id"])
+            options = asked["connect_opts"]
+            token = str(options.get("auth_token") or options.get("pass") or "")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Unauthenticated("the NATS request is incomplete", problem="claims") from error
+        verdict = {"type": "authorization_response", "version": 2, **self._verdict(token, user)}
+        signed = nats_jwt.encode(self._signer, user, verdict, self._now(), aud=server)
+        return nats_jwt.seal(self._sealer, server_xkey, signed.encode())
+
+    def _verdict(self, token: str, user: str) -> dict[str, str]:
+        try:
+            caller, expiry = decode_token(token, self._key_of)
+            if caller.account is None or caller.attempt is not None:
+                return {"error": "an access token is needed"}
+            granted = grant(self._authority, caller.account, caller.login)
+        except LoupeError as error:
+            log.info("NATS connection refused", problem=error.metadata.get("problem", error.reason_name()))
+            return {"error": error.message}
+        if granted is None:
+            return {"error": "there is no project whose progress this account may read"}
+        return {"jwt": self._user(granted, token, user, expiry)}
+
+    def _user(self, granted: Grant, token: str, user: str, expiry: float) -> str:
+        limits = {"subs": _MAX_SUBSCRIPTIONS, "data": -1, "payload": _MAX_PAYLOAD}
+        claims = {
+            "type": "user",
+            "version": 2,
+            "allowed_connection_types": _CONNECTION_TYPES,
+            **limits,
+            **permissions(granted.projects, token),
+        }
+        more = {"aud": self._nats_account, "exp": int(expiry), "name": granted.label}
+        return nats_jwt.encode(self._signer, user, claims, self._now(), **more)
+
+
+def connections_to_cut(authority: Authority, labels: dict[int, str]) -> list[int]:
+    """connections_to_cut returns which connections (id to label) were granted something else than what holds now.
+
+    They may come back at once with what holds now. Connections that are not terminals' are left alone.
+    """
+    cut = []
+    for connection, label in labels.items():
+        holder = account_of(label)
+        if holder is None:
+            continue
+        granted = grant(authority, *holder)
+        if granted is None or granted.label != label:
+            cut.append(connection)
+    return cut
+
+
+def read_connections(answer: bytes) -> tuple[dict[int, str], int]:
+    """read_connections reads a CONNZ answer: label by connection id, and how many there are; raises Unavailable."""
+    try:
+        data = json.loads(answer)["data"]
+        return {one["cid"]: one.get("authorized_user", "") for one in data["connections"]}, int(data["total"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unavailable("the NATS server does not list its connections", dependency="nats") from error
+
+
+def read_server(answer: bytes) -> str:
+    """read_server reads a server's id from its answer to a ping; raises Unavailable."""
+    try:
+        return str(json.loads(answer)["server"]["id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unavailable("the NATS server does not say who it is", dependency="nats") from error

@@ -1,0 +1,180 @@
+"""Auth's two connections to NATS: one answers the auth callout, one cuts connections whose right is gone.
+
+Both come back by themselves for ever; NATS being away is never felt by gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nats
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from loupe.bus import tls_context
+from loupe.errors import LoupeError
+from services.auth.nats.callout import Callout, connections_to_cut, read_connections, read_server
+from services.auth.policy.authority import Authority
+
+log = structlog.get_logger(__name__)
+
+_CALLOUT_SUBJECT = "$SYS.REQ.USER.AUTH"
+_QUEUE = "auth"
+_RETRY_SECONDS = 0.5
+_REQUEST_SECONDS = 2.0
+_SERVERS_SECONDS = 0.3
+_SETTLED_SECONDS = 2.0
+"""A connection that was let in just before a change is there, and seen, this long after it."""
+_SWEEP_SECONDS = 30.0
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class NatsUser:
+    """NatsUser is where and as whom to connect; `ca` is the authority of the server's certificate."""
+
+    url: str
+    user: str
+    password: str
+    ca: Path
+
+
+async def stay_connected(who: NatsUser, work: Callable[[Client], Awaitable[None]]) -> None:
+    """stay_connected connects and runs `work` on the connection, again whenever it is lost, for ever."""
+    secure = {"tls": tls_context(who.ca.read_bytes())} if who.url.startswith("tls://") else {}
+    said = False
+    while True:
+        closed = asyncio.Event()
+
+        async def on_closed(closed: asyncio.Event = closed) -> None:
+            closed.set()
+
+        try:
+            connection = await nats.connect(
+                who.url,
+                user=who.user,
+                password=who.password,
+                name="auth",
+                allow_reconnect=False,
+                max_reconnect_attempts=1,  # without it connect() tries for two minutes before it says so
+                reconnect_time_wait=0.1,
+                connect_timeout=3,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                closed_cb=on_closed,
+                disconnected_cb=on_closed,
+                error_cb=_log_error,
+                **secure,
+            )
+            try:
+                await connection.flush(timeout=3)
+                log.info("connected to NATS", user=who.user)
+                said = False
+                await _until_closed(work(connection), closed)
+            finally:
+                await connection.close()
+        except (TimeoutError, OSError, NatsError, LoupeError) as error:
+            if not said:
+                log.warning("NATS is away; trying again", user=who.user, error=str(error)[:200])
+                said = True
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _until_closed(work: Awaitable[None], closed: asyncio.Event) -> None:
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(closed.wait())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _log_error(error: Exception) -> None:
+    log.debug("NATS reported an error", error=str(error)[:200])
+
+
+class CalloutDoor:
+    """CalloutDoor answers the server's questions about who connects."""
+
+    def __init__(self, callout: Callout) -> None:
+        self._callout = callout
+
+    async def serve(self, connection: Client) -> None:
+        """serve answers on one connection until it is cancelled."""
+        await connection.subscribe(_CALLOUT_SUBJECT, _QUEUE, cb=self._answer)
+        await connection.flush()
+        await asyncio.Event().wait()
+
+    async def _answer(self, message: Msg) -> None:
+        try:
+            answer = self._callout.answer(message.data, (message.headers or {}).get("Nats-Server-Xkey"))
+            await message.respond(answer)
+        except LoupeError as error:
+            log.warning("a NATS auth request was not understood; refused", error=error.message)
+        except NatsError as error:
+            log.warning("a NATS auth request could not be answered; refused", error=str(error)[:200])
+        except Exception:
+            log.exception("a NATS auth request failed; refused")
+
+
+class Revoker:
+    """Revoker cuts terminals' connections that hold another right than what the policy gives them now."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+
+    async def serve(self, connection: Client) -> None:
+        """serve sweeps at once, at every change of the policy and a little later, and now and then."""
+        patience = _SETTLED_SECONDS
+        while True:
+            changed = self._authority.changed()
+            await self._sweep(connection)
+            try:
+                await asyncio.wait_for(changed.wait(), patience)
+                patience = _SETTLED_SECONDS
+            except TimeoutError:
+                patience = _SWEEP_SECONDS
+
+    async def _sweep(self, connection: Client) -> None:
+        for server in await self._servers(connection):
+            labels = await self._connections(connection, server)
+            for cid in connections_to_cut(self._authority, labels):
+                await self._ask(connection, f"$SYS.REQ.SERVER.{server}.KICK", {"cid": cid})
+                log.info("NATS connection cut: its rights changed", connection=labels[cid])
+
+    async def _servers(self, connection: Client) -> list[str]:
+        """Every server of the NATS cluster answers a ping by itself; who is silent now is asked at the next sweep."""
+        inbox = connection.new_inbox()
+        subscription = await connection.subscribe(inbox)
+        await connection.publish("$SYS.REQ.SERVER.PING", reply=inbox)
+        servers: list[str] = []
+        with contextlib.suppress(nats.errors.TimeoutError):
+            while True:
+                message = await subscription.next_msg(timeout=_SERVERS_SECONDS if servers else _REQUEST_SECONDS)
+                servers.append(read_server(message.data))
+        await subscription.unsubscribe()
+        return servers
+
+    async def _connections(self, connection: Client, server: str) -> dict[int, str]:
+        labels: dict[int, str] = {}
+        offset, total = 0, 1
+        while offset < total:
+            query = {"auth": True, "limit": _PAGE, "offset": offset}
+            page, total = read_connections(await self._ask(connection, f"$SYS.REQ.SERVER.{server}.CONNZ", query))
+            labels |= page
+            offset += _PAGE
+        return labels
+
+    async def _ask(self, connection: Client, subject: str, query: dict[str, object]) -> bytes:
+        answer = await connection.request(subject, json.dumps(query).encode(), timeout=_REQUEST_SECONDS)
+        return answer.data

@@ -1,0 +1,1 @@
+"""Who may do what: Casbin's decision, its explanation, and what changed."""

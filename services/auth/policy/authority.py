@@ -1,0 +1,208 @@
+"""The policy in memory: every decision is made here without a look at the database, which stays the truth.
+
+Changes, one's own and those of another process on the same database, come in by revision. What cannot be confirmed
+against the database for some seconds, or was found damaged, allows nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import structlog
+
+from loupe.errors import DataLoss, LoupeError, Unavailable
+from loupe.names import SYSTEM, AccountName, ProjectName
+from loupe.rpc.access import DEFAULT_THRESHOLDS, Decision
+from services.auth.database.reads import Change, Reads
+from services.auth.database.store import Store
+from services.auth.policy.project_policy import ProjectPolicy, build_policies, parse_level, parse_member
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 1.0
+CONFIRMED_SECONDS = 4.0
+"""How long a policy holds without having been compared with the database."""
+
+GROUPS_ADMIN = "groups.admin"
+"""The system-wide right to manage the groups of every project."""
+SYSTEM_REACHES = frozenset({"groups.read", "groups.write", "accounts.create"})
+"""Actions that GROUPS_ADMIN allows in projects that the account is not in."""
+
+
+class Authority:
+    """Authority decides, from the policy that it keeps in memory.
+
+    revoked_seconds: how long a revoked login is remembered; longer than any access token lives.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        revoked_seconds: float,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._revoked_seconds = revoked_seconds
+        self._now = now
+        self._monotonic = monotonic
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._confirmed = float("-inf")
+        self.revision = -1
+        self._policies: dict[str, ProjectPolicy] = {}
+        self._thresholds: dict[str, int] = dict(DEFAULT_THRESHOLDS)
+        self._enabled: set[str] = set()
+        self._revoked: dict[str, float] = {}
+
+    @property
+    def ready(self) -> bool:
+        """ready tells whether the policy in memory is whole and was compared with the database just now."""
+        return self._monotonic() - self._confirmed < CONFIRMED_SECONDS
+
+    @property
+    def thresholds(self) -> Mapping[str, int]:
+        """thresholds is what every action needs."""
+        return self._thresholds
+
+    def changed(self) -> asyncio.Event:
+        """changed is set, and replaced by a new one, when earlier decisions may no longer hold."""
+        return self._changed
+
+    async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
+        """decide answers what Casbin decides for the action's threshold; raises Unavailable while not ready.
+
+        Actions of SYSTEM_REACHES are allowed in every project to who may do GROUPS_ADMIN in the system.
+        """
+        self._require_ready()
+        decision = self._decide(account.account, project.project, action, login)
+        if decision.allowed or action not in SYSTEM_REACHES:
+            return decision
+        system = self._decide(account.account, SYSTEM, GROUPS_ADMIN, login)
+        return system if system.allowed else decision
+
+    def _decide(self, account: str, project: str, action: str, login: str) -> Decision:
+        policy = self._policies.get(project)
+        need = self._thresholds.get(action, 0)
+        group = policy.members.get(account) if policy else None
+        active = account in self._enabled and login not in self._revoked
+        return Decision(
+            allowed=active and policy is not None and policy.allows(account, need),
+            member=group is not None,
+            group=policy.names.get(group, "") if policy and group else "",
+            parameter=policy.levels.get(group, 0) if policy and group else 0,
+            threshold=need,
+            active=active,
+        )
+
+    def is_active(self, account: AccountName, login: str) -> bool:
+        """is_active tells whether the account is enabled and the login has not ended; raises Unavailable."""
+        self._require_ready()
+        return account.account in self._enabled and login not in self._revoked
+
+    def memberships(self, account: AccountName) -> list[ProjectName]:
+        """memberships returns the projects that an account is in, by id; raises Unavailable while not ready."""
+        self._require_ready()
+        found = (project for project, policy in self._policies.items() if account.account in policy.members)
+        return [ProjectName(project) for project in sorted(found)]
+
+    def allowed_projects(self, account: AccountName, action: str, login: str) -> list[ProjectName]:
+        """allowed_projects returns the projects in which the account may do an action, without the system."""
+        projects = (project for project in self.memberships(account) if project.project != SYSTEM)
+        return [one for one in projects if self._decide(account.account, one.project, action, login).allowed]
+
+    def _require_ready(self) -> None:
+        if not self.ready:
+            raise Unavailable("auth cannot vouch for its policy now; nothing is allowed meanwhile", dependency="policy")
+
+    async def refresh(self) -> None:
+        """refresh brings memory up to the database's revision; raises Unavailable or DataLoss, then nothing holds."""
+        async with self._lock:
+            asked = self._monotonic()
+            try:
+                async with self._store.read() as reads:
+                    revision = await reads.revision()
+                    changes = await self._pending(reads, revision)
+                    if changes is None:
+                        await self._load(reads)
+                    else:
+                        for change in changes:
+                            await self._apply(reads, change)
+            except DataLoss:
+                self._confirmed = float("-inf")
+                self.revision = -1
+                raise
+            self._confirmed = asked
+            if revision != self.revision:
+                self.revision = revision
+                self._changed.set()
+                self._changed = asyncio.Event()
+
+    async def _pending(self, reads: Reads, revision: int) -> list[Change] | None:
+        if revision == self.revision:
+            return []
+        if self.revision < 0 or revision < self.revision:
+            return None
+        return await reads.changes(self.revision) or None
+
+    async def _load(self, reads: Reads) -> None:
+        policies = await asyncio.to_thread(build_policies, await reads.rules())
+        thresholds = await reads.thresholds()
+        enabled = await reads.enabled()
+        revoked = await reads.revoked_logins(self._now() - self._revoked_seconds)
+        self._policies, self._enabled, self._revoked = policies, enabled, revoked
+        self._thresholds = {**DEFAULT_THRESHOLDS, **thresholds}
+
+    async def _apply(self, reads: Reads, change: Change) -> None:
+        match change.kind:
+            case "group":
+                row = await reads.level_rule(change.project, change.key)
+                level = None if row is None else parse_level(row).level
+                self._policies[change.project] = self._policy(change.project).with_level(change.key, level)
+            case "member":
+                row = await reads.member_rule(change.project, change.key)
+                group = None if row is None else parse_member(row).group
+                self._policies[change.project] = self._policy(change.project).with_member(change.key, group)
+            case "threshold":
+                self._thresholds = {**DEFAULT_THRESHOLDS, **await reads.thresholds()}
+            case "account":
+                enabled = await reads.enabled([change.key])
+                self._enabled = (self._enabled - {change.key}) | enabled
+            case "logins":
+                since = self._now() - self._revoked_seconds
+                self._revoked = {
+                    **{login: at for login, at in self._revoked.items() if at >= since},
+                    **await reads.revoked_logins(since, change.key),
+                }
+            case _:
+                await self._load(reads)
+
+    def _policy(self, project: str) -> ProjectPolicy:
+        return self._policies.get(project) or ProjectPolicy(project, {}, {})
+
+    async def revisions(self) -> AsyncIterator[int]:
+        """revisions yields the revision at once, at changes and every second; raises Unavailable while not ready."""
+        while True:
+            changed = self._changed
+            self._require_ready()
+            yield self.revision
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+
+    async def poll(self) -> None:
+        """poll refreshes every second, for ever: a change by another process holds within two seconds here."""
+        was_ready = self.ready
+        while True:
+            try:
+                await self.refresh()
+            except LoupeError as error:
+                log.warning("the policy could not be confirmed", error=error.message)
+            if was_ready and not self.ready:
+                self._changed.set()
+                self._changed = asyncio.Event()
+            was_ready = self.ready
+            await asyncio.sleep(POLL_SECONDS)

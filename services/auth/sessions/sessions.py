@@ -1,0 +1,138 @@
+"""Logins: a password for tokens, a refresh token for new ones, and the end of a login."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import uuid
+from dataclasses import dataclass
+
+from loupe.errors import BadCredentials, InvalidArgument, RefreshReplayed, Unauthenticated
+from loupe.idempotency import MAX_REQUEST_ID
+from loupe.names import AccountName
+from services.auth.accounts.accounts import Account, describe
+from services.auth.database.store import Store, Transaction
+from services.auth.policy.authority import Authority
+from services.auth.sessions.passwords import Passwords
+from services.auth.sessions.throttle import Throttle
+from services.auth.sessions.tokens import Tokens
+
+SHORTEST_REQUEST_ID = 16
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """TokenPair is an access token and the refresh token that follows it; lifetimes in seconds."""
+
+    access_token: str
+    refresh_token: str
+    access_lifetime: int
+    refresh_lifetime: int
+
+
+class Sessions:
+    """Sessions gives and takes tokens.
+
+    A login is a family of refresh tokens of which only the newest is unused; using one twice, in different requests,
+    ends the login.
+    """
+
+    def __init__(
+        self, store: Store, authority: Authority, passwords: Passwords, throttle: Throttle, tokens: Tokens
+    ) -> None:
+        self._store = store
+        self._authority = authority
+        self._passwords = passwords
+        self._throttle = throttle
+        self._tokens = tokens
+
+    async def login(self, account: AccountName, password: str, peer: str) -> tuple[TokenPair, Account]:
+        """login starts a login.
+
+        Raises BadCredentials, the same after the same work for an unknown account, a wrong password and a disabled
+        account; Throttled after too many failures of the account or the address `peer`.
+        """
+        self._throttle.admit(account.account, peer)
+        async with self._store.read() as reads:
+            row = await reads.account(account.account)
+        right = await self._passwords.matches(row.password_hash if row else None, password)
+        if row is None or not right or row.disabled:
+            self._throttle.failed(account.account, peer)
+            raise BadCredentials("the account or the password is not right")
+        async with self._store.write() as tx:
+            current = await tx.account(account.account)
+            if current is None or current.disabled or current.password_hash != row.password_hash:
+                raise BadCredentials("the account or the password is not right")
+            login = str(uuid.uuid4())
+            await tx.add_login(login, account.account, tx.now)
+            refresh_token = secrets.token_urlsafe(32)
+            await self._add(tx, refresh_token, login)
+            pair = self._pair(account, login, refresh_token)
+            described = await describe(tx, current)
+        self._throttle.succeeded(account.account)
+        return pair, described
+
+    async def refresh(self, refresh_token: str, request_id: str = "") -> TokenPair:
+        """refresh exchanges a refresh token; raises Unauthenticated, or RefreshReplayed when it was used before.
+
+        The same request again gives the same refresh token, as long as that was not used: its answer was lost.
+        """
+        if request_id and not SHORTEST_REQUEST_ID <= len(request_id) <= MAX_REQUEST_ID:
+            raise InvalidArgument(
+                f"the request_id has {len(request_id)} characters; "
+                f"a refresh takes a random one of {SHORTEST_REQUEST_ID} to {MAX_REQUEST_ID}, or none",
+                field="request_id",
+            )
+        digest = _digest(refresh_token)
+        next_token = _successor(refresh_token, request_id) if request_id else secrets.token_urlsafe(32)
+        replayed = False
+        async with self._store.write() as tx:
+            row = await tx.refresh_token(digest)
+            if row is None:
+                raise Unauthenticated("the refresh token is not known here; log in again", problem="unknown")
+            issued = await tx.refresh_token(_digest(next_token))
+            repeated = issued is not None and issued.use_time is None
+            if row.revoke_time is None and not repeated and not await tx.use_refresh_token(digest):
+                await tx.revoke_login(row.login, row.account)
+                replayed = True
+            elif row.revoke_time is not None:
+                raise Unauthenticated("this login has ended; log in again", problem="revoked")
+            elif row.expire_time <= tx.now:
+                raise Unauthenticated("the refresh token has expired; log in again", problem="expired")
+            elif not await tx.enabled([row.account]):
+                raise Unauthenticated("this login has ended; log in again", problem="revoked")
+            else:
+                if not repeated:
+                    await self._add(tx, next_token, row.login)
+                pair = self._pair(AccountName(row.account), row.login, next_token)
+        if replayed:
+            await self._authority.refresh()
+            raise RefreshReplayed("this refresh token was used before; its login is ended, log in again")
+        return pair
+
+    async def logout(self, refresh_token: str) -> None:
+        """logout ends the login that a refresh token belongs to; ending it again is fine. Raises Unauthenticated."""
+        async with self._store.write() as tx:
+            row = await tx.refresh_token(_digest(refresh_token))
+            if row is None:
+                raise Unauthenticated("the refresh token is not known here", problem="unknown")
+            await tx.revoke_login(row.login, row.account)
+        await self._authority.refresh()
+
+    async def _add(self, tx: Transaction, refresh_token: str, login: str) -> None:
+        await tx.add_refresh_token(_digest(refresh_token), login, tx.now + self._tokens.lifetimes.refresh)
+
+    def _pair(self, account: AccountName, login: str, refresh_token: str) -> TokenPair:
+        lifetimes = self._tokens.lifetimes
+        return TokenPair(self._tokens.access(account, login), refresh_token, lifetimes.access, lifetimes.refresh)
+
+
+def _successor(refresh_token: str, request_id: str) -> str:
+    """_successor is as random as a token and its request are, and the same when they are the same."""
+    digest = hashlib.sha256(f"{refresh_token} {request_id}".encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _digest(refresh_token: str) -> str:
+    return hashlib.sha256(refresh_token.encode()).hexdigest()

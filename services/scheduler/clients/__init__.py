@@ -1,0 +1,1 @@
+"""What the scheduler calls: auth, storage, the trainers, NATS."""

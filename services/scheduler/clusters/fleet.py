@@ -1,0 +1,203 @@
+"""The fleet as Consul tells it: which trainers report, how loaded they are, and where they are reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from loupe.discovery import Discovery, Instance
+from loupe.load import PREFIX, BadLoad, TrainerLoad, key_of
+from loupe.names import ClusterName, TrainerName
+from services.scheduler.clusters.placement import ClusterState, TrainerState
+
+log = structlog.get_logger(__name__)
+
+TRAINER_SERVICE = "loupe-trainer"
+_LOCATE_SECONDS = 2.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Attempt = tuple[str, int]
+"""An attempt: the job's name and the number."""
+
+
+@dataclass(frozen=True)
+class _Report:
+    """_Report is a trainer's newest report as it stood in Consul, and when it came, on the monotonic clock here."""
+
+    value: bytes
+    load: TrainerLoad
+    attempts: AbstractSet[Attempt]
+    received: float
+
+
+@dataclass(frozen=True)
+class _Known:
+    """_Known is a cluster's state as it was worked out last; after `until` one of its trainers is another."""
+
+    state: ClusterState
+    until: float
+
+
+@dataclass(frozen=True)
+class _Avoidance:
+    until: float
+    why: str
+
+
+class Fleet:
+    """Fleet is the trainers that report, under the rule that nothing is believed that is old, malformed or foreign.
+
+    monotonic: seconds that only go up; max_age: seconds after which a report no longer counts. Ages are measured
+    from receipt, so that no trainer's clock matters.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], max_age: float) -> None:
+        self._monotonic = monotonic
+        self._max_age = max_age
+        self._reports: dict[TrainerName, _Report] = {}
+        self._members: dict[str, set[TrainerName]] = {}
+        self._addresses: dict[str, str] = {}
+        self._avoided: dict[TrainerName, _Avoidance] = {}
+        self._given: dict[TrainerName, set[Attempt]] = {}
+        self._known: dict[str, _Known] = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """listen has `changed` called whenever a report or an address is new."""
+        self._listeners.append(changed)
+
+    def observe(self, entries: Mapping[str, bytes]) -> None:
+        """observe takes in all keys under loupe/trainers/; what is not a report of its key's own trainer is ignored."""
+        now = self._monotonic()
+        seen: dict[TrainerName, _Report] = {}
+        by_key = {key_of(name): (name, report) for name, report in self._reports.items()}
+        for key, value in entries.items():
+            name, known = by_key.get(key, (None, None))
+            if name is not None and known is not None and known.value == value:
+                seen[name] = known  # an old report does not become fresh by being read again
+                continue
+            try:
+                load = TrainerLoad.from_json(key, value)
+            except BadLoad as error:
+                log.warning("a load report was ignored", key=key[:200], error=str(error))
+                continue
+            name = TrainerName.parse(load.name)
+            if known is not None and known.load.incarnation == load.incarnation and load.beat <= known.load.beat:
+                seen[name] = known
+            else:
+                seen[name] = _Report(value, load, frozenset((each.job, each.attempt) for each in load.attempts), now)
+        for name in seen.keys() | self._reports.keys():
+            if seen.get(name) is not self._reports.get(name):
+                self._known.pop(name.cluster, None)
+        self._reports = seen
+        self._members = {}
+        for name in seen:
+            self._members.setdefault(name.cluster, set()).add(name)
+        self._changed()
+
+    def locate(self, instances: Sequence[Instance]) -> None:
+        """locate takes in where trainers are reached; addresses of those that are not named any more stay known."""
+        self._addresses |= {instance.id: instance.internal for instance in instances}
+        self._known.clear()
+        self._changed()
+
+    def give(self, trainer: TrainerName, attempt: Attempt) -> None:
+        """give notes an attempt that a trainer was given: it takes a slot, reported or not."""
+        self._given.setdefault(trainer, set()).add(attempt)
+        self._known.pop(trainer.cluster, None)
+
+    def take_back(self, trainer: TrainerName, attempt: Attempt) -> None:
+        """take_back notes that an attempt is over, as far as the scheduler is concerned."""
+        attempts = self._given.get(trainer, set())
+        attempts.discard(attempt)
+        if not attempts:
+            self._given.pop(trainer, None)
+        self._known.pop(trainer.cluster, None)
+
+    def address(self, trainer: TrainerName) -> str:
+        """address is the trainer's last known "host:port"; empty when there never was one."""
+        return self._addresses.get(_instance_of(trainer), "")
+
+    def unlocated(self) -> bool:
+        """unlocated is true when a trainer reports whose address is not known."""
+        return any(not self.address(name) for name in self._reports)
+
+    def avoid(self, trainer: TrainerName, seconds: float, why: str) -> None:
+        """avoid keeps new jobs away from a trainer for some time; why is told to people."""
+        self._avoided[trainer] = _Avoidance(self._monotonic() + seconds, why)
+        self._known.pop(trainer.cluster, None)
+
+    def report_time(self, trainer: TrainerName) -> datetime | None:
+        """report_time is when, by its own clock, the trainer made its newest report."""
+        report = self._reports.get(trainer)
+        return _EPOCH + timedelta(milliseconds=report.load.at_ms) if report else None
+
+    def clusters(self) -> list[ClusterState]:
+        """clusters returns the clusters of live trainers, both by name.
+
+        An attempt that a trainer was given, and that its report does not show yet, counts as busy.
+        """
+        now = self._monotonic()
+        states = (self._cluster(cluster, now) for cluster in sorted(self._members))
+        return [state for state in states if state.trainers]
+
+    def _cluster(self, cluster: str, now: float) -> ClusterState:
+        """_cluster is worked out anew only when something changed: of a thousand trainers few did since last time."""
+        known = self._known.get(cluster)
+        if known is not None and now <= known.until:
+            return known.state
+        trainers, until = [], float("inf")
+        for name in sorted(self._members[cluster], key=lambda each: each.trainer):
+            report = self._reports[name]
+            expires = report.received + self._max_age
+            if now > expires or not self.address(name):
+                continue
+            avoided = self._avoided.get(name)
+            if avoided is not None and avoided.until < now:
+                del self._avoided[name]
+                avoided = None
+            until = min(until, expires, avoided.until if avoided else until)
+            trainers.append(self._state(name, report, avoided.why if avoided else ""))
+        state = ClusterState(ClusterName(cluster), tuple(trainers))
+        self._known[cluster] = _Known(state, until)
+        return state
+
+    def _state(self, name: TrainerName, report: _Report, avoid: str) -> TrainerState:
+        unseen = len(self._given.get(name, frozenset()) - report.attempts)
+        load = report.load
+        return TrainerState(
+            name=name,
+            cpu_fraction=load.cpu_use,
+            memory_fraction=load.memory_use,
+            gpu_fraction=load.gpu_use,
+            slots=load.slots,
+            busy=load.busy_slots + unseen,
+            warm=max(load.warm_slots - unseen, 0),
+            sandboxed=load.sandboxed,
+            gpus=len(load.gpus),
+            free_memory_mb=load.free_memory_mb,
+            avoid=avoid,
+        )
+
+    def _changed(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+
+def _instance_of(trainer: TrainerName) -> str:
+    """_instance_of is the trainer's service id in Consul."""
+    return f"trainer-{trainer.cluster}-{trainer.trainer}"
+
+
+async def follow_fleet(fleet: Fleet, discovery: Discovery, monotonic: Callable[[], float]) -> None:
+    """follow_fleet keeps the fleet current until it is cancelled."""
+    locate_at = float("-inf")
+    async for entries in discovery.watch_prefix(PREFIX):
+        fleet.observe(entries)
+        if monotonic() >= locate_at or fleet.unlocated():
+            fleet.locate(await discovery.instances(TRAINER_SERVICE))
+            locate_at = monotonic() + _LOCATE_SECONDS

@@ -1,0 +1,1 @@
+"""Dispatch: waiting jobs to trainers, and every job at work driven to its end."""

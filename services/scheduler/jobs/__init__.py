@@ -1,0 +1,1 @@
+"""Training jobs: submission, transitions, cancellation, listing."""

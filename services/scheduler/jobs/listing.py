@@ -1,0 +1,41 @@
+"""Listing jobs page by page, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loupe import paging
+from loupe.errors import BadPageToken, invalid
+from loupe.names import ProjectName
+from services.scheduler.jobs.job import Job, State
+from services.scheduler.jobs.rows import micros_of
+from services.scheduler.jobs.store import JobStore
+
+
+async def list_jobs(
+    store: JobStore, project: ProjectName, states: Sequence[int], size: int, page_token: str
+) -> tuple[list[Job], str]:
+    """list_jobs returns a page and the next page's token, empty for the last. Raises InvalidArgument, BadPageToken."""
+    wanted = sorted(_state(number) for number in set(states))
+    scope = f"{project}/jobs?states={wanted}"
+    jobs = await store.page(project, wanted, size + 1, _after(scope, page_token))
+    if len(jobs) <= size:
+        return jobs, ""
+    last = jobs[size - 1]
+    return jobs[:size], paging.encode(scope, [micros_of(last.create_time), last.uid])
+
+
+def _state(number: int) -> State:
+    try:
+        return State(number)
+    except ValueError:
+        raise invalid("states", number, f"states from {int(min(State))} to {int(max(State))}") from None
+
+
+def _after(scope: str, token: str) -> tuple[int, str] | None:
+    match paging.decode(scope, token):
+        case None:
+            return None
+        case [int(time), str(uid)]:
+            return time, uid
+    raise BadPageToken("page_token was not made by this list", page_token=token[:80])

@@ -1,0 +1,1 @@
+"""Progress: events to NATS through the outbox, and watching a job."""

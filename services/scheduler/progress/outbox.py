@@ -1,0 +1,84 @@
+"""The outbox: committed events go to NATS in order per job; NATS being away delays them and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import groupby
+
+import structlog
+
+from loupe.errors import Unavailable
+from services.scheduler.clients.dependencies import Bus
+from services.scheduler.jobs.store import JobStore, Unpublished
+from services.scheduler.progress.signals import Signals, heard
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 500
+_MARK_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+
+
+class Outbox:
+    """Outbox publishes every event at least once, and each job's in the order of their sequence.
+
+    connect: returns a bus that is ready to publish; raises Unavailable. Events are marked as published some at a
+    time and later, off the way to the terminals: after a crash some are published again, which the bus drops.
+    """
+
+    def __init__(self, store: JobStore, connect: Callable[[], Awaitable[Bus]], signals: Signals) -> None:
+        self._store = store
+        self._connect = connect
+        self._signals = signals
+        self._unmarked: set[int] = set()
+
+    async def run(self) -> None:
+        """run publishes until it is cancelled."""
+        away = False
+        while True:
+            try:
+                bus = await self._connect()
+                try:
+                    log.info("progress goes to NATS")
+                    away = False
+                    await self._publish_from(bus)
+                finally:
+                    await bus.close()
+            except* Unavailable as group:
+                if not away:
+                    log.warning("progress waits for NATS; jobs go on", error=str(group.exceptions[0]))
+                away = True
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _publish_from(self, bus: Bus) -> None:
+        loop = asyncio.get_running_loop()
+        position, mark_at = 0, loop.time() + _MARK_SECONDS
+        while True:
+            wake = self._signals.any.next()
+            batch = await self._store.unpublished(position, _BATCH)
+            fresh = [each for each in batch if each.position not in self._unmarked]
+            fresh.sort(key=lambda each: (each.event.job, each.position))
+            async with asyncio.TaskGroup() as group:
+                for _, events in groupby(fresh, key=lambda each: each.event.job):
+                    group.create_task(self._publish(bus, list(events)))
+            if batch:
+                position = batch[-1].position
+            if loop.time() >= mark_at or len(self._unmarked) >= _BATCH:
+                await self._mark()
+                # Another replica's commits may become visible out of their order: look at all of them again.
+                position, mark_at = 0, loop.time() + _MARK_SECONDS
+            elif len(batch) < _BATCH:
+                await heard(wake, _MARK_SECONDS)
+
+    async def _publish(self, bus: Bus, events: list[Unpublished]) -> None:
+        """_publish sends one job's events; an event is sent only when the one before it was taken."""
+        for each in events:
+            await bus.publish(each.event)
+            self._unmarked.add(each.position)
+
+    async def _mark(self) -> None:
+        marked = frozenset(self._unmarked)
+        if marked:
+            await self._store.mark_published(marked)
+            self._unmarked -= marked

@@ -1,0 +1,1 @@
+"""The algorithm image library."""

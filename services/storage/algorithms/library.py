@@ -1,0 +1,266 @@
+"""The algorithm image library, which all projects share: an image is verified as a whole before it joins."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loupe import paging
+from loupe.algorithm import image, manifest
+from loupe.errors import (
+    AlreadyExists,
+    BadAlgorithm,
+    DigestMismatch,
+    InvalidArgument,
+    ResourceExhausted,
+    SizeMismatch,
+    UploadIncomplete,
+    not_found,
+)
+from loupe.names import AccountName, AlgorithmName, AlgorithmVersionName, check_sha256
+from loupe.storage.v1 import algorithm_pb2
+from services.storage.algorithms.store import AlgorithmRow
+from services.storage.blobs.chunks import Measured, PiecedFile, measure, read_pieces
+from services.storage.blobs.disk import Disk, full_disk_is_exhaustion
+from services.storage.blobs.files import Files
+from services.storage.clock import timestamp
+from services.storage.database.session import Database, Session
+
+MAX_IMAGE_BYTES = 64 << 20
+_NO_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Closing ends a stream, as the header began it: sha256 in hex and size of the packed image."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
+class _Verified:
+    name: AlgorithmVersionName
+    manifest: manifest.Manifest
+    manifest_toml: str
+    measured: Measured
+
+
+class Algorithms:
+    """Algorithms takes, lists and gives algorithm images.
+
+    now: wall-clock seconds.
+    """
+
+    def __init__(
+        self, database: Database, files: Files, disk: Disk, *, staging: Path, now: Callable[[], float]
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._disk = disk
+        self._staging = staging
+        self._now = now
+        self._publishing = asyncio.Lock()
+
+    async def publish(
+        self, header: Closing, parts: AsyncIterator[bytes | Closing], creator: AccountName | None
+    ) -> algorithm_pb2.AlgorithmVersion:
+        """publish verifies a packed image and puts it into the library; the same image again is the same version.
+
+        creator: None for an image that ships with Loupe. Raises BadAlgorithm, AlreadyExists, DigestMismatch,
+        SizeMismatch, UploadIncomplete, ResourceExhausted; then nothing of it stays.
+        """
+        check_sha256("header.digest", header.digest)
+        if header.size > MAX_IMAGE_BYTES:
+            raise ResourceExhausted(
+                f"the image has {header.size} bytes; at most {MAX_IMAGE_BYTES}", limit="image_bytes", value=header.size
+            )
+        folder = self._staging / uuid.uuid4().hex
+        await asyncio.to_thread(folder.mkdir, parents=True)
+        try:
+            packed = folder / "image.tar"
+            await self._gather(packed, header, parts)
+            verified = await asyncio.to_thread(_verify, packed, folder / "tree")
+            async with self._publishing:
+                return await self._join(packed, verified, creator)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder)
+
+    async def _gather(self, packed: Path, header: Closing, parts: AsyncIterator[bytes | Closing]) -> None:
+        descriptor = await asyncio.to_thread(self._disk.create, packed)
+        received, total = 0, hashlib.sha256()
+        try:
+            async for part in parts:
+                if isinstance(part, Closing):
+                    _agree(header, part, received, total.hexdigest())
+                    return
+                if received + len(part) > header.size:
+                    raise SizeMismatch(
+                        f"{header.size} bytes were announced, but more came",
+                        announced=header.size,
+                        received=received + len(part),
+                    )
+                await asyncio.to_thread(self._write, descriptor, part, received)
+                total.update(part)
+                received += len(part)
+        finally:
+            os.close(descriptor)
+        raise UploadIncomplete("the stream ended without its closing message; send the image again", committed=0)
+
+    def _write(self, descriptor: int, data: bytes, position: int) -> None:
+        with full_disk_is_exhaustion():
+            self._disk.write(descriptor, data, position)
+
+    async def _join(
+        self, packed: Path, verified: _Verified, creator: AccountName | None
+    ) -> algorithm_pb2.AlgorithmVersion:
+        async with self._database.read() as session:
+            there = await _same_or_taken(session, verified)
+        if there is None:
+            await self._files.publish(packed, _key(verified.measured.digest))
+        try:
+            async with self._database.write() as session:
+                return await self._write_row(session, verified, creator)
+        except BaseException:
+            if there is None:
+                await self._remove_unknown(verified.measured.digest)
+            raise
+
+    async def _write_row(
+        self, session: Session, verified: _Verified, creator: AccountName | None
+    ) -> algorithm_pb2.AlgorithmVersion:
+        there = await _same_or_taken(session, verified)
+        if there is not None:
+            version = _version(there)
+            if creator is None and not version.built_in:
+                version.built_in = True
+                await session.algorithms.replace_document(there, version.SerializeToString(deterministic=True))
+            return version
+        version = algorithm_pb2.AlgorithmVersion(
+            name=str(verified.name),
+            uid=uuid.uuid4().hex,
+            digest=verified.measured.digest,
+            size=verified.measured.size,
+            task=verified.manifest.task,
+            summary=verified.manifest.summary,
+            manifest_toml=verified.manifest_toml,
+            built_in=creator is None,
+            creator=str(creator) if creator else "",
+            create_time=timestamp(self._now()),
+        )
+        await session.algorithms.add(
+            AlgorithmRow(
+                verified.name.algorithm,
+                verified.name.version,
+                await session.algorithms.next_sequence(),
+                verified.measured.digest,
+                verified.measured.size,
+                verified.measured.piece_digests,
+                version.SerializeToString(deterministic=True),
+            )
+        )
+        return version
+
+    async def get(self, name: AlgorithmVersionName) -> algorithm_pb2.AlgorithmVersion:
+        """get returns a version; "latest" is the one that joined last. Raises NotFound."""
+        return _version(await self._find(name))
+
+    async def list(
+        self, algorithm: str, page_size: int, page_token: str
+    ) -> tuple[Sequence[algorithm_pb2.AlgorithmVersion], str]:
+        """list returns a page of the newest version of each algorithm, or of all versions of one, newest first."""
+        scope, size = f"algorithm versions of {algorithm}", paging.page_size(page_size)
+        last = paging.decode(scope, page_token)
+        async with self._database.read() as session:
+            if algorithm:
+                name = AlgorithmName.parse(algorithm, "algorithm")
+                before = int(last[0]) if last else _NO_LIMIT
+                rows = await session.algorithms.page_versions(name.algorithm, before, size + 1)
+            else:
+                rows = await session.algorithms.page_newest(str(last[0]) if last else "", size + 1)
+        end = rows[size - 1] if len(rows) > size else None
+        more = paging.encode(scope, [end.sequence if algorithm else end.algorithm]) if end else ""
+        return [_version(row) for row in rows[:size]], more
+
+    async def download(self, name: AlgorithmVersionName) -> AsyncIterator[bytes]:
+        """download yields a packed image; raises NotFound, DataLoss."""
+        row = await self._find(name)
+        file = PiecedFile(_key(row.digest), Measured(row.digest, row.size, row.piece_digests))
+        async for _, data in read_pieces(self._files, file):
+            yield data
+
+    async def recover(self) -> None:
+        """recover removes, after a start, images that never joined and what was being verified."""
+        for key in await self._files.keys("algorithms"):
+            await self._remove_unknown(key.rsplit("/", 1)[1])
+        await asyncio.to_thread(shutil.rmtree, self._staging, ignore_errors=True)
+
+    async def _remove_unknown(self, digest: str) -> None:
+        async with self._database.read() as session:
+            known = await session.algorithms.has_digest(digest)
+        if not known:
+            await self._files.delete(_key(digest))
+
+    async def _find(self, name: AlgorithmVersionName) -> AlgorithmRow:
+        async with self._database.read() as session:
+            row = await session.algorithms.find(name.algorithm, name.version)
+        if row is None:
+            raise not_found(name)
+        return row
+
+
+def _verify(packed: Path, tree: Path) -> _Verified:
+    """Unpacks the image into a folder that is thrown away: what unpacks here unpacks on a trainer."""
+    try:
+        with packed.open("rb") as archive:
+            found = image.unpack(archive, tree)
+        text = (tree / manifest.FILE_NAME).read_text(encoding="utf-8")
+        name = AlgorithmVersionName.parse(str(AlgorithmVersionName(found.name, found.version)), "version")
+    except image.BadImage as error:
+        raise BadAlgorithm(f"the image is refused: {error}", problem="archive") from error
+    except manifest.BadManifest as error:
+        raise BadAlgorithm(f"the image is refused: {error}", entry=manifest.FILE_NAME, problem="manifest") from error
+    except InvalidArgument as error:
+        raise BadAlgorithm(f"the image is refused: {error.message}", problem="version") from error
+    if name.version == "latest":
+        message = 'the image is refused: "latest" is no version; it stands for the newest one'
+        raise BadAlgorithm(message, entry=manifest.FILE_NAME, problem="version")
+    return _Verified(name, found, text, measure(packed))
+
+
+async def _same_or_taken(session: Session, verified: _Verified) -> AlgorithmRow | None:
+    row = await session.algorithms.find(verified.name.algorithm, verified.name.version)
+    if row is not None and row.digest != verified.measured.digest:
+        raise AlreadyExists(
+            f"{verified.name} is there with another content; give the image another version",
+            resource=verified.name,
+            digest=row.digest,
+        )
+    return row
+
+
+def _agree(header: Closing, closing: Closing, received: int, digest: str) -> None:
+    if not header.size == closing.size == received:
+        raise SizeMismatch(
+            f"{header.size} bytes were announced, {received} came", announced=header.size, received=received
+        )
+    if not header.digest == closing.digest == digest:
+        raise DigestMismatch(
+            "the bytes that came do not have the announced sha256",
+            announced=f"sha256:{header.digest}",
+            received=f"sha256:{digest}",
+        )
+
+
+def _key(digest: str) -> str:
+    return f"algorithms/{digest}"
+
+
+def _version(row: AlgorithmRow) -> algorithm_pb2.AlgorithmVersion:
+    return algorithm_pb2.AlgorithmVersion.FromString(row.document)

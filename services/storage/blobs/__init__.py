@@ -1,0 +1,1 @@
+"""Bytes by their sha256: uploads, downloads, packs of small files, files that stand alone."""

@@ -1,0 +1,55 @@
+"""Files that a model or a checkpoint consists of: named sensibly, and there before they are named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from loupe.errors import BlobMissing, SizeMismatch, invalid
+from loupe.names import check_sha256
+from loupe.storage.v1.model_pb2 import ModelFile
+from services.storage.blobs.store import Holder
+from services.storage.database.session import Session
+
+_MAX_FILES = 1000
+_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+def check_files(files: Sequence[ModelFile]) -> None:
+    """check_files raises InvalidArgument unless each file has a plain name of its own and a digest."""
+    if len(files) > _MAX_FILES:
+        raise invalid("files", len(files), f"at most {_MAX_FILES} files")
+    seen: set[str] = set()
+    for file in files:
+        if not _FILENAME.fullmatch(file.filename):
+            raise invalid("files.filename", file.filename, "letters, digits, dots, hyphens and underscores, no folder")
+        if file.filename in seen:
+            raise invalid("files.filename", file.filename, "each filename once")
+        seen.add(file.filename)
+        check_sha256("files.digest", file.digest)
+
+
+async def hold_files(session: Session, holder: Holder, files: Sequence[ModelFile]) -> None:
+    """hold_files keeps the files' blobs from being removed while the holder names them.
+
+    Raises BlobMissing for a file that the project does not have, SizeMismatch for one that has another size.
+    """
+    digests = [file.digest for file in files]
+    pictures = await session.pictures.locate(holder.project, digests)
+    blobs = await session.blobs.locate(holder.project, digests)
+    sizes = {digest: row.size for digest, row in pictures.items()} | {digest: row.size for digest, row in blobs.items()}
+    if missing := [file for file in files if file.digest not in sizes]:
+        names = ", ".join(file.filename for file in missing[:5])
+        raise BlobMissing(
+            f"{len(missing)} of the files are not stored in this project: {names}",
+            digest=missing[0].digest,
+            count=len(missing),
+        )
+    for file in files:
+        if file.size != sizes[file.digest]:
+            raise SizeMismatch(
+                f"{file.filename} is announced with {file.size} bytes, but has {sizes[file.digest]}",
+                announced=file.size,
+                received=sizes[file.digest],
+            )
+    await session.blobs.hold(holder, [(file.filename, file.digest) for file in files if file.digest in blobs])

@@ -1,0 +1,76 @@
+"""Large files read piece by piece, each piece checked before anybody gets it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from loupe.errors import DataLoss
+from services.storage.blobs.files import Files
+
+log = structlog.get_logger(__name__)
+
+PIECE = 1 << 20
+_READ_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measured is what a file's bytes are: sha256 in hex, size, and the 32-byte sha256 of each MiB, joined."""
+
+    digest: str
+    size: int
+    piece_digests: bytes
+
+
+@dataclass(frozen=True)
+class PiecedFile:
+    """PiecedFile is a finished file and what its bytes must be."""
+
+    key: str
+    measured: Measured
+
+
+def measure(path: Path) -> Measured:
+    """measure reads a local file and returns what its bytes are."""
+    whole, pieces, size = hashlib.sha256(), [], 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            whole.update(piece)
+            pieces.append(hashlib.sha256(piece).digest())
+            size += len(piece)
+    return Measured(whole.hexdigest(), size, b"".join(pieces))
+
+
+async def read_pieces(files: Files, file: PiecedFile, offset: int = 0) -> AsyncIterator[tuple[int, bytes]]:
+    """read_pieces yields (offset, bytes) up to the end, at most 1 MiB each; raises DataLoss before a damaged piece."""
+    size, position = file.measured.size, offset
+    while position < size:
+        first = position // PIECE
+        starts = range(first * PIECE, min(size, (first + _READ_AHEAD) * PIECE), PIECE)
+        ranges = [(start, min(PIECE, size - start)) for start in starts]
+        try:
+            found = await files.read(file.key, ranges)
+        except FileNotFoundError as error:
+            raise _loss(file) from error
+        await asyncio.to_thread(_verify, file, first, ranges, found)
+        for (start, _), data in zip(ranges, found, strict=True):
+            yield max(start, position), data[max(0, position - start) :]
+        position = starts[-1] + ranges[-1][1]
+
+
+def _verify(file: PiecedFile, first: int, ranges: list[tuple[int, int]], found: list[bytes]) -> None:
+    for number, (_, length), data in zip(range(first, first + len(ranges)), ranges, found, strict=True):
+        expected = file.measured.piece_digests[number * 32 : number * 32 + 32]
+        if len(data) != length or hashlib.sha256(data).digest() != expected:
+            raise _loss(file)
+
+
+def _loss(file: PiecedFile) -> DataLoss:
+    log.error("stored bytes have changed", key=file.key)
+    return DataLoss("stored bytes are no longer what was stored", digest=file.measured.digest)

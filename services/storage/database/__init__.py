@@ -1,0 +1,1 @@
+"""The database of storage: session and migrations."""

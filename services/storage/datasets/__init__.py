@@ -1,0 +1,1 @@
+"""Data sets and their versions: selection and splits."""

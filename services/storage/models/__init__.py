@@ -1,0 +1,1 @@
+"""The model library, and the checkpoints of jobs."""

@@ -1,0 +1,60 @@
+"""Checkpoints: from where a job can go on; one per job, replaced as a whole."""
+
+from __future__ import annotations
+
+from loupe.errors import PermissionDenied, StaleAttempt, not_found
+from loupe.names import JobName
+from loupe.rpc.identity import AttemptGrant
+from loupe.storage.v1 import model_service_pb2
+from services.storage.blobs.blob_references import check_files, hold_files
+from services.storage.blobs.fences import require_current
+from services.storage.blobs.store import Holder
+from services.storage.blobs.uploads import Blobs
+from services.storage.database.session import Database
+
+
+class Checkpoints:
+    """Checkpoints keeps each job's last whole checkpoint, and removes the blobs of the one before."""
+
+    def __init__(self, database: Database, blobs: Blobs) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    async def save(self, checkpoint: model_service_pb2.Checkpoint, grant: AttemptGrant | None) -> None:
+        """save puts a checkpoint in place of the job's last one, durable when it returns.
+
+        Raises StaleAttempt unless it is written by the very attempt that it names and no newer one was begun.
+        """
+        job = JobName.parse(checkpoint.job, "checkpoint.job")
+        grant = _own(job, grant)
+        if checkpoint.attempt != grant.attempt:
+            raise StaleAttempt(
+                f"attempt {grant.attempt} writes a checkpoint of attempt {checkpoint.attempt}",
+                job=job,
+                attempt=checkpoint.attempt,
+                current=grant.attempt,
+            )
+        check_files(checkpoint.files)
+        async with self._database.write() as session:
+            await require_current(session, grant)
+            before = await session.models.checkpoint(str(job))
+            await hold_files(session, Holder(job.project, "checkpoint", str(job)), checkpoint.files)
+            await session.models.set_checkpoint(str(job), checkpoint.SerializeToString(deterministic=True))
+            old = [file.digest for file in model_service_pb2.Checkpoint.FromString(before or b"").files]
+            dropped = await session.blobs.drop_unheld(job.project, str(job), old)
+        await self._blobs.remove(job.project, dropped)
+
+    async def get(self, job: JobName, grant: AttemptGrant | None) -> model_service_pb2.Checkpoint | None:
+        """get returns the job's last whole checkpoint, of any attempt; None when there is none."""
+        _own(job, grant)
+        async with self._database.read() as session:
+            document = await session.models.checkpoint(str(job))
+        return model_service_pb2.Checkpoint.FromString(document) if document is not None else None
+
+
+def _own(job: JobName, grant: AttemptGrant | None) -> AttemptGrant:
+    if grant is None:
+        raise PermissionDenied("checkpoints are for training attempts only")
+    if grant.job != job:
+        raise not_found(job)
+    return grant

@@ -1,0 +1,1 @@
+"""Pictures: inspected, indexed, and compared for near-duplicates."""

@@ -1,0 +1,170 @@
+"""Pictures and packs in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.storage.database.array_parameter import Among
+from services.storage.database.schema import packs, pictures
+
+TO_DECODE, WHOLE, BROKEN, DAMAGED = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class PackRow:
+    """PackRow is a pack file; `length` bytes of it are indexed."""
+
+    pack: str
+    project: str
+    length: int
+    sealed: bool
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """PictureRow says where a picture's bytes stand: `size` bytes at `position` of its project's `pack`."""
+
+    digest: str
+    size: int
+    pack: str
+    position: int
+    sealed: bool = False
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """IndexRow is what decoding told of a picture; a broken one has no hash (8 bytes) or thumbnail (256 bytes)."""
+
+    digest: str
+    size: int
+    state: int
+    problem: str
+    perceptual_hash: bytes | None
+    thumbnail: bytes | None
+
+
+class PictureTable:
+    """PictureTable reads and writes pictures and packs inside one transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def known(self, project: str, digests: Sequence[str]) -> set[str]:
+        """known returns those of the digests that the project has as pictures; damaged ones do not count."""
+        among = Among(self._connection, digests)
+        query = sa.select(pictures.c.digest).where(
+            pictures.c.project == project,
+            pictures.c.state != DAMAGED,
+            pictures.c.digest.in_(among.values),
+        )
+        return set((await self._connection.execute(query, among.parameters)).scalars())
+
+    async def add(self, project: str, rows: Sequence[PictureRow], pack: PackRow) -> None:
+        """add writes pictures and how far their pack is indexed.
+
+        A picture that is there already stays as it is, unless its bytes are known to be damaged.
+        """
+        insert = sqlite.insert if self._connection.dialect.name == "sqlite" else postgresql.insert
+        added = insert(packs).values(**pack.__dict__)
+        longer = sa.case((packs.c.length > added.excluded.length, packs.c.length), else_=added.excluded.length)
+        await self._connection.execute(added.on_conflict_do_update(index_elements=["pack"], set_={"length": longer}))
+        values = [
+            {
+                "project": project,
+                "digest": row.digest,
+                "size": row.size,
+                "pack": row.pack,
+                "position": row.position,
+                "state": TO_DECODE,
+                "problem": "",
+            }
+            for row in rows
+        ]
+        added = insert(pictures)
+        replaced = {name: added.excluded[name] for name in ("size", "pack", "position", "state", "problem")}
+        healed = added.on_conflict_do_update(
+            index_elements=["project", "digest"], set_=replaced, where=pictures.c.state == DAMAGED
+        )
+        await self._connection.execute(healed, values)
+
+    async def locate(self, project: str, digests: Sequence[str]) -> dict[str, PictureRow]:
+        """locate says where these pictures stand; those that are not there are left out."""
+        among = Among(self._connection, digests)
+        query = (
+            sa.select(pictures.c.digest, pictures.c.size, pictures.c.pack, pictures.c.position, packs.c.sealed)
+            .join(packs, packs.c.pack == pictures.c.pack)
+            .where(pictures.c.project == project, pictures.c.digest.in_(among.values))
+        )
+        return {row[0]: PictureRow(*row) for row in await self._connection.execute(query, among.parameters)}
+
+    async def to_decode(self, limit: int) -> list[tuple[str, str]]:
+        """to_decode returns (project, digest) of pictures that nobody decoded yet."""
+        query = sa.select(pictures.c.project, pictures.c.digest).where(pictures.c.state == TO_DECODE).limit(limit)
+        return [(row.project, row.digest) for row in await self._connection.execute(query)]
+
+    async def to_decode_among(self, project: str, digests: Sequence[str]) -> list[str]:
+        """to_decode_among returns those of the digests that nobody decoded yet."""
+        among = Among(self._connection, digests)
+        query = sa.select(pictures.c.digest).where(
+            pictures.c.project == project,
+            pictures.c.state == TO_DECODE,
+            pictures.c.digest.in_(among.values),
+        )
+        return list((await self._connection.execute(query, among.parameters)).scalars())
+
+    async def set_index(self, project: str, rows: Sequence[IndexRow]) -> None:
+        """set_index writes what decoding told."""
+        update = (
+            pictures.update()
+            .where(pictures.c.project == project, pictures.c.digest == sa.bindparam("key"))
+            .values(
+                state=sa.bindparam("new_state"),
+                problem=sa.bindparam("new_problem"),
+                perceptual_hash=sa.bindparam("new_hash"),
+                thumbnail=sa.bindparam("new_thumbnail"),
+            )
+        )
+        values = [
+            {
+                "key": row.digest,
+                "new_state": row.state,
+                "new_problem": row.problem,
+                "new_hash": row.perceptual_hash,
+                "new_thumbnail": row.thumbnail,
+            }
+            for row in rows
+        ]
+        await self._connection.execute(update, values)
+
+    async def set_damaged(self, project: str, digests: Sequence[str]) -> None:
+        """set_damaged says that the stored bytes of these pictures are no longer right, so that they can come again."""
+        among = Among(self._connection, digests)
+        key = (pictures.c.project == project) & pictures.c.digest.in_(among.values)
+        await self._connection.execute(pictures.update().where(key).values(state=DAMAGED), among.parameters)
+
+    async def index(self, project: str, digests: Sequence[str]) -> list[IndexRow]:
+        """index returns what is known of these pictures; those that are not there are left out."""
+        among = Among(self._connection, digests)
+        query = sa.select(
+            pictures.c.digest,
+            pictures.c.size,
+            pictures.c.state,
+            pictures.c.problem,
+            pictures.c.perceptual_hash,
+            pictures.c.thumbnail,
+        ).where(pictures.c.project == project, pictures.c.digest.in_(among.values))
+        return [IndexRow(*row) for row in await self._connection.execute(query, among.parameters)]
+
+    async def open_packs(self) -> list[PackRow]:
+        """open_packs returns the packs that are not sealed."""
+        query = sa.select(packs.c.pack, packs.c.project, packs.c.length, packs.c.sealed).where(~packs.c.sealed)
+        return [PackRow(*row) for row in await self._connection.execute(query)]
+
+    async def seal(self, pack: str) -> None:
+        """seal says that the pack is finished and lies among the finished files."""
+        await self._connection.execute(packs.update().where(packs.c.pack == pack).values(sealed=True))

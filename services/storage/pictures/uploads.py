@@ -1,0 +1,175 @@
+"""Taking a stream of pictures: check, append, sync and index overlap, and each batch is answered when it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+
+from loupe.errors import SizeMismatch, UploadIncomplete, not_found
+from loupe.names import ProjectName
+from loupe.storage.v1.blob_service_pb2 import PictureProblem
+from loupe.uninterrupted import uninterrupted
+from services.storage.blobs.packs import Packs
+from services.storage.database.session import Database
+from services.storage.pictures.admission import UploadedPicture, Verdict, check
+from services.storage.pictures.indexing import Indexer
+from services.storage.pictures.store import PictureRow
+
+_BATCHES_AHEAD = 6
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Closing ends a stream: how many pictures were sent, and how many bytes they have together."""
+
+    picture_count: int
+    byte_count: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer says how many pictures of the stream are durable by now, and what is to be said of the last batch."""
+
+    stored_count: int
+    verdicts: Sequence[Verdict]
+    complete: bool = False
+
+
+Part = Sequence[UploadedPicture] | Closing
+
+
+@dataclass(frozen=True)
+class _Coming:
+    pictures: Sequence[UploadedPicture]
+    verdicts: asyncio.Task[list[Verdict | None]]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The stream has ended without its closing: by itself, or with an error."""
+
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    pictures: Sequence[UploadedPicture]
+    verdicts: Sequence[Verdict | None]
+
+    def checked(self) -> Iterator[tuple[UploadedPicture, Verdict | None]]:
+        return zip(self.pictures, self.verdicts, strict=True)
+
+
+_Ahead = _Coming | Closing | _Ended
+
+
+class PictureUploads:
+    """PictureUploads stores streams of pictures in packs."""
+
+    def __init__(self, database: Database, packs: Packs, indexer: Indexer) -> None:
+        self._database = database
+        self._packs = packs
+        self._indexer = indexer
+
+    async def receive(self, project: ProjectName, parts: AsyncIterator[Part]) -> AsyncIterator[Answer]:
+        """receive answers each batch once it is durable, and the closing once counts and bytes agree.
+
+        Raises UploadIncomplete when the stream ends without its closing, SizeMismatch when the closing does not agree;
+        what was answered stays stored.
+        """
+        async with self._database.read() as session:
+            if await session.projects.find(project.project) is None:
+                raise not_found(project)
+        ahead: asyncio.Queue[_Ahead] = asyncio.Queue(_BATCHES_AHEAD)
+        reader = asyncio.create_task(_read_ahead(parts, ahead), name="upload-reader")
+        received = received_bytes = stored = 0
+        try:
+            while True:
+                batches, end = await _take(ahead)
+                if batches:
+                    received += sum(len(each.pictures) for each in batches)
+                    received_bytes += sum(len(picture.data) for each in batches for picture in each.pictures)
+                    for added, said in await uninterrupted(self._store(project.project, batches)):
+                        stored += added
+                        yield Answer(stored, said)
+                if isinstance(end, Closing):
+                    _agree("pictures", end.picture_count, received)
+                    _agree("bytes", end.byte_count, received_bytes)
+                    yield Answer(stored, (), complete=True)
+                    return
+                if isinstance(end, _Ended):
+                    raise end.error or UploadIncomplete(
+                        f"the stream ended without its closing message; {stored} pictures are stored", committed=stored
+                    )
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            self._indexer.wake()
+
+    async def _store(self, project: str, batches: Sequence[_Batch]) -> list[tuple[int, list[Verdict]]]:
+        """Stores batches with one sync and one commit.
+
+        Returns for each how many of its pictures are durable now, new ones and those that were there, and what to say.
+        """
+        good = [each for batch in batches for each, verdict in batch.checked() if verdict is None]
+        async with self._database.read() as session:
+            seen = await session.pictures.known(project, [each.digest for each in good])
+        fresh: list[UploadedPicture] = []
+        answers = []
+        for batch in batches:
+            stored, said = 0, []
+            for each, verdict in batch.checked():
+                if verdict is not None:
+                    said.append(verdict)
+                    continue
+                stored += 1
+                if each.digest in seen:
+                    said.append(Verdict(each.digest, PictureProblem.PICTURE_PROBLEM_DUPLICATE, "it is there already"))
+                else:
+                    seen.add(each.digest)
+                    fresh.append(each)
+            answers.append((stored, said))
+        if fresh:
+            await self._append(project, fresh)
+        return answers
+
+    async def _append(self, project: str, fresh: Sequence[UploadedPicture]) -> None:
+        async with self._packs.append(project, [each.data for each in fresh]) as placed:
+            rows = [
+                PictureRow(each.digest, len(each.data), placed.pack.pack, position)
+                for each, position in zip(fresh, placed.positions, strict=True)
+            ]
+            async with self._database.write() as session:
+                await session.pictures.add(project, rows, placed.pack)
+
+
+async def _take(ahead: asyncio.Queue[_Ahead]) -> tuple[list[_Batch], Closing | _Ended | None]:
+    """Waits for what comes next, and takes along all batches that came meanwhile: they share a sync and a commit."""
+    batches: list[_Batch] = []
+    while not batches or (len(batches) < _BATCHES_AHEAD and not ahead.empty()):
+        part = await ahead.get()
+        if not isinstance(part, _Coming):
+            return batches, part
+        batches.append(_Batch(part.pictures, await part.verdicts))
+    return batches, None
+
+
+async def _read_ahead(parts: AsyncIterator[Part], ahead: asyncio.Queue[_Ahead]) -> None:
+    """Hands on what comes, checked in a thread while earlier batches are written."""
+    try:
+        async for part in parts:
+            if isinstance(part, Closing):
+                await ahead.put(part)
+                return
+            await ahead.put(_Coming(part, asyncio.create_task(asyncio.to_thread(check, part))))
+        await ahead.put(_Ended())
+    except Exception as error:
+        await ahead.put(_Ended(error))
+
+
+def _agree(what: str, announced: int, received: int) -> None:
+    if announced != received:
+        raise SizeMismatch(
+            f"the closing announces {announced} {what}, but {received} came", announced=announced, received=received
+        )

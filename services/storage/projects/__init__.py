@@ -1,0 +1,1 @@
+"""Projects: a row here, groups and an owner in auth."""

@@ -1,0 +1,57 @@
+"""Projects in the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.storage.database.schema import projects
+
+
+@dataclass(frozen=True)
+class ProjectRow:
+    """ProjectRow is a project; while it is not active, its groups are still being made."""
+
+    project: str
+    uid: str
+    display_name: str
+    creator: str
+    active: bool
+    create_time: float
+
+
+class ProjectTable:
+    """ProjectTable reads and writes projects inside one transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def find(self, project: str) -> ProjectRow | None:
+        """find returns a project in any state."""
+        row = (await self._connection.execute(sa.select(projects).where(projects.c.project == project))).first()
+        return ProjectRow(**row._mapping) if row else None
+
+    async def add(self, row: ProjectRow) -> None:
+        """add writes a new project."""
+        await self._connection.execute(projects.insert().values(**row.__dict__))
+
+    async def activate(self, project: str) -> None:
+        """activate says that the project's groups are there."""
+        await self._connection.execute(projects.update().where(projects.c.project == project).values(active=True))
+
+    async def page(self, among: list[str], after: str, limit: int) -> list[ProjectRow]:
+        """page returns active projects among these ids, by id, after one of them."""
+        wanted = sorted(each for each in among if each > after)
+        found: list[ProjectRow] = []
+        for start in range(0, len(wanted), 1000):
+            query = (
+                sa.select(projects)
+                .where(projects.c.project.in_(wanted[start : start + 1000]), projects.c.active)
+                .order_by(projects.c.project)
+            )
+            found += [ProjectRow(**row._mapping) for row in await self._connection.execute(query)]
+            if len(found) >= limit:
+                break
+        return found[:limit]

@@ -1,0 +1,1 @@
+"""Attempts: what the scheduler asks for, under a lease."""

@@ -1,0 +1,194 @@
+"""One attempt: its events, its lease, and why it has to end."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+
+import structlog
+
+from loupe.algorithm.host import Outcome
+from loupe.errors import Cancelled, Internal, LoupeError, ResourceExhausted, StaleAttempt, Unavailable
+from services.trainer.attempts.events import Event, Failed, Finished, Happening, Started
+from services.trainer.attempts.lease import Lease, Verdict
+from services.trainer.attempts.spec import AttemptSpec
+from services.trainer.runs.run import Run, RunFailed
+
+log = structlog.get_logger(__name__)
+
+KEPT_EVENTS = 20_000
+
+
+class State(enum.Enum):
+    """State is where an attempt stands."""
+
+    PREPARING = 1
+    RUNNING = 2
+    FINISHED = 3
+    FAILED = 4
+
+
+class StopReason(enum.Enum):
+    """StopReason is why an attempt has to end before it is done."""
+
+    CANCELLED = enum.auto()
+    LEASE_LOST = enum.auto()
+    DRAINING = enum.auto()
+    SUPERSEDED = enum.auto()
+    OVERTIME = enum.auto()
+
+
+class Attempt:
+    """Attempt is one attempt as its trainer sees it; it changes only from the event loop.
+
+    clock: monotonic seconds. now: the time of day, for people.
+    """
+
+    def __init__(
+        self, spec: AttemptSpec, lease: Lease, clock: Callable[[], float], now: Callable[[], datetime]
+    ) -> None:
+        self.spec = spec
+        self.lease = lease
+        self.storage_token = spec.storage_token
+        self.state = State.PREPARING
+        self.ended_at: float | None = None
+        self._clock = clock
+        self._now = now
+        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._sequence = 0
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._run: Run | None = None
+        self._deadline: float | None = None
+        self._kill_at: float | None = None
+        self._stopping: StopReason | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def live(self) -> bool:
+        """live says that it has not ended."""
+        return self.ended_at is None
+
+    def begin(self, work: Callable[[Attempt], Awaitable[Finished]]) -> None:
+        """begin starts the work in the background; its result, or its failure, is the attempt's last event."""
+        self._task = asyncio.create_task(self._live(work))
+
+    def emit(self, what: Happening) -> None:
+        """emit adds an event. After the last one nothing is added any more."""
+        if not self.live:
+            return
+        self._sequence += 1
+        self._events.append(Event(self._sequence, self._now(), what))
+        if isinstance(what, Started):
+            self.state = State.RUNNING
+        elif isinstance(what, Finished | Failed):
+            self.state = State.FINISHED if isinstance(what, Finished) else State.FAILED
+            self.ended_at = self._clock()
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def running(self, run: Run, overtime: float | None) -> None:
+        """running says that the algorithm runs now. overtime: seconds after which it is stopped."""
+        self._run = run
+        self._deadline = None if overtime is None else self._clock() + overtime
+        if self._stopping is not None:
+            self._pass_stop_on()
+
+    async def watch(self, after: int) -> AsyncIterator[Event]:
+        """watch yields the events after a sequence number, then those that come, to the last."""
+        while True:
+            news = self._news
+            held = self._sequence - len(self._events)  # how many of the oldest are dropped
+            fresh = list(itertools.islice(self._events, max(0, after - held), None))
+            for event in fresh:
+                after = event.sequence
+                yield event
+            if not self.live and after >= self._sequence:
+                return
+            if not fresh:
+                await news.wait()
+
+    def stop(self, reason: StopReason, grace: float) -> None:
+        """stop asks the run to end, and ends it after `grace` seconds; the first reason counts."""
+        if self._stopping is None:
+            self._stopping = reason
+            self._pass_stop_on()
+        kill_at = self._clock() + grace
+        self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
+        if grace <= 0 or self._run is None:
+            self._kill()
+
+    def tick(self, grace: float) -> None:
+        """tick does what is due by now: the lease, overtime, and the end of somebody's patience."""
+        if not self.live:
+            return
+        now = self._clock()
+        verdict = self.lease.verdict(now)
+        if verdict is not Verdict.HOLD and self._stopping is not StopReason.LEASE_LOST:
+            self.stop(StopReason.LEASE_LOST, self.lease.kill_at - now)
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            self.stop(StopReason.OVERTIME, grace)
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill()
+
+    async def ended(self) -> None:
+        """ended returns when the attempt is over and its sandbox is gone."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _live(self, work: Callable[[Attempt], Awaitable[Finished]]) -> None:
+        last: Happening
+        try:
+            last = await work(self)
+        except asyncio.CancelledError:
+            last = self._stopped()
+        except RunFailed as error:
+            last = error.failed
+        except LoupeError as error:
+            last = RunFailed(error).failed
+        except Exception:
+            log.exception("attempt_crashed", job=self.spec.key.job, attempt=self.spec.key.attempt)
+            last = Failed.of(Internal("the trainer failed; its log says why"), retryable=True)
+        if self._stopping is not None and not self._counts(last):
+            last = self._stopped()
+        self.emit(last)
+
+    def _counts(self, last: Happening) -> bool:
+        """_counts says whether a run that was asked to stop got done all the same, and may have its result."""
+        done = isinstance(last, Finished) and last.outcome is not Outcome.STOPPED
+        return done and self._stopping in (StopReason.DRAINING, StopReason.OVERTIME)
+
+    def _pass_stop_on(self) -> None:
+        if self._run is not None:
+            task = asyncio.create_task(self._run.stop())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _kill(self) -> None:
+        self._kill_at = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def _stopped(self) -> Failed:
+        """_stopped says why there is no result."""
+        key = self.spec.key
+        match self._stopping:
+            case StopReason.CANCELLED:
+                return Failed.of(Cancelled("the job was cancelled"), retryable=False)
+            case StopReason.SUPERSEDED:
+                error: LoupeError = StaleAttempt(
+                    f"{key} was given up for a newer one", job=key.job, attempt=key.attempt
+                )
+                return Failed.of(error, retryable=False)
+            case StopReason.OVERTIME:
+                error = ResourceExhausted("the algorithm went on after its time was used up", limit="max_duration")
+                return Failed.of(error, retryable=False)
+            case StopReason.LEASE_LOST:
+                return Failed.of(Unavailable("the scheduler did not renew the lease"), retryable=True)
+            case _:
+                return Failed.of(Unavailable("the trainer was shut down"), retryable=True)

@@ -1,0 +1,1 @@
+"""Caches: packs of picture files, decoded pictures, algorithm images."""

@@ -1,0 +1,93 @@
+"""A run's data folder: all that a run may read, put there by the trainer and read-only inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loupe.algorithm.host import Split
+from services.trainer.attempts.spec import AttemptSpec
+from services.trainer.cache.pictures import place
+from services.trainer.clients.storage import LabelledDataset
+
+ALGORITHM, CHECKPOINT, WEIGHTS, TEST_CLASSES = "algorithm", "checkpoint", "weights", "test_classes.npy"
+WITHHELD = -1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Resources is what a trainer gives a run: CPU threads, and "cpu" or "cuda"."""
+
+    threads: int
+    device: str
+
+
+class JobFolder:
+    """JobFolder fills the data folder of a sandbox in the layout that loupe.algorithm.pipe reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(
+        self,
+        spec: AttemptSpec,
+        parameters: Mapping[str, Any],
+        weights: Mapping[str, str],
+        dataset: LabelledDataset,
+        resources: Resources,
+    ) -> None:
+        """write puts the run's description there; the labels of test pictures are withheld.
+
+        weights: file below this folder by parameter name.
+        """
+        job = {
+            "dataset": dataset.name,
+            "labels": list(dataset.labels),
+            "parameters": dict(parameters),
+            "weights": dict(weights),
+            "target_accuracy": spec.target_accuracy,
+            "seed": spec.seed,
+            "threads": resources.threads,
+            "device": resources.device,
+            "max_seconds": spec.max_seconds,
+            "max_epochs": spec.max_epochs,
+        }
+        withheld = np.where(dataset.splits == Split.TEST, WITHHELD, dataset.classes).astype(np.int32)
+        digests = np.frombuffer(bytes.fromhex("".join(dataset.digests)), np.uint8).reshape(-1, 32)
+        (self.path / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        np.save(self.path / "classes.npy", withheld)
+        np.save(self.path / "splits.npy", dataset.splits.astype(np.uint8))
+        np.save(self.path / "digests.npy", digests)
+
+    def put_image(self, image: Path) -> None:
+        """put_image links an unpacked algorithm image into the folder."""
+        shutil.copytree(image, self.path / ALGORITHM, copy_function=_link)
+        # mkdtemp gave the folder to its owner alone.
+        (self.path / ALGORITHM).chmod(0o755)
+
+    def put_weights(self, parameter: str, file: Path) -> str:
+        """put_weights links an uploaded file into the folder, and returns where."""
+        name = f"{WEIGHTS}/{parameter}.safetensors"
+        (self.path / WEIGHTS).mkdir(exist_ok=True)
+        place(file, self.path / name)
+        return name
+
+    def reveal(self, dataset: LabelledDataset) -> str:
+        """reveal writes every label, and returns where."""
+        partial = self.path / "revealing.npy"
+        np.save(partial, dataset.classes.astype(np.int32))
+        partial.rename(self.path / TEST_CLASSES)
+        return TEST_CLASSES
+
+
+def _link(source: str, target: str) -> str:
+    place(Path(source), Path(target))
+    os.chmod(target, 0o644)  # noqa: PTH101 - copytree speaks text
+    return target

@@ -1,0 +1,1 @@
+"""Sandboxes: bubblewrap, a system call filter, warm slots."""

@@ -1,0 +1,149 @@
+"""The real sandbox: bubblewrap, a user id per slot, no network, no capabilities, a system call filter."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from services.trainer.sandbox.limits import Limits
+from services.trainer.sandbox.sandbox import (
+    Launch,
+    SandboxedProcess,
+    SandboxFailed,
+    environment,
+    interpreter,
+    make_folders,
+    priority,
+    spawn,
+)
+from services.trainer.sandbox.seccomp import SeccompUnavailable, write_filter
+
+CODE, WORK, DATA = "/job/code", "/job/work", "/job/data"
+PROBE_SECONDS = 30
+GPU_NODES = ("nvidia*", "nvidia-caps")
+
+
+class SandboxUnavailable(RuntimeError):
+    """SandboxUnavailable says what is missing for bubblewrap on this machine."""
+
+
+class Bubblewrap:
+    """Bubblewrap runs each program as a process tree that sees its own folders and the interpreter, and nothing else.
+
+    code: the folder made by `make_code_folder`. first_uid: slot n runs as user first_uid + n, where the trainer is
+    root; otherwise in a user namespace that allows no further one.
+    """
+
+    isolated = True
+
+    def __init__(self, code: Path, filter_file: Path, first_uid: int) -> None:
+        self._bwrap = _tool("bwrap")
+        self._setpriv = _tool("setpriv")
+        self._root = os.geteuid() == 0
+        self._code = code
+        self._filter = filter_file
+        self._first_uid = first_uid
+        _tool("prlimit")
+        try:
+            write_filter(filter_file)
+        except SeccompUnavailable as error:
+            raise SandboxUnavailable(str(error)) from error
+
+    def inside(self, folder: Path) -> tuple[str, str]:
+        return DATA, WORK
+
+    async def start(self, launch: Launch) -> SandboxedProcess:
+        owner = self._first_uid + launch.slot if self._root else os.geteuid()
+        work, data = make_folders(launch, owner if self._root else None)
+        with self._filter.open("rb") as rules:
+            return await spawn(
+                [
+                    *priority(launch),
+                    *self.arguments(launch, work, data, owner, rules.fileno()),
+                    *interpreter(CODE, launch),
+                ],
+                launch,
+                (work, data),
+                owner=owner,
+                fds=(rules.fileno(),),
+            )
+
+    async def probe(self, folder: Path) -> None:
+        """probe starts the decoder and lets it end. Raises SandboxUnavailable where bubblewrap may not do its work."""
+        launch = Launch("decoder", folder / "probe", 0, Limits(), ("--channel", "{channel}"))
+        shutil.rmtree(launch.folder, ignore_errors=True)
+        try:
+            process = await self.start(launch)
+        except SandboxFailed as error:
+            raise SandboxUnavailable(str(error)) from error
+        try:
+            process.channel.shutdown(socket.SHUT_WR)
+            output = await asyncio.wait_for(process.process.stdout.read(4000), PROBE_SECONDS)
+            status = await asyncio.wait_for(process.wait(), PROBE_SECONDS)
+        except TimeoutError as error:
+            raise SandboxUnavailable(f"bubblewrap did not start in {PROBE_SECONDS} s") from error
+        finally:
+            await process.kill()
+        if status != 0:
+            raise SandboxUnavailable(f"bubblewrap: {output.decode(errors='replace').strip()}")
+
+    def arguments(self, launch: Launch, work: Path, data: Path, owner: int, rules: int) -> list[str]:
+        """arguments returns the command line up to the interpreter."""
+        limits = launch.limits
+        command = [self._bwrap, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--hostname", "job"]
+        command += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+        if self._root:
+            # A user namespace of bubblewrap's would leave no other user id to change to.
+            command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
+        else:
+            command += ["--unshare-user", "--disable-userns"]
+        command += ["--proc", "/proc", "--dev", "/dev"]
+        for path, size in (("/dev/shm", limits.shm), ("/tmp", limits.tmp)):
+            command += ["--perms", "1777", "--size", str(size), "--tmpfs", path]
+        if launch.gpu:
+            for pattern in GPU_NODES:
+                for node in sorted(Path("/dev").glob(pattern)):
+                    command += ["--dev-bind", str(node), str(node)]
+        for path in _readable():
+            command += [*_parents(path), "--ro-bind", str(path), str(path)]
+        for path in (Path("/bin"), Path("/lib"), Path("/lib64"), Path("/sbin")):
+            if path.is_symlink():
+                command += ["--symlink", str(path.readlink()), str(path)]
+            elif path.exists():
+                command += ["--ro-bind", str(path), str(path)]
+        command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--perms", "0755", "--dir", "/job"]
+        command += ["--ro-bind", str(self._code), CODE, "--ro-bind", str(data), DATA, "--bind", str(work), WORK]
+        command += ["--remount-ro", "/", "--chdir", WORK, "--seccomp", str(rules)]
+        for name, value in environment(launch.threads, WORK).items():
+            command += ["--setenv", name, value]
+        command.append("--")
+        if self._root:
+            command += [self._setpriv, f"--reuid={owner}", f"--regid={owner}", "--clear-groups", "--inh-caps=-all"]
+            command += ["--bounding-set=-all", "--no-new-privs", "--"]
+        return command + limits.prefix(count_processes=True)
+
+
+def _tool(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise SandboxUnavailable(f"{name} is not installed")
+    return path
+
+
+def _readable() -> list[Path]:
+    """_readable lists what the interpreter needs: /usr, where it lives, and the virtual environment."""
+    paths = [Path("/usr")]
+    for prefix in (sys.base_prefix, sys.prefix):
+        for path in (Path(prefix), Path(prefix).resolve()):
+            if not any(path.is_relative_to(known) for known in paths):
+                paths.append(path)
+    return paths
+
+
+def _parents(path: Path) -> list[str]:
+    """_parents creates the folders above a bind so that everybody may pass through them."""
+    return [word for parent in reversed(path.parents[:-1]) for word in ("--perms", "0755", "--dir", str(parent))]
