@@ -24,7 +24,7 @@ PROGRAMS = (
 
 
 def main() -> int:
-    """main runs them all, and returns 1 when any of them broke or missed a target that it checks itself."""
+    """Run them all, and return 1 when any of them broke or missed a target that it checks itself."""
     failed = []
     for program, *arguments in PROGRAMS:
         print(f"\n{program} {' '.join(arguments)}", file=sys.stderr, flush=True)

@@ -43,7 +43,7 @@ BLOCK = 200
 
 
 async def serve_bare(port: int, tls: Path) -> None:
-    """serve_bare answers a constant AuthorizeResponse: no interceptors, no work."""
+    """Answer a constant AuthorizeResponse: no interceptors, no work."""
     answer = policy_service_pb2.AuthorizeResponse(
         decision=policy_service_pb2.Decision(
             allowed=True,
@@ -75,7 +75,7 @@ async def serve_bare(port: int, tls: Path) -> None:
 
 
 def start_auth(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """start_auth runs the real service; Consul and NATS are not needed to decide."""
+    """Run the real service; Consul and NATS are not needed to decide."""
     environment = {
         **os.environ,
         "LOUPE_STATE": str(folder / "auth"),
@@ -95,7 +95,7 @@ Call = Callable[[], Awaitable[object]]
 
 
 async def ready(call: Call) -> None:
-    """ready waits until a server answers."""
+    """Wait until a server answers."""
     for _ in range(200):
         try:
             await call()
@@ -107,7 +107,7 @@ async def ready(call: Call) -> None:
 
 
 async def one_by_one(call: Call) -> float:
-    """one_by_one returns the median seconds of a call of a block, with one call in flight."""
+    """Return the median seconds of a call of a block, with one call in flight."""
     times = []
     for _ in range(BLOCK):
         began = time.perf_counter()
@@ -117,7 +117,7 @@ async def one_by_one(call: Call) -> float:
 
 
 async def many_at_once(call: Call, workers: int = 64) -> float:
-    """many_at_once returns calls a second of a block of 5 * BLOCK, `workers` in flight."""
+    """Return calls a second of a block of 5 * BLOCK, `workers` in flight."""
     left = iter(range(5 * BLOCK))
 
     async def work() -> None:
@@ -130,7 +130,7 @@ async def many_at_once(call: Call, workers: int = 64) -> float:
 
 
 async def cached_seconds(channel: grpc.aio.Channel) -> float:
-    """cached_seconds is the median time of a decision that a service has in memory, watch running."""
+    """Return the median time of a decision that a service has in memory, watch running."""
 
     async def same() -> grpc.aio.Channel:
         return channel
@@ -152,12 +152,12 @@ async def cached_seconds(channel: grpc.aio.Channel) -> float:
 
 
 def ratio(above: list[float], below: list[float]) -> float:
-    """ratio is the median of the quotients of neighbours: what slows the machine for a while slows both."""
+    """Return the median of the quotients of neighbours: what slows the machine for a while slows both."""
     return round(statistics.median(one / other for one, other in zip(above, below, strict=True)), 3)
 
 
 async def measure(calls: int, folder: Path, auth_port: int, bare_port: int) -> dict[str, float]:
-    """measure returns the figures; ratios are of speed, Authorize's over the bare call's."""
+    """Return the figures; ratios are of speed, Authorize's over the bare call's."""
     tls = folder / "tls"
     settings = ServiceSettings(
         state=folder, internal_port=1, tls_ca=tls / "ca.pem", tls_cert=tls / "storage.pem", tls_key=tls / "storage.key"
@@ -203,7 +203,7 @@ async def measure(calls: int, folder: Path, auth_port: int, bare_port: int) -> d
 
 
 def main() -> None:
-    """main prints the figures as one JSON object."""
+    """Print the figures as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=3000)
     parser.add_argument("--bare-server", nargs=2, metavar=("PORT", "TLS"), help=argparse.SUPPRESS)

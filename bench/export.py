@@ -28,7 +28,7 @@ ROUNDS, TARGET = 3, 3.0
 
 
 def measure(library: str, name: str, size: int) -> dict[str, object]:
-    """measure exports one network both ways, in turns."""
+    """Export one network both ways, in turns."""
     import timm
     import torch
     import torchvision
@@ -64,7 +64,7 @@ def measure(library: str, name: str, size: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """main measures all networks and prints the worst."""
+    """Measure all networks and print the worst."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

@@ -43,7 +43,7 @@ print(time.perf_counter() - began)
 
 
 async def through_the_mesh(terminal: Terminal, version: str, network: str) -> float:
-    """through_the_mesh returns the seconds from submission to the first step at the terminal, and ends the job."""
+    """Return the seconds from submission to the first step at the terminal, and end the job."""
     began = time.perf_counter()
     job = await terminal.jobs.submit(
         version,
@@ -62,7 +62,7 @@ async def through_the_mesh(terminal: Terminal, version: str, network: str) -> fl
 
 
 def by_hand(network: str) -> tuple[float, float]:
-    """by_hand returns the seconds of a fresh process up to the end of its first step, and those after its imports."""
+    """Return the seconds of a fresh process up to the end of its first step, and those after its imports."""
     began = time.perf_counter()
     environment = os.environ | training_environment(os.cpu_count() or 1)
     command = [sys.executable, "-c", BY_HAND, network]
@@ -71,7 +71,7 @@ def by_hand(network: str) -> tuple[float, float]:
 
 
 async def measure(runs: int, network: str) -> dict[str, object]:
-    """measure takes turns and returns the medians and their ratio."""
+    """Take turns and return the medians and their ratio."""
     with bench_mesh() as (mesh, folder):
         pictures = folder / "surfaces"
         write_surfaces(pictures)

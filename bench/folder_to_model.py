@@ -34,7 +34,7 @@ TARGET_RATIO = 1.5
 async def through_the_mesh(
     terminal: Terminal, data: Path, folder: Path, target: float, run: int
 ) -> tuple[float, float]:
-    """through_the_mesh returns seconds and the accuracy on the test split, measured by the terminal."""
+    """Return seconds and the accuracy on the test split, measured by the terminal."""
     await wait_for_warm_slots(terminal)
     began = time.perf_counter()
     collection = read_csv(data / "splits.csv")
@@ -52,7 +52,7 @@ async def through_the_mesh(
 
 
 def by_script(data: Path, size: int) -> tuple[float, float]:
-    """by_script returns seconds and test accuracy of the bare script, a fresh process."""
+    """Return seconds and test accuracy of the bare script, a fresh process."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "bench.neu_baseline", "--data", str(data), "--size", str(size)]
@@ -62,7 +62,7 @@ def by_script(data: Path, size: int) -> tuple[float, float]:
 
 
 async def measure(data: Path, target: float, size: int, runs: int) -> dict[str, object]:
-    """measure takes turns; every run of the mesh begins with nothing uploaded and nothing decoded."""
+    """Take turns; every run of the mesh begins with nothing uploaded and nothing decoded."""
     mesh_runs, script_runs = [], []
     for run in range(runs):
         with bench_mesh() as (mesh, folder):
@@ -82,7 +82,7 @@ async def measure(data: Path, target: float, size: int, runs: int) -> dict[str, 
 
 
 def write_default(folder: Path) -> Path:
-    """write_default makes the photographs' tiles and their splits.csv, for who has no pictures at hand."""
+    """Make the photographs' tiles and their splits.csv, for who has no pictures at hand."""
     from deploy.demo.surfaces import write_surfaces
 
     write_surfaces(folder)
@@ -96,7 +96,7 @@ def write_default(folder: Path) -> Path:
 
 
 def main() -> None:
-    """main reads the arguments and prints one JSON object."""
+    """Read the arguments and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", type=Path, default=None, help="folder with splits.csv; tiles of photographs if absent"

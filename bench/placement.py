@@ -27,7 +27,7 @@ _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def make_fleet(trainers: int, per_cluster: int, rng: random.Random) -> tuple[Fleet, dict[TrainerName, TrainerLoad]]:
-    """make_fleet returns a fleet of idle trainers with two slots each, and their reports."""
+    """Return a fleet of idle trainers with two slots each, and their reports."""
     names = [TrainerName(f"c{index // per_cluster}", f"t{index}") for index in range(trainers)]
     loads = {
         name: TrainerLoad(
@@ -52,7 +52,7 @@ def make_fleet(trainers: int, per_cluster: int, rng: random.Random) -> tuple[Fle
 
 
 def make_queue(jobs: int, rng: random.Random) -> JobQueue:
-    """make_queue returns a queue of jobs of 100 projects, 3 priorities and 6 kinds of requirements."""
+    """Return a queue of jobs of 100 projects, 3 priorities and 6 kinds of requirements."""
     kinds = [Requirements(built_in, memory) for built_in in (True, False) for memory in (0, 1, 2)]
     queue = JobQueue()
     for number in range(jobs):
@@ -63,7 +63,7 @@ def make_queue(jobs: int, rng: random.Random) -> JobQueue:
 
 
 def measure(trainers: int, jobs: int, decisions: int, seed: int = 0) -> list[tuple[float, float]]:
-    """measure returns the wall and CPU seconds of each decision; all trainers report before every 20th."""
+    """Return the wall and CPU seconds of each decision; all trainers report before every 20th."""
     rng = random.Random(seed)
     fleet, loads = make_fleet(trainers, 20, rng)
     queue = make_queue(jobs, rng)
@@ -99,7 +99,7 @@ def _report(
 
 
 def main() -> None:
-    """main prints one JSON object and exits with 1 when the target is missed."""
+    """Print one JSON object and exits with 1 when the target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trainers", type=int, default=1_000)
     parser.add_argument("--jobs", type=int, default=10_000)

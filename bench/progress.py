@@ -70,45 +70,45 @@ SILENCE_SECONDS = 15.0
 
 
 def now() -> datetime:
-    """now is the wall clock."""
+    """Return the wall clock."""
     return datetime.now(UTC)
 
 
 class Feed:
-    """Feed is a trainer whose events come from a queue; each carries when it was made."""
+    """A trainer whose events come from a queue; each carries when it was made."""
 
     def __init__(self) -> None:
         self.events: asyncio.Queue[AttemptEvent] = asyncio.Queue()
 
     async def start(self, trainer: TrainerName, spec: AttemptSpec, lease: float, patience: float) -> None:
-        """start takes every attempt."""
+        """Take every attempt."""
 
     async def watch(self, trainer: TrainerName, key: AttemptKey, after: int) -> AsyncIterator[AttemptEvent]:
-        """watch yields what is put into the queue."""
+        """Yield what is put into the queue."""
         while True:
             yield await self.events.get()
 
     async def renew(self, trainer: TrainerName, key: AttemptKey, lease: float, patience: float) -> AttemptState:
-        """renew finds every attempt running."""
+        """Find every attempt running."""
         return AttemptState.ATTEMPT_STATE_RUNNING
 
     async def replace_token(self, trainer: TrainerName, key: AttemptKey, token: str, patience: float) -> None:
-        """replace_token needs no token."""
+        """Need no token."""
 
     async def cancel(self, trainer: TrainerName, key: AttemptKey, patience: float) -> None:
-        """cancel has nothing to stop."""
+        """Have nothing to stop."""
 
 
 class OneToken:
-    """OneToken is auth that gives everybody the same token, for a day."""
+    """Auth that gives everybody the same token, for a day."""
 
     async def issue(self, submitter: str, job: JobName, attempt: int) -> StorageToken:
-        """issue gives it."""
+        """Give it."""
         return StorageToken("token", 86_400)
 
 
 async def subscribe(url: str, subject: str, subscribers: int, expected: int) -> None:
-    """subscribe prints "ready", then the milliseconds of every event at every subscriber, by kind, as JSON.
+    """Print "ready", then the milliseconds of every event at every subscriber, by kind, as JSON.
 
     It ends when every subscriber has so many events, or when none has come for a while: what is missing is counted.
     """
@@ -148,7 +148,7 @@ async def subscribe(url: str, subject: str, subscribers: int, expected: int) -> 
 
 
 async def running_job(store: SqlJobStore, name: JobName) -> Job:
-    """running_job is a job in its first attempt."""
+    """Return a job in its first attempt."""
     spec = JobSpec(
         dataset_version=DatasetVersionName("bench", "d", "1"),
         dataset_digest="",
@@ -166,7 +166,7 @@ async def running_job(store: SqlJobStore, name: JobName) -> Job:
 
 
 async def measure(url: str, folder: Path, subscribers: int, events: int, rate: float) -> dict[str, list[float]]:
-    """measure returns the milliseconds of each event at each subscriber, of Loupe's and of the bare ones."""
+    """Return the milliseconds of each event at each subscriber, of Loupe's and of the bare ones."""
     engine = database.create_engine(database.sqlite_url(folder, f"bench{subscribers}"))
     await database.migrate(engine, MIGRATIONS)
     signals, feed = Signals(), Feed()
@@ -241,7 +241,7 @@ def ratio(taken: dict[str, list[float]], fraction: float) -> float:
 
 @contextlib.contextmanager
 def nats_server(folder: Path):
-    """nats_server runs a server with JetStream in a folder, and yields its URL."""
+    """Run a server with JetStream in a folder, and yield its URL."""
     beside = Path(sys.executable).parent / "nats-server"
     binary = str(beside) if beside.exists() else shutil.which("nats-server")
     if binary is None:
@@ -265,13 +265,13 @@ def nats_server(folder: Path):
 
 
 def run_once(subscribers: int, events: int, rate: float) -> dict[str, list[float]]:
-    """run_once measures against a server of its own: one has room for 1,000 consumers, those that left included."""
+    """Measure against a server of its own: one has room for 1,000 consumers, those that left included."""
     with tempfile.TemporaryDirectory() as name, nats_server(Path(name)) as url:
         return uvloop.run(measure(url, Path(name), subscribers, events, rate))
 
 
 def main() -> None:
-    """main prints one JSON object and exits with 1 when a target is missed."""
+    """Print one JSON object and exits with 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=300)
     parser.add_argument("--rate", type=float, default=20.0, help="events a second, of each kind")

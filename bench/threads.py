@@ -31,7 +31,7 @@ BATCH, TARGET = 32, 0.9
 
 
 def measure(name: str, size: int, threads: int, seconds: float) -> dict[str, object]:
-    """measure times the steps of one network."""
+    """Time the steps of one network."""
     import torch
     import torchvision
 
@@ -69,7 +69,7 @@ def measure(name: str, size: int, threads: int, seconds: float) -> dict[str, obj
 
 
 def main() -> None:
-    """main measures all networks and prints the worst."""
+    """Measure all networks and print the worst."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=4.0, help="per network")

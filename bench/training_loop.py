@@ -30,7 +30,7 @@ BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 
 class CachedPictures:
-    """CachedPictures is a `Host` with random pictures in a .npy file, and nobody who listens."""
+    """A `Host` with random pictures in a .npy file, and nobody who listens."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._folder, self._threads = folder, threads
@@ -76,14 +76,14 @@ class CachedPictures:
 
 
 def pictures_per_second(work: Callable[[], None]) -> float:
-    """pictures_per_second times one pass over all training pictures."""
+    """Time one pass over all training pictures."""
     began = time.perf_counter()
     work()
     return BATCH * STEPS / (time.perf_counter() - began)
 
 
 def main() -> None:
-    """main measures in turns and prints the medians."""
+    """Measure in turns and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)

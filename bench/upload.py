@@ -57,7 +57,7 @@ START_SECONDS = 180.0
 
 
 def make_photographs(folder: Path, count: int) -> None:
-    """make_photographs writes JPEG files of about 17 kB, the same ones every time, in six folders."""
+    """Write JPEG files of about 17 kB, the same ones every time, in six folders."""
     random = np.random.default_rng(7)
     for number in range(count):
         coarse = Image.fromarray(random.integers(0, 255, (12, 12), dtype=np.uint8))
@@ -76,27 +76,27 @@ class MadeUpAuth:
         self._never = asyncio.Event()
 
     async def verify(self, token: str) -> Caller:
-        """verify takes any token for anna's."""
+        """Take any token for anna's."""
         return Caller(ANNA, login="bench")
 
     async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
-        """decide allows."""
+        """Allow."""
         return Decision(True, True, f"{project}/groups/owners", 40, 0, True)
 
     def changed(self) -> asyncio.Event:
-        """changed is never set."""
+        """Return never set."""
         return self._never
 
     async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
-        """ensure_project has nothing to do."""
+        """Have nothing to do."""
 
     async def of(self, account: AccountName) -> list[ProjectName]:
-        """of is not asked here."""
+        """Return not asked here."""
         return []
 
 
 async def serve(settings: StorageSettings) -> None:
-    """serve runs storage until SIGTERM."""
+    """Run storage until SIGTERM."""
     configure_logging(settings, "storage")
     auth = MadeUpAuth()
     storage = Storage(settings, auth)
@@ -109,27 +109,27 @@ async def serve(settings: StorageSettings) -> None:
 
 
 class Door:
-    """Door is one project's BlobService as the terminal's upload needs it."""
+    """One project's BlobService as the terminal's upload needs it."""
 
     def __init__(self, channel: grpc.aio.Channel, project: str) -> None:
         self._stub = BlobServiceStub(channel)
         self._project = project
 
     async def find_missing(self, digests: list[str]) -> list[str]:
-        """find_missing asks storage."""
+        """Ask storage."""
         request = blobs.FindMissingBlobsRequest(parent=self._project, digests=digests)
         return (await self._stub.FindMissingBlobs(request)).digests
 
     async def upload(
         self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
     ) -> AsyncIterator[blobs.UploadPicturesResponse]:
-        """upload opens a stream."""
+        """Open a stream."""
         async for response in self._stub.UploadPictures(requests()):
             yield response
 
 
 async def push(door: Door, project: str, paths: list[Path], memory: DigestCache) -> tuple[float, float]:
-    """push returns the seconds that the terminal took altogether, and those of them that went into hashing."""
+    """Return the seconds that the terminal took altogether, and those of them that went into hashing."""
     started = time.perf_counter()
     files = await hash_files(paths, lambda progress: None, memory)
     hashed = time.perf_counter()
@@ -140,7 +140,7 @@ async def push(door: Door, project: str, paths: list[Path], memory: DigestCache)
 
 
 async def measure_loupe(settings: StorageSettings, paths: list[Path], rounds: int) -> dict[str, float]:
-    """measure_loupe uploads into a new project each round, then the same files again; medians, in seconds.
+    """Upload into a new project each round, then the same files again; medians, in seconds.
 
     Each round begins as on a terminal that has never seen the files.
     """
@@ -169,7 +169,7 @@ async def measure_loupe(settings: StorageSettings, paths: list[Path], rounds: in
 
 
 async def until_decoded(channel: grpc.aio.Channel, project: str, paths: list[Path]) -> None:
-    """until_decoded makes a dataset version, which waits for the decoding that goes on in the background."""
+    """Make a dataset version, which waits for the decoding that goes on in the background."""
     stub = DatasetServiceStub(channel)
     await stub.CreateDataset(dataset_service_pb2.CreateDatasetRequest(parent=project, dataset_id="bench"))
     files = await hash_files(paths, lambda progress: None)
@@ -185,12 +185,12 @@ async def until_decoded(channel: grpc.aio.Channel, project: str, paths: list[Pat
 
 
 async def settled(door: Door, paths: list[Path]) -> None:
-    """settled warms connection and statements, as a terminal that is logged in has them."""
+    """Warm connection and statements, as a terminal that is logged in has them."""
     await door.find_missing([file.digest for file in await hash_files(paths, lambda progress: None)])
 
 
 async def wait_for(call: Callable[[], object]) -> None:
-    """wait_for calls until it succeeds; raises TimeoutError after 180 s."""
+    """Call until it succeeds. Raises TimeoutError after 180 s."""
     end = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -204,7 +204,7 @@ async def wait_for(call: Callable[[], object]) -> None:
 
 
 def copy_and_sync(source: Path, work: Path, rounds: int) -> float:
-    """copy_and_sync returns the median seconds of cp -r and sync."""
+    """Return the median seconds of cp -r and sync."""
     times = []
     for number in range(rounds):
         started = time.perf_counter()
@@ -215,7 +215,7 @@ def copy_and_sync(source: Path, work: Path, rounds: int) -> float:
 
 
 def measure_mlflow(python: str, source: Path, work: Path) -> float:
-    """measure_mlflow returns the seconds of one log_artifacts to a local MLflow server that serves artifacts."""
+    """Return the seconds of one log_artifacts to a local MLflow server that serves artifacts."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": url, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
@@ -244,7 +244,7 @@ def measure_mlflow(python: str, source: Path, work: Path) -> float:
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
-    """measure runs all sides after each other on the same files."""
+    """Run all sides after each other on the same files."""
     source = options.data or work / "photographs"
     if options.data is None:
         make_photographs(source, options.pictures)
@@ -288,7 +288,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """main measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder of pictures; made by rule when not given")
     parser.add_argument("--pictures", type=int, default=1080)

@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class ToolCertificates:
-    """ToolCertificates is who a deployment tool is: `loupe://service/deploy`. Paths of PEM files."""
+    """Who a deployment tool is: `loupe://service/deploy`. Paths of PEM files."""
 
     tls_ca: Path
     tls_cert: Path
@@ -26,7 +26,7 @@ class ToolCertificates:
 
 
 async def publish_built_in(storage: str, own: ToolCertificates) -> list[algorithm_pb2.AlgorithmVersion]:
-    """publish_built_in sends every built-in image to storage's internal door, "host:port", and returns the versions.
+    """Send every built-in image to storage's internal door, "host:port", and return the versions.
 
     Idempotent: an image that is there already is left alone. Raises LoupeError, among others AlreadyExists when an
     image was changed without a new version in its algorithm.toml.

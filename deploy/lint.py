@@ -12,7 +12,7 @@ _PROTOS = "protos"
 
 
 def main() -> int:
-    """main runs every check, also after one has failed; 1 when any has."""
+    """Run every check, also after one has failed; 1 when any has."""
     checks = {
         "ruff check": [_BIN / "ruff", "check", "."],
         "ruff format": [_BIN / "ruff", "format", "--check", "."],
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _reference() -> str | None:
-    """_reference is the published main branch, or the local one in a clone without a remote; None without protos."""
+    """Return the published main branch, or the local one in a clone without a remote; None without protos."""
     for reference in ("origin/main", "main"):
         found = subprocess.run(
             ["git", "cat-file", "-e", f"{reference}:{_PROTOS}"], cwd=ROOT, check=False, capture_output=True

@@ -22,7 +22,7 @@ _OPTIONS = (
 
 
 def main(arguments: list[str]) -> int:
-    """main resolves both files; what they pin already stays unless `--upgrade` is an argument."""
+    """Resolve both files; what they pin already stays unless `--upgrade` is an argument."""
     upgrade = ["--upgrade"] if "--upgrade" in arguments else []
     for options in (["--extra=dev", "-o", LOCK], ["--extra=bench", "-c", LOCK, "-o", BENCH_LOCK]):
         command = [_UV, "pip", "compile", "pyproject.toml", *_OPTIONS, *upgrade, *options]

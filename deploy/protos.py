@@ -1,4 +1,4 @@
-"""Generates the Python code of the contract into loupe/, in place; `--check DIR` writes it elsewhere for comparison."""
+"""Generates the Python code of the contract into loupe/, in place; `--out DIR` writes it elsewhere for comparison."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "protos"
+_GRPC_STUBS = Path(sys.executable).parent / "protoc-gen-mypy_grpc"
 
 
 def generate(target: Path) -> None:
-    """generate writes *_pb2.py, *_pb2.pyi and *_pb2_grpc.py for every proto under `target`/loupe/….
+    """Write *_pb2.py, *_pb2_grpc.py and the stubs of both for every proto under `target`/loupe/….
 
     The proto packages are the Python packages, so nothing is rewritten. Raises RuntimeError when protoc refuses.
     """
@@ -23,7 +24,14 @@ def generate(target: Path) -> None:
     services = [proto for proto in protos if proto.endswith("_service.proto")]
     for names, outputs in (
         (protos, [f"--python_out={target}", f"--pyi_out={target}"]),
-        (services, [f"--grpc_python_out={target}"]),
+        (
+            services,
+            [
+                f"--grpc_python_out={target}",
+                f"--plugin=protoc-gen-mypy_grpc={_GRPC_STUBS}",
+                f"--mypy_grpc_out={target}",
+            ],
+        ),
     ):
         status = protoc.main(["protoc", f"-I{SOURCES}", f"-I{well_known}", *outputs, *names])
         if status != 0:
@@ -31,7 +39,7 @@ def generate(target: Path) -> None:
 
 
 def main() -> None:
-    """main generates into the checkout, or into the folder given with --out."""
+    """Generate into the checkout, or into the folder given with --out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT, help="where to write; the checkout by default")
     target = parser.parse_args().out

@@ -30,11 +30,11 @@ OLDEST = (3, 11)
 
 
 class SetUpError(Exception):
-    """SetUpError says what is wrong and how to mend it."""
+    """Says what is wrong and how to mend it."""
 
 
 def main(arguments: list[str]) -> int:
-    """main sets up for everything, and for the benchmarks too when `bench` is an argument; 1 on failure."""
+    """Set up for everything, and for the benchmarks too when `bench` is an argument; 1 on failure."""
     try:
         _check_python()
         _set_up(bench="bench" in arguments)
@@ -130,7 +130,7 @@ def _make_environment() -> None:
 
 
 def _uv_requirement() -> tuple[str, str]:
-    """_uv_requirement returns uv's version and its lines with hashes, as they stand in the lock."""
+    """Return uv's version and its lines with hashes, as they stand in the lock."""
     block = re.search(r"^uv==(\S+).*(?:\n    --hash=.*)+", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
     if not block:
         raise SetUpError("requirements.lock holds no uv; `make lock` writes it anew.")
@@ -157,7 +157,7 @@ def _bootstrap_uv() -> None:
 
 
 def _keep(kept: Path) -> None:
-    """_keep puts uv where the next fresh checkout finds it without a network."""
+    """Put uv where the next fresh checkout finds it without a network."""
     with contextlib.suppress(OSError):  # a home directory that cannot be written: then only this checkout has it
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_name(f".uv-{os.getpid()}")
@@ -207,7 +207,7 @@ def _install_project() -> None:
 
 
 def _uv_environment() -> dict[str, str]:
-    """_uv_environment tells uv of the index and the certificates that pip is configured with; uv reads no pip.conf."""
+    """Tell uv of the index and the certificates that pip is configured with; uv reads no pip.conf."""
     environment = dict(os.environ)
     configured = {}
     for line in _output([PYTHON, "-m", "pip", "config", "list"]).splitlines():
@@ -227,7 +227,7 @@ def _ensure_bubblewrap() -> None:
 
 
 def _apt_install(package: str) -> bool:
-    """_apt_install installs a system package where that can be done without asking; False where not."""
+    """Install a system package where that can be done without asking; False where not."""
     if os.getuid() != 0 or shutil.which("apt-get") is None:
         return False
     _say(f"installing the system package {package}")

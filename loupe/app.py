@@ -7,21 +7,21 @@ import signal
 from collections.abc import Coroutine
 from typing import Protocol
 
-from loupe.concurrency import first
+from loupe.concurrency import race
 
 
 class Background:
-    """Background is the work that goes on for as long as a service does; none of it may end by itself."""
+    """The work that goes on for as long as a service does; none of it may end by itself."""
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, name: str, work: Coroutine[None, None, None]) -> None:
-        """add begins a piece of work."""
+        """Begin a piece of work."""
         self._tasks.append(asyncio.create_task(work, name=name))
 
     async def watch(self) -> None:
-        """watch raises the error of the first piece that ends, RuntimeError when it had none."""
+        """Raise the error of the first piece that ends, RuntimeError when it had none."""
         if not self._tasks:
             await asyncio.Event().wait()
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -30,37 +30,37 @@ class Background:
             raise RuntimeError(f"the background work {task.get_name()!r} has ended")
 
     async def cancel(self) -> None:
-        """cancel ends all of it."""
+        """End all of it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 class App(Protocol):
-    """App is a service that was put together from its settings."""
+    """A service that was put together from its settings."""
 
     background: Background
 
     async def start(self) -> None:
-        """start serves."""
+        """Serve."""
 
     async def stop(self) -> None:
-        """stop closes everything, also after a start that failed."""
+        """Close everything, also after a start that failed."""
 
 
 async def run(app: App) -> None:
-    """run serves until SIGTERM or SIGINT, or until background work ends, which is raised."""
+    """Serve until SIGTERM or SIGINT, or until background work ends, which is raised."""
     told = asyncio.ensure_future(told_to_stop())
     try:
         await app.start()
-        await first(told, app.background.watch())
+        await race(told, app.background.watch())
     finally:
         told.cancel()
         await app.stop()
 
 
 async def told_to_stop() -> None:
-    """told_to_stop returns after SIGTERM or SIGINT."""
+    """Return after SIGTERM or SIGINT."""
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)

@@ -45,17 +45,17 @@ _PUBLISH_TIMEOUT = 2.0
 
 
 def subject_of(job: JobName) -> str:
-    """subject_of is where a job's events stand."""
+    """Return where a job's events stand."""
     return f"loupe.progress.{job.project}.{job.job}"
 
 
 def inbox_prefix(token: str) -> str:
-    """inbox_prefix is the secret inbox of whoever holds the token; auth's callout grants exactly this one."""
+    """Return the secret inbox of whoever holds the token; auth's callout grants exactly this one."""
     return f"_INBOX_{hashlib.sha256(token.encode()).hexdigest()[:16]}"
 
 
 def tls_context(ca: bytes) -> ssl.SSLContext:
-    """tls_context trusts the mesh's own authority (PEM) and nobody else."""
+    """Trust the mesh's own authority (PEM) and nobody else."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=ca.decode())
     return context
@@ -66,7 +66,7 @@ async def _ignore(error: Exception) -> None:
 
 
 class ProgressBus:
-    """ProgressBus publishes job events; it reconnects for ever."""
+    """Publishes job events; it reconnects for ever."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -74,7 +74,7 @@ class ProgressBus:
 
     @classmethod
     async def connect(cls, settings: ServiceSettings) -> ProgressBus:
-        """connect returns a bus; raises Unavailable when NATS does not answer now."""
+        """Return a bus. Raises Unavailable when NATS does not answer now."""
         url = settings.nats_url
         try:
             client = await nats.connect(
@@ -95,7 +95,7 @@ class ProgressBus:
         return cls(client)
 
     async def ensure_stream(self) -> None:
-        """ensure_stream creates the stream, or brings it to this configuration; raises Unavailable."""
+        """Create the stream, or bring it to this configuration. Raises Unavailable."""
         config = StreamConfig(
             name=STREAM,
             subjects=[SUBJECTS],
@@ -114,7 +114,7 @@ class ProgressBus:
             raise Unavailable(f"NATS does not keep the stream {STREAM}: {error!r}", dependency="nats") from error
 
     async def publish(self, event: training_job_pb2.JobEvent) -> None:
-        """publish returns when NATS has the event; the same event again is dropped there. Raises Unavailable."""
+        """Return when NATS has the event; the same event again is dropped there. Raises Unavailable."""
         job = JobName.parse(event.job, "job")
         headers = {"Nats-Msg-Id": f"{job.project}/{job.job}/{event.sequence}"}
         try:
@@ -123,7 +123,7 @@ class ProgressBus:
             raise Unavailable(f"NATS did not take an event: {error!r}", dependency="nats") from error
 
     async def close(self) -> None:
-        """close ends the connection."""
+        """End the connection."""
         await self._client.close()
 
 
@@ -136,7 +136,7 @@ async def follow_progress(
     after_sequence: int = 0,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[training_job_pb2.JobEvent]:
-    """follow_progress yields a job's events after a cursor, history first, then live, each once and in order.
+    """Yield a job's events after a cursor, history first, then live, each once and in order.
 
     token: the terminal's access token. Ends by raising Unavailable when NATS is away, refuses the token, has no
     such stream, or is silent for 3 heartbeats: the caller then follows anew from its cursor, or by WatchTrainingJob.

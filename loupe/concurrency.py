@@ -1,15 +1,17 @@
-"""Waiting for several things at once, with the plain error of the first that fails."""
+"""Structured waiting: several things at once, and steps that a cancelled caller must not cut in half."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def together(*work: Awaitable[Any]) -> list[Any]:
+async def gather(*work: Awaitable[Any]) -> list[Any]:
     """together returns all results in order; when one fails, the others are cancelled and its error is raised."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
@@ -21,7 +23,7 @@ async def together(*work: Awaitable[Any]) -> list[Any]:
 
 
 async def first(*work: Awaitable[T]) -> T:
-    """first returns, or raises, what the first of these brings, and stops the others."""
+    """Return, or raise, what the first of these brings, and stop the others."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -34,3 +36,33 @@ async def first(*work: Awaitable[T]) -> T:
         if not isinstance(outcome, BaseException):
             return outcome
     raise done[0]
+
+
+async def shielded(step: Awaitable[T]) -> T:
+    """Run the step to its end even when its caller is cancelled meanwhile, once or often.
+
+    A thread cannot be stopped: without this, a cancelled writer's thread would still write while the next one begins,
+    and a database driver that is cut off between opening a connection and handing it over leaks it, thread and all.
+    """
+    task = asyncio.ensure_future(step)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # retrieved: nobody is left to tell
+    raise cancelled
+
+
+def shielded_method(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Make every call of a coroutine method shielded."""
+
+    @wraps(method)
+    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await shielded(method(*args, **kwargs))
+
+    return whole

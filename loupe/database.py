@@ -11,13 +11,13 @@ from alembic.config import Config
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from loupe.uninterrupted import uninterrupted
+from loupe.concurrency import shielded
 
 BUSY_TIMEOUT_MS = 10_000
 
 
 def create_engine(url: str) -> AsyncEngine:
-    """create_engine returns an engine; a SQLite one is in WAL mode with synchronous=FULL and foreign keys.
+    """Return an engine; a SQLite one is in WAL mode with synchronous=FULL and foreign keys.
 
     Writers of SQLite begin with BEGIN IMMEDIATE, so that they wait for each other instead of failing on upgrade
     of a read lock. With the execution option `outlives_power_cut=False` they commit without waiting for the disk:
@@ -57,33 +57,33 @@ def create_engine(url: str) -> AsyncEngine:
 
 @asynccontextmanager
 async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """connected gives a connection for the length of a block, and leaves none behind when it is cancelled meanwhile.
+    """Give a connection for the length of a block, and leave none behind when it is cancelled meanwhile.
 
     aiosqlite opens a connection in a thread; whoever is cancelled while that goes on would never hear of either.
     """
     connection = engine.connect()
     try:
-        await uninterrupted(connection.start())
+        await shielded(connection.start())
         yield connection
     finally:
         if connection.sync_connection is not None:
-            await uninterrupted(connection.close())
+            await shielded(connection.close())
 
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """transaction gives a connection that commits at the end of the block and rolls back when it raises."""
+    """Give a connection that commits at the end of the block and rolls back when it raises."""
     async with connected(engine) as connection, connection.begin():
         yield connection
 
 
 def sqlite_url(state: Path, name: str) -> str:
-    """sqlite_url is the URL of the SQLite file `<state>/<name>.db`."""
+    """Return the URL of the SQLite file `<state>/<name>.db`."""
     return f"sqlite+aiosqlite:///{(state / f'{name}.db').resolve()}"
 
 
 async def migrate(engine: AsyncEngine, migrations: Path) -> None:
-    """migrate brings the schema to the newest revision of the Alembic folder `migrations`; idempotent.
+    """Bring the schema to the newest revision of the Alembic folder `migrations`; idempotent.
 
     The folder's env.py is `from loupe.database import run_migrations; run_migrations()`.
     """
@@ -99,7 +99,7 @@ async def migrate(engine: AsyncEngine, migrations: Path) -> None:
 
 
 def run_migrations() -> None:
-    """run_migrations is the body of every migrations/env.py: it runs on the connection that migrate() gives."""
+    """Return the body of every migrations/env.py: it runs on the connection that migrate() gives."""
     from alembic import context
 
     context.configure(connection=context.config.attributes["connection"], transactional_ddl=True, render_as_batch=True)

@@ -34,7 +34,7 @@ _FAILURES = (consul.ConsulException, requests.RequestException)
 
 @dataclass(frozen=True)
 class Instance:
-    """Instance is one healthy process of a service; public and internal are "host:port", public may be empty."""
+    """One healthy process of a service; public and internal are "host:port", public may be empty."""
 
     id: str
     public: str
@@ -50,7 +50,7 @@ class _Registration:
 
 
 class Discovery:
-    """Discovery is one process's view of Consul, and its place in it."""
+    """One process's view of Consul, and its place in it."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._url = urlsplit(settings.consul_url)
@@ -79,7 +79,7 @@ class Discovery:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
     async def register(self, name: str, instance: str, public: str, internal: str) -> None:
-        """register puts this process into the catalogue and keeps its 3 s check passing until close().
+        """Put this process into the catalogue and keep its 3 s check passing until close().
 
         Returns at once; while Consul is away it keeps trying, and it registers again when Consul forgot it.
         """
@@ -102,7 +102,7 @@ class Discovery:
             await asyncio.sleep(BEAT_SECONDS if self._registered.is_set() else _RETRY_SECONDS)
 
     async def _dismiss_predecessor(self) -> None:
-        """Takes out what a killed process of this name left behind.
+        """Take out what a killed process of this name left behind.
 
         One that is back within its TTL would keep its predecessor's check passing, and so the predecessor's sessions
         alive: locks and keys would be held for ever by somebody who is gone.
@@ -139,7 +139,7 @@ class Discovery:
         )
 
     async def instances(self, name: str) -> list[Instance]:
-        """instances returns the healthy processes of a service by id; the last known ones while Consul is away."""
+        """Return the healthy processes of a service by id; the last known ones while Consul is away."""
         try:
             _, nodes = await self._call(self._consul.health.service, name, passing=True)
         except _FAILURES:
@@ -172,12 +172,12 @@ class Discovery:
         return known
 
     def _drop_session(self, lock_delay: int, error: Exception) -> None:
-        """Forgets a session that Consul has ended; one that may still live must be kept, for it keeps its locks."""
+        """Forget a session that Consul has ended; one that may still live must be kept, for it keeps its locks."""
         if "invalid session" in str(error):
             self._sessions.pop(lock_delay, None)
 
     async def hold(self, key: str, value: Callable[[], bytes], interval: float = BEAT_SECONDS) -> None:
-        """hold keeps a key that vanishes with this process, rewritten with value() every `interval` seconds."""
+        """Keep a key that vanishes with this process, rewritten with value() every `interval` seconds."""
         self._tasks.append(asyncio.create_task(self._hold(key, value, interval), name=f"consul-hold {key}"))
 
     async def _hold(self, key: str, value: Callable[[], bytes], interval: float) -> None:
@@ -193,7 +193,7 @@ class Discovery:
             await asyncio.sleep(interval)
 
     async def leadership(self, key: str) -> AsyncIterator[bool]:
-        """leadership yields True when this process gets the lock, and False as soon as it cannot be sure of it."""
+        """Yield True when this process gets the lock, and False as soon as it cannot be sure of it."""
         leading = False
         while True:
             try:
@@ -210,7 +210,7 @@ class Discovery:
             await asyncio.sleep(BEAT_SECONDS if leading else _RETRY_SECONDS)
 
     async def watch_prefix(self, prefix: str) -> AsyncIterator[dict[str, bytes]]:
-        """watch_prefix yields all keys under a prefix with their values, at once and at every change.
+        """Yield all keys under a prefix with their values, at once and at every change.
 
         Silent while Consul is away. Keys are yielded whole, prefix included.
         """
@@ -250,7 +250,7 @@ class Discovery:
                 publish({entry["Key"]: entry["Value"] or b"" for entry in entries or ()})
 
     async def close(self) -> None:
-        """close stops everything and takes this process out of the catalogue, its sessions and keys with it."""
+        """Stop everything and take this process out of the catalogue, its sessions and keys with it."""
         self._closed.set()
         for task in self._tasks:
             task.cancel()

@@ -19,7 +19,7 @@ from loupe.common.v1.reason_pb2 import Reason
 
 
 class LoupeError(Exception):
-    """LoupeError is an error that a caller can act on.
+    """An error that a caller can act on.
 
     message: one sentence that says what is wrong, where, and what would be right.
     metadata: strings for programs, as in the reason's example.
@@ -38,203 +38,203 @@ class LoupeError(Exception):
 
     @classmethod
     def reason_name(cls) -> str:
-        """reason_name returns the reason as it stands in ErrorInfo, without the enum's prefix."""
+        """Return the reason as it stands in ErrorInfo, without the enum's prefix."""
         return Reason.Name(cls.reason).removeprefix("REASON_")
 
 
 class InvalidArgument(LoupeError):
-    """InvalidArgument: a field has a value that cannot be taken."""
+    """A field has a value that cannot be taken."""
 
     reason = Reason.REASON_INVALID_ARGUMENT
 
 
 def invalid(field: str, value: object, expected: str) -> InvalidArgument:
-    """invalid makes the InvalidArgument for one field; a long value is shortened."""
+    """Make the InvalidArgument for one field; a long value is shortened."""
     shown = repr(value)
     shown = shown if len(shown) <= 120 else shown[:117] + "…"
     return InvalidArgument(f"{field} is {shown}; expected {expected}", field=field, value=shown, expected=expected)
 
 
 class NotFound(LoupeError):
-    """NotFound: there is no such resource, or the caller may not know of it."""
+    """There is no such resource, or the caller may not know of it."""
 
     reason = Reason.REASON_NOT_FOUND
 
 
 def not_found(name: object) -> NotFound:
-    """not_found makes the NotFound for one resource name: the same words whether it is absent or hidden."""
+    """Make the NotFound for one resource name: the same words whether it is absent or hidden."""
     return NotFound(f"{name} does not exist, or you may not see it", resource=name)
 
 
 class AlreadyExists(LoupeError):
-    """AlreadyExists: the id is taken."""
+    """The id is taken."""
 
     reason = Reason.REASON_ALREADY_EXISTS
 
 
 class PermissionDenied(LoupeError):
-    """PermissionDenied: the group's permission parameter is below the action's threshold."""
+    """The group's permission parameter is below the action's threshold."""
 
     reason = Reason.REASON_PERMISSION_DENIED
 
 
 class Unauthenticated(LoupeError):
-    """Unauthenticated: there is no token, or it is not valid here."""
+    """There is no token, or it is not valid here."""
 
     reason = Reason.REASON_UNAUTHENTICATED
 
 
 class BadCredentials(LoupeError):
-    """BadCredentials: unknown account, wrong password or disabled account; which of them is not told."""
+    """Unknown account, wrong password or disabled account; which of them is not told."""
 
     reason = Reason.REASON_BAD_CREDENTIALS
 
 
 class RefreshReplayed(LoupeError):
-    """RefreshReplayed: a refresh token was used twice; its login is revoked."""
+    """A refresh token was used twice; its login is revoked."""
 
     reason = Reason.REASON_REFRESH_REPLAYED
 
 
 class Throttled(LoupeError):
-    """Throttled: too many calls of this kind; metadata say when to try again."""
+    """Too many calls of this kind; metadata say when to try again."""
 
     reason = Reason.REASON_THROTTLED
 
 
 class RequestIdReused(LoupeError):
-    """RequestIdReused: the same request_id came with another body."""
+    """The same request_id came with another body."""
 
     reason = Reason.REASON_REQUEST_ID_REUSED
 
 
 class WeakPassword(LoupeError):
-    """WeakPassword: the password is too short."""
+    """The password is too short."""
 
     reason = Reason.REASON_WEAK_PASSWORD
 
 
 class DigestMismatch(LoupeError):
-    """DigestMismatch: the bytes that came are not the bytes that were announced."""
+    """The bytes that came are not the bytes that were announced."""
 
     reason = Reason.REASON_DIGEST_MISMATCH
 
 
 class SizeMismatch(LoupeError):
-    """SizeMismatch: another number of bytes came than was announced."""
+    """Another number of bytes came than was announced."""
 
     reason = Reason.REASON_SIZE_MISMATCH
 
 
 class UploadIncomplete(LoupeError):
-    """UploadIncomplete: the stream ended without its closing message."""
+    """The stream ended without its closing message."""
 
     reason = Reason.REASON_UPLOAD_INCOMPLETE
 
 
 class PictureRefused(LoupeError):
-    """PictureRefused: the bytes are not a picture that is taken."""
+    """The bytes are not a picture that is taken."""
 
     reason = Reason.REASON_BAD_PICTURE
 
 
 class BlobMissing(LoupeError):
-    """BlobMissing: something refers to bytes that this project does not have."""
+    """Something refers to bytes that this project does not have."""
 
     reason = Reason.REASON_BLOB_MISSING
 
 
 class BadDataset(LoupeError):
-    """BadDataset: the data set cannot be trained on as it is."""
+    """The data set cannot be trained on as it is."""
 
     reason = Reason.REASON_BAD_DATASET
 
 
 class BadAlgorithm(LoupeError):
-    """BadAlgorithm: the algorithm image breaks a rule of the format."""
+    """The algorithm image breaks a rule of the format."""
 
     reason = Reason.REASON_BAD_ALGORITHM
 
 
 class BadParameter(LoupeError):
-    """BadParameter: a parameter has a value that the algorithm's manifest does not allow."""
+    """A parameter has a value that the algorithm's manifest does not allow."""
 
     reason = Reason.REASON_BAD_PARAMETER
 
 
 class StaleAttempt(LoupeError):
-    """StaleAttempt: the writer's attempt was given to somebody else."""
+    """The writer's attempt was given to somebody else."""
 
     reason = Reason.REASON_STALE_ATTEMPT
 
 
 class FailedPrecondition(LoupeError):
-    """FailedPrecondition: the resource is in a state in which this cannot be done."""
+    """The resource is in a state in which this cannot be done."""
 
     reason = Reason.REASON_FAILED_PRECONDITION
 
 
 class ResourceExhausted(LoupeError):
-    """ResourceExhausted: a limit of size, number or space is reached."""
+    """A limit of size, number or space is reached."""
 
     reason = Reason.REASON_RESOURCE_EXHAUSTED
 
 
 class Unavailable(LoupeError):
-    """Unavailable: something that is needed cannot be reached now; trying again may help."""
+    """Something that is needed cannot be reached now; trying again may help."""
 
     reason = Reason.REASON_UNAVAILABLE
 
 
 class DataLoss(LoupeError):
-    """DataLoss: stored bytes are no longer what was stored."""
+    """Stored bytes are no longer what was stored."""
 
     reason = Reason.REASON_DATA_LOSS
 
 
 class Internal(LoupeError):
-    """Internal: an error that nobody foresaw; the log has the details under the incident id."""
+    """An error that nobody foresaw; the log has the details under the incident id."""
 
     reason = Reason.REASON_INTERNAL
 
 
 class SandboxUnavailable(LoupeError):
-    """SandboxUnavailable: this trainer has no sandbox and runs built-in algorithm images only."""
+    """This trainer has no sandbox and runs built-in algorithm images only."""
 
     reason = Reason.REASON_SANDBOX_UNAVAILABLE
 
 
 class TrainerBusy(LoupeError):
-    """TrainerBusy: the trainer has no free slot."""
+    """The trainer has no free slot."""
 
     reason = Reason.REASON_TRAINER_BUSY
 
 
 class BadPageToken(LoupeError):
-    """BadPageToken: the page token was not made by this list, or for another filter."""
+    """The page token was not made by this list, or for another filter."""
 
     reason = Reason.REASON_BAD_PAGE_TOKEN
 
 
 class AttemptUnknown(LoupeError):
-    """AttemptUnknown: the trainer does not run that attempt (any more)."""
+    """The trainer does not run that attempt (any more)."""
 
     reason = Reason.REASON_ATTEMPT_UNKNOWN
 
 
 class AlgorithmFailed(LoupeError):
-    """AlgorithmFailed: the algorithm image raised an error or died."""
+    """The algorithm image raised an error or died."""
 
     reason = Reason.REASON_ALGORITHM_FAILED
 
 
 class Cancelled(LoupeError):
-    """Cancelled: the caller, or the person who owns the job, cancelled it."""
+    """The caller, or the person who owns the job, cancelled it."""
 
     reason = Reason.REASON_CANCELLED
 
 
 class GateFailed(LoupeError):
-    """GateFailed: the model did not pass its release gate."""
+    """The model did not pass its release gate."""
 
     reason = Reason.REASON_GATE_FAILED

@@ -16,7 +16,7 @@ MAX_REQUEST_ID = 128
 
 
 def request_log_table(metadata: sa.MetaData) -> sa.Table:
-    """request_log_table declares the table that every service's first migration creates."""
+    """Declare the table that every service's first migration creates."""
     return sa.Table(
         "request_log",
         metadata,
@@ -33,7 +33,7 @@ _TABLE = request_log_table(sa.MetaData())
 
 
 class RequestLog:
-    """RequestLog remembers the answers to requests.
+    """Remembers the answers to requests.
 
     now: wall-clock seconds.
     """
@@ -51,7 +51,7 @@ class RequestLog:
         body: bytes,
         effect: Callable[[], Awaitable[bytes]],
     ) -> bytes:
-        """run returns the effect's answer, or the stored one when this request was answered before.
+        """Return the effect's answer, or the stored one when this request was answered before.
 
         connection: inside the transaction in which `effect` writes, so that effect and answer become durable together.
         body: the request serialised deterministically, without request_id. An empty request_id is never remembered.

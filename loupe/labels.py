@@ -15,7 +15,7 @@ _HIDING = frozenset("\u200b\u2060\ufeff\u00ad\u200e\u200f\u202a\u202b\u202c\u202
 
 
 def normalise_label(label: str) -> str:
-    """normalise_label returns a label in Unicode's NFC: the same name typed on two systems is one class.
+    """Return a label in Unicode's NFC: the same name typed on two systems is one class.
 
     Raises ValueError, which says what is wrong, unless it keeps to RULE.
     """

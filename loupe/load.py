@@ -23,12 +23,12 @@ MAX_INTEGER = 1 << 62
 
 
 class BadLoad(ValueError):
-    """BadLoad says what in a load report is malformed."""
+    """Says what in a load report is malformed."""
 
 
 @dataclass(frozen=True)
 class GpuLoad:
-    """GpuLoad is one GPU: use from 0 to 1, memory in bytes."""
+    """One GPU: use from 0 to 1, memory in bytes."""
 
     use: float
     memory_used: int
@@ -37,7 +37,7 @@ class GpuLoad:
 
 @dataclass(frozen=True)
 class RunningAttempt:
-    """RunningAttempt is an attempt that the trainer works on; job is "projects/{project}/jobs/{job}"."""
+    """An attempt that the trainer works on; job is "projects/{project}/jobs/{job}"."""
 
     job: str
     attempt: int
@@ -45,7 +45,7 @@ class RunningAttempt:
 
 @dataclass(frozen=True)
 class TrainerLoad:
-    """TrainerLoad is one report of a trainer.
+    """One report of a trainer.
 
     name: "clusters/{cluster}/trainers/{trainer}". incarnation: another one after each start of the process.
     beat: counts the reports of an incarnation, so that a reader can tell a new report from an old one without
@@ -70,26 +70,26 @@ class TrainerLoad:
 
     @property
     def memory_use(self) -> float:
-        """memory_use is the used part of the machine's memory, 0 to 1."""
+        """The used part of the machine's memory, 0 to 1."""
         return self.memory_used / self.memory_total
 
     @property
     def gpu_use(self) -> float:
-        """gpu_use is the busiest GPU's use, by computing or by memory, 0 to 1; 0 without a GPU."""
+        """The busiest GPU's use, by computing or by memory, 0 to 1; 0 without a GPU."""
         return max((max(gpu.use, gpu.memory_used / gpu.memory_total) for gpu in self.gpus), default=0.0)
 
     @property
     def free_memory_mb(self) -> int:
-        """free_memory_mb is the machine's memory that nobody uses, in MiB."""
+        """The machine's memory that nobody uses, in MiB."""
         return (self.memory_total - self.memory_used) >> 20
 
     def to_json(self) -> bytes:
-        """to_json returns the report as it stands in Consul."""
+        """Return the report as it stands in Consul."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, key: str, data: bytes) -> TrainerLoad:
-        """from_json reads the value of a key, which names the trainer too. Raises BadLoad."""
+        """Read the value of a key, which names the trainer too. Raises BadLoad."""
         table = _object(_parse(data), cls, "the report")
         gpus = tuple(_gpu(gpu) for gpu in _list(table, "gpus", MAX_GPUS))
         attempts = tuple(_attempt(attempt) for attempt in _list(table, "attempts", MAX_SLOTS))
@@ -115,12 +115,12 @@ class TrainerLoad:
 
 
 def load_fraction(load: TrainerLoad) -> float:
-    """load_fraction is a trainer's load, 0 to 1: the largest of its machine's uses and of busy slots by slots."""
+    """Return a trainer's load, 0 to 1: the largest of its machine's uses and of busy slots by slots."""
     return max(load.cpu_use, load.memory_use, load.gpu_use, load.busy_slots / load.slots)
 
 
 def key_of(name: TrainerName) -> str:
-    """key_of returns the Consul key under which a trainer reports."""
+    """Return the Consul key under which a trainer reports."""
     return f"{PREFIX}{name.cluster}/{name.trainer}"
 
 

@@ -21,7 +21,7 @@ _SHA256 = re.compile(SHA256)
 
 
 def check_id(field: str, value: str) -> str:
-    """check_id returns an id that a user chose, or raises InvalidArgument that says what an id looks like."""
+    """Return an id that a user chose, or raise InvalidArgument that says what an id looks like."""
     if not _ID.fullmatch(value):
         raise invalid(
             field, value, "a lower-case letter, then up to 62 letters, digits or hyphens, no hyphen at the end"
@@ -30,14 +30,14 @@ def check_id(field: str, value: str) -> str:
 
 
 def check_sha256(field: str, value: str) -> str:
-    """check_sha256 returns a digest in hex, or raises InvalidArgument."""
+    """Return a digest in hex, or raise InvalidArgument."""
     if not _SHA256.fullmatch(value):
         raise invalid(field, value, "a sha256 in 64 lower-case hex digits")
     return value
 
 
 def check_sha256s(field: str, values: Sequence[str]) -> Sequence[str]:
-    """check_sha256s returns thousands of digests in hex, or raises InvalidArgument for the first that is none."""
+    """Return thousands of digests in hex, or raise InvalidArgument for the first that is none."""
     if not all(map(_SHA256.fullmatch, values)):
         for value in values:
             check_sha256(field, value)
@@ -46,7 +46,7 @@ def check_sha256s(field: str, values: Sequence[str]) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Name:
-    """Name is a parsed resource name; str() gives the text back.
+    """A parsed resource name; str() gives the text back.
 
     A subclass states its pattern once; its fields are the pattern's variables in order.
     """
@@ -65,7 +65,7 @@ class Name:
 
     @classmethod
     def parse(cls, text: str, field: str = "name") -> Self:
-        """parse reads a name; raises InvalidArgument naming the field and the pattern."""
+        """Read a name. Raises InvalidArgument naming the field and the pattern."""
         match = cls._compiled.fullmatch(text)
         if match is None:
             raise invalid(field, text, f'"{cls.pattern}"')
@@ -77,7 +77,7 @@ class Name:
 
 @dataclass(frozen=True)
 class AccountName(Name):
-    """AccountName is "accounts/{account}"."""
+    """The name "accounts/{account}"."""
 
     pattern: ClassVar[str] = "accounts/{account}"
     account: str
@@ -85,7 +85,7 @@ class AccountName(Name):
 
 @dataclass(frozen=True)
 class ProjectName(Name):
-    """ProjectName is "projects/{project}"; "projects/system" is the domain of system-wide rights."""
+    """The name "projects/{project}"; "projects/system" is the domain of system-wide rights."""
 
     pattern: ClassVar[str] = "projects/{project}"
     project: str
@@ -93,7 +93,7 @@ class ProjectName(Name):
 
 @dataclass(frozen=True)
 class GroupName(Name):
-    """GroupName is "projects/{project}/groups/{group}"."""
+    """The name "projects/{project}/groups/{group}"."""
 
     pattern: ClassVar[str] = "projects/{project}/groups/{group}"
     project: str
@@ -102,7 +102,7 @@ class GroupName(Name):
 
 @dataclass(frozen=True)
 class ThresholdName(Name):
-    """ThresholdName is "thresholds/{action}"."""
+    """The name "thresholds/{action}"."""
 
     pattern: ClassVar[str] = "thresholds/{action}"
     action: str
@@ -110,7 +110,7 @@ class ThresholdName(Name):
 
 @dataclass(frozen=True)
 class DatasetName(Name):
-    """DatasetName is "projects/{project}/datasets/{dataset}"."""
+    """The name "projects/{project}/datasets/{dataset}"."""
 
     pattern: ClassVar[str] = "projects/{project}/datasets/{dataset}"
     project: str
@@ -119,7 +119,7 @@ class DatasetName(Name):
 
 @dataclass(frozen=True)
 class DatasetVersionName(Name):
-    """DatasetVersionName is "projects/{project}/datasets/{dataset}/versions/{number}"; number may be "latest"."""
+    """The name "projects/{project}/datasets/{dataset}/versions/{number}"; number may be "latest"."""
 
     pattern: ClassVar[str] = "projects/{project}/datasets/{dataset}/versions/{number}"
     project: str
@@ -129,7 +129,7 @@ class DatasetVersionName(Name):
 
 @dataclass(frozen=True)
 class AlgorithmName(Name):
-    """AlgorithmName is "algorithms/{algorithm}"."""
+    """The name "algorithms/{algorithm}"."""
 
     pattern: ClassVar[str] = "algorithms/{algorithm}"
     algorithm: str
@@ -137,7 +137,7 @@ class AlgorithmName(Name):
 
 @dataclass(frozen=True)
 class AlgorithmVersionName(Name):
-    """AlgorithmVersionName is "algorithms/{algorithm}/versions/{version}"; version may be "latest"."""
+    """The name "algorithms/{algorithm}/versions/{version}"; version may be "latest"."""
 
     pattern: ClassVar[str] = "algorithms/{algorithm}/versions/{version}"
     algorithm: str
@@ -146,7 +146,7 @@ class AlgorithmVersionName(Name):
 
 @dataclass(frozen=True)
 class JobName(Name):
-    """JobName is "projects/{project}/jobs/{job}"."""
+    """The name "projects/{project}/jobs/{job}"."""
 
     pattern: ClassVar[str] = "projects/{project}/jobs/{job}"
     project: str
@@ -155,7 +155,7 @@ class JobName(Name):
 
 @dataclass(frozen=True)
 class ModelName(Name):
-    """ModelName is "projects/{project}/models/{model}"."""
+    """The name "projects/{project}/models/{model}"."""
 
     pattern: ClassVar[str] = "projects/{project}/models/{model}"
     project: str
@@ -164,7 +164,7 @@ class ModelName(Name):
 
 @dataclass(frozen=True)
 class ModelVersionName(Name):
-    """ModelVersionName is "projects/{project}/models/{model}/versions/{number}"; number may be "latest"."""
+    """The name "projects/{project}/models/{model}/versions/{number}"; number may be "latest"."""
 
     pattern: ClassVar[str] = "projects/{project}/models/{model}/versions/{number}"
     project: str
@@ -174,7 +174,7 @@ class ModelVersionName(Name):
 
 @dataclass(frozen=True)
 class ClusterName(Name):
-    """ClusterName is "clusters/{cluster}"."""
+    """The name "clusters/{cluster}"."""
 
     pattern: ClassVar[str] = "clusters/{cluster}"
     cluster: str
@@ -182,7 +182,7 @@ class ClusterName(Name):
 
 @dataclass(frozen=True)
 class TrainerName(Name):
-    """TrainerName is "clusters/{cluster}/trainers/{trainer}"."""
+    """The name "clusters/{cluster}/trainers/{trainer}"."""
 
     pattern: ClassVar[str] = "clusters/{cluster}/trainers/{trainer}"
     cluster: str
@@ -193,7 +193,7 @@ _PROJECT = re.compile(rf"projects/({ID})(?:/.*)?", re.DOTALL)
 
 
 def project_of(text: str, field: str = "name") -> ProjectName:
-    """project_of returns the project that a name of any kind stands in; raises InvalidArgument."""
+    """Return the project that a name of any kind stands in. Raises InvalidArgument."""
     match = _PROJECT.fullmatch(text)
     if match is None:
         raise invalid(field, text, 'a name that begins with "projects/{project}"')

@@ -13,7 +13,7 @@ MAX_SIZE = 1000
 
 
 def page_size(requested: int) -> int:
-    """page_size returns the rows of a page: 0 means 50, more than 1000 means 1000; raises InvalidArgument below 0."""
+    """Return the rows of a page: 0 means 50, more than 1000 means 1000; raises InvalidArgument below 0."""
     if requested < 0:
         raise invalid("page_size", requested, "0 or more")
     return min(requested or DEFAULT_SIZE, MAX_SIZE)
@@ -24,13 +24,13 @@ def _fingerprint(scope: str) -> str:
 
 
 def encode(scope: str, last: list[str | int]) -> str:
-    """encode makes the token of the page after the row with sort key `last`; `scope` is the list and its filter."""
+    """Make the token of the page after the row with sort key `last`; `scope` is the list and its filter."""
     body = json.dumps([_fingerprint(scope), last], separators=(",", ":"))
     return base64.urlsafe_b64encode(body.encode()).decode().rstrip("=")
 
 
 def decode(scope: str, token: str) -> list[str | int] | None:
-    """decode returns the sort key to go on after, None for the first page; raises BadPageToken."""
+    """Return the sort key to go on after, None for the first page. Raises BadPageToken."""
     if not token:
         return None
     try:

@@ -18,7 +18,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 class BadPicture(ValueError):
-    """BadPicture says why bytes are not a picture that Loupe takes.
+    """Says why bytes are not a picture that Loupe takes.
 
     kind is one of "not_a_picture", "unsupported_format", "too_large", "broken".
     """
@@ -29,7 +29,7 @@ class BadPicture(ValueError):
 
 
 def digest(data: bytes) -> str:
-    """digest returns the sha256 of the file's bytes, hex: the picture's identity."""
+    """Return the sha256 of the file's bytes, hex: the picture's identity."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -58,12 +58,12 @@ def _open(data: bytes) -> Image.Image:
 
 
 def check_header(data: bytes) -> None:
-    """check_header raises BadPicture unless the bytes begin as a picture that is taken; no pixel is decoded."""
+    """Raise BadPicture unless the bytes begin as a picture that is taken; no pixel is decoded."""
     _open(data)
 
 
 def decode(data: bytes, height: int, width: int) -> np.ndarray:
-    """decode returns uint8 [height, width, 3], RGB, upright, resized bilinearly with antialiasing, not cropped.
+    """Return uint8 [height, width, 3], RGB, upright, resized bilinearly with antialiasing, not cropped.
 
     Training and classification both call this, so that a model sees on the terminal what it saw in training.
     16-bit grey is scaled to 8 bits; transparency is laid on black. Raises BadPicture.

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServiceSettings(BaseSettings):
-    """ServiceSettings is what all four services need; each adds its own fields in its settings.py."""
+    """What all four services need; each adds its own fields in its settings.py."""
 
     model_config = SettingsConfigDict(env_prefix="LOUPE_", frozen=True, extra="ignore")
 
@@ -69,9 +69,9 @@ class ServiceSettings(BaseSettings):
 
     @property
     def advertised(self) -> str:
-        """advertised is the host that others use."""
+        """The host that others use."""
         return self.advertise or self.host
 
     def secret(self, file: Path | None) -> str | None:
-        """secret returns a secret file's content without surrounding white space; None for None."""
+        """Return a secret file's content without surrounding white space; None for None."""
         return file.read_text(encoding="utf-8").strip() if file else None

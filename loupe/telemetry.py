@@ -22,7 +22,7 @@ SECONDS = Histogram(
 
 
 def count_call(method: str, code: str, seconds: float) -> None:
-    """count_call adds one served call to the metrics."""
+    """Add one served call to the metrics."""
     CALLS.labels(method, code).inc()
     SECONDS.labels(method).observe(seconds)
 
@@ -45,7 +45,7 @@ class _Stderr:
 
 
 def configure_logging(settings: ServiceSettings, service: str) -> None:
-    """configure_logging makes structlog and the standard library write to stderr in one format, secrets redacted."""
+    """Make structlog and the standard library write to stderr in one format, secrets redacted."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -74,6 +74,6 @@ def configure_logging(settings: ServiceSettings, service: str) -> None:
 
 
 def serve_metrics(port: int) -> None:
-    """serve_metrics opens the Prometheus page on loopback; port 0 opens none."""
+    """Open the Prometheus page on loopback; port 0 opens none."""
     if port:
         start_http_server(port, addr="127.0.0.1")

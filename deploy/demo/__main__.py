@@ -29,7 +29,7 @@ BROKEN = 1
 
 
 def target_accuracy(text: str) -> float:
-    """target_accuracy reads --target; empty means the default."""
+    """Read --target; empty means the default."""
     value = float(text) if text else DEFAULT_TARGET
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
@@ -37,14 +37,14 @@ def target_accuracy(text: str) -> float:
 
 
 def pictures_folder(text: str) -> Path | None:
-    """pictures_folder reads --data; empty means the pictures that ship with scikit-image."""
+    """Read --data; empty means the pictures that ship with scikit-image."""
     if text and not Path(text).exists():
         raise argparse.ArgumentTypeError(f"{text} does not exist; give a folder with a folder of pictures per class")
     return Path(text) if text else None
 
 
 def main() -> int:
-    """main plays the demo and returns the exit status."""
+    """Play the demo and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pictures_folder, default=None, help="folder with a folder of pictures per class")
     parser.add_argument("--target", type=target_accuracy, default=DEFAULT_TARGET, help="accuracy to reach, 0 to 1")
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def summary(story: Story) -> dict[str, object]:
-    """summary is the last line: what came out, and how long each part took in seconds."""
+    """Return the last line: what came out, and how long each part took in seconds."""
     order = ("start_mesh", "upload", "submit_to_first_step", "train", "pull", "total")
     return {
         "model": story.model,

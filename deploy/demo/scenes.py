@@ -22,7 +22,7 @@ from loupe.terminal.classifier import Classifier
 from loupe.terminal.client import Terminal
 from loupe.terminal.datasets import PushReport
 from loupe.terminal.live import JobView, job_display
-from loupe.terminal.picture_source import Collection, read_labelled
+from loupe.terminal.picture_source import Collection, read_pictures
 from loupe.terminal.profile import Profile, ProfileStore
 from loupe.terminal.tables import percent
 from loupe.terminal.verdict import confusion, render_result
@@ -34,7 +34,7 @@ SEED = 7
 
 @dataclass
 class Story:
-    """Story is what the scenes need and what they found out. Times in seconds."""
+    """What the scenes need and what they found out. Times in seconds."""
 
     console: Console
     endpoints: Endpoints
@@ -49,12 +49,12 @@ class Story:
     test_images: int = 0
 
     def say(self, text: str) -> None:
-        """say prints what happens."""
+        """Print what happens."""
         self.console.print(f"\n[bold]{text}[/bold]", highlight=False)
 
     @asynccontextmanager
     async def terminal(self, account: str, password: str) -> AsyncIterator[Terminal]:
-        """terminal is somebody logged in, with a profile of their own."""
+        """Return somebody logged in, with a profile of their own."""
         store = ProfileStore(self.folder / f"{account}.json")
         store.save(Profile(server=self.endpoints.auth, ca=self.endpoints.ca.read_text(encoding="utf-8")))
         async with Terminal.connect(store) as terminal:
@@ -63,14 +63,14 @@ class Story:
 
 
 async def play(story: Story) -> training_job_pb2.TrainingJob:
-    """play runs all scenes and returns the finished job."""
+    """Run all scenes and return the finished job."""
     passwords = {"erin": secrets.token_urlsafe(12), "vera": secrets.token_urlsafe(12)}
     async with story.terminal("admin", story.endpoints.admin_password) as administrator:
         await hire(story, administrator, passwords)
     async with story.terminal("vera", passwords["vera"]) as viewer:
         await be_refused(story, viewer)
     async with story.terminal("erin", passwords["erin"]) as engineer:
-        collection = read_labelled(story.pictures)
+        collection = read_pictures(story.pictures)
         report = await upload(story, engineer, collection)
         job = await train(story, engineer, report.version.name)
         await classify(story, engineer, collection, report.version.name, job)
@@ -78,7 +78,7 @@ async def play(story: Story) -> training_job_pb2.TrainingJob:
 
 
 async def hire(story: Story, administrator: Terminal, passwords: dict[str, str]) -> None:
-    """hire creates the project, and an account in each of two groups."""
+    """Create the project, and an account in each of two groups."""
     story.say(f"The administrator creates projects/{PROJECT} and two accounts")
     await administrator.projects.create(PROJECT, "Line 7")
     for account, group in (("erin", "engineers"), ("vera", "viewers")):
@@ -89,7 +89,7 @@ async def hire(story: Story, administrator: Terminal, passwords: dict[str, str])
 
 
 async def be_refused(story: Story, viewer: Terminal) -> None:
-    """be_refused shows that the group's parameter decides: a viewer's upload is not taken."""
+    """Show that the group's parameter decides: a viewer's upload is not taken."""
     story.say("accounts/vera tries to upload a picture")
     try:
         await viewer.datasets.push(DatasetName(PROJECT, DATASET), story.pictures)
@@ -100,7 +100,7 @@ async def be_refused(story: Story, viewer: Terminal) -> None:
 
 
 async def upload(story: Story, engineer: Terminal, collection: Collection) -> PushReport:
-    """upload pushes the pictures and shows the version that they became."""
+    """Push the pictures and shows the version that they became."""
     story.say(f"accounts/erin uploads {len(collection.pictures)} labelled pictures")
     began = time.perf_counter()
     report = await engineer.datasets.push(
@@ -129,7 +129,7 @@ async def upload(story: Story, engineer: Terminal, collection: Collection) -> Pu
 
 
 async def train(story: Story, engineer: Terminal, version: str) -> training_job_pb2.TrainingJob:
-    """train submits the job and follows it over NATS until its end."""
+    """Submit the job and follow it over NATS until its end."""
     story.say(f"accounts/erin asks for a model with {percent(story.target)} accuracy")
     began = time.perf_counter()
     job = await engineer.jobs.submit(version, target_accuracy=story.target, seed=SEED)
@@ -148,7 +148,7 @@ async def train(story: Story, engineer: Terminal, version: str) -> training_job_
 async def classify(
     story: Story, engineer: Terminal, collection: Collection, version: str, job: training_job_pb2.TrainingJob
 ) -> None:
-    """classify pulls the model and answers every held-out picture with the terminal's own classifier."""
+    """Pull the model and answers every held-out picture with the terminal's own classifier."""
     if not job.result.model_version:
         return
     story.say(f"The terminal pulls {job.result.model_version} and classifies the pictures that were held out")

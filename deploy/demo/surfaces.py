@@ -16,7 +16,7 @@ BANDS = {"train": (0, 320), "val": (320, 416), "test": (416, 512)}
 
 
 def write_surfaces(folder: Path) -> int:
-    """write_surfaces writes <split>/<label>/<tile>.png, grey, 64x64, and returns how many tiles it wrote.
+    """Write <split>/<label>/<tile>.png, grey, 64x64, and return how many tiles it wrote.
 
     Tiles of a band overlap each other by half, never those of another band: no test pixel is seen in training.
     """

@@ -160,7 +160,7 @@ def _duration(seconds: float) -> str:
 
 
 def main() -> int:
-    """main runs the command line; a failure that the user can mend is printed without a traceback, exit 1."""
+    """Run the command line; a failure that the user can mend is printed without a traceback, exit 1."""
     try:
         app()
     except DeployError as error:

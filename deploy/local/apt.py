@@ -29,12 +29,12 @@ _ONE_LINE = re.compile(r"^(?P<type>deb(?:-src)?)\s+(?:\[(?P<options>[^]]*)]\s+)?
 
 
 class AptError(DeployError):
-    """AptError: the package could not be fetched; the text is what apt said."""
+    """The package could not be fetched; the text is what apt said."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Source is one archive as apt is configured to use it."""
+    """One archive as apt is configured to use it."""
 
     uri: str
     suites: tuple[str, ...]
@@ -42,7 +42,7 @@ class Source:
 
 
 def parse_one_line(text: str) -> list[Source]:
-    """parse_one_line reads the `deb [options] uri suite component...` format; sources and comments are left out."""
+    """Read the `deb [options] uri suite component...` format; sources and comments are left out."""
     found = []
     for raw in text.splitlines():
         match = _ONE_LINE.match(raw.split("#", 1)[0].strip())
@@ -53,7 +53,7 @@ def parse_one_line(text: str) -> list[Source]:
 
 
 def parse_deb822(text: str) -> list[Source]:
-    """parse_deb822 reads the stanza format of `*.sources`; disabled stanzas and source archives are left out."""
+    """Read the stanza format of `*.sources`; disabled stanzas and source archives are left out."""
     found = []
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     for stanza in re.split(r"\n(?:[ \t]*\n)+", "\n".join(lines)):
@@ -81,7 +81,7 @@ def _fields(stanza: str) -> dict[str, str]:
 
 
 def archives(sources: Iterable[Source]) -> list[str]:
-    """archives returns the URIs that can hold a whole Debian release, the likeliest first, each once.
+    """Return the URIs that can hold a whole Debian release, the likeliest first, each once.
 
     Archives of security updates hold only those, and archives without `main` belong to somebody else's packages.
     """
@@ -97,7 +97,7 @@ def archives(sources: Iterable[Source]) -> list[str]:
 
 
 def configured_archives(root: Path = Path("/etc/apt")) -> list[str]:
-    """configured_archives returns `archives` of what stands in apt's configuration on this machine."""
+    """Return `archives` of what stands in apt's configuration on this machine."""
     sources: list[Source] = []
     one_line = [root / "sources.list", *sorted((root / "sources.list.d").glob("*.list"))]
     for file in one_line:
@@ -109,12 +109,12 @@ def configured_archives(root: Path = Path("/etc/apt")) -> list[str]:
 
 
 def keyrings(suite: str) -> list[Path]:
-    """keyrings returns the files on this machine that may hold the keys of a Debian suite."""
+    """Return the files on this machine that may hold the keys of a Debian suite."""
     return [path for name in _KEYRINGS if (path := Path(name.format(suite=suite))).is_file()]
 
 
 def fetch_package(package: str, suite: str, into: Path) -> None:
-    """fetch_package unpacks a Debian package of `suite` into the folder `into`.
+    """Unpack a Debian package of `suite` into the folder `into`.
 
     apt checks the archive's signature against Debian's keyring and the package against the archive. AptError when
     no configured archive gives it.
@@ -140,7 +140,7 @@ def fetch_package(package: str, suite: str, into: Path) -> None:
 
 
 def _try(package: str, suite: str, configuration: Path, into: Path) -> str | None:
-    """_try fetches by one private configuration; None when it worked, else what apt complained about."""
+    """Fetch by one private configuration; None when it worked, else what apt complained about."""
     folder = configuration.parent
     environment = {**os.environ, "APT_CONFIG": str(configuration), "LC_ALL": "C"}
     complaints = ""

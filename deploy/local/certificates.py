@@ -28,7 +28,7 @@ _LOOPBACK: tuple[x509.GeneralName, ...] = (
 
 @dataclass(frozen=True)
 class Leaf:
-    """Leaf is one certificate that is wanted: the file name, the caller it names, and what it may be used for."""
+    """One certificate that is wanted: the file name, the caller it names, and what it may be used for."""
 
     name: str
     uri: str = ""
@@ -38,7 +38,7 @@ class Leaf:
 
 
 def ensure_certificates(folder: Path, leaves: Sequence[Leaf], now: datetime) -> list[str]:
-    """ensure_certificates makes what is missing, wrong or within 30 days of its end; returns the names it made.
+    """Make what is missing, wrong or within 30 days of its end; return the names it made.
 
     `folder` then holds ca.pem, ca.key and <name>.pem, <name>.key for every leaf. A new authority replaces every
     certificate. `now` is timezone-aware.
@@ -58,7 +58,7 @@ def ensure_certificates(folder: Path, leaves: Sequence[Leaf], now: datetime) -> 
 
 
 def _load(folder: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
-    """_load returns a certificate with its key; None when one is missing or broken or they are not a pair."""
+    """Return a certificate with its key; None when one is missing or broken or they are not a pair."""
     try:
         certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / f"{name}.key").read_bytes(), password=None)

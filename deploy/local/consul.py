@@ -23,7 +23,7 @@ _READ, _WRITE = {"policy": "read"}, {"policy": "write"}
 
 
 def token_file(state: StateDirectory, process: str) -> Path:
-    """token_file is where a process's Consul token lies."""
+    """Return where a process's Consul token lies."""
     return state.secret(f"consul-{process}.token")
 
 
@@ -32,12 +32,12 @@ CERTIFICATE = Leaf("consul", "loupe://service/consul")
 
 
 def tls_folder(state: StateDirectory) -> Path:
-    """tls_folder holds Consul's own authority and certificate."""
+    """Hold Consul's own authority and certificate."""
     return private_directory(state.of("consul") / "tls")
 
 
 def policies(trainers: tuple[TrainerName, ...]) -> dict[str, Rules]:
-    """policies returns each process's rules: register itself, find the others, write its own keys and no others."""
+    """Return each process's rules: register itself, find the others, write its own keys and no others."""
 
     def member(service: str) -> Rules:
         return {
@@ -55,7 +55,7 @@ def policies(trainers: tuple[TrainerName, ...]) -> dict[str, Rules]:
 
 
 def ensure_consul_secrets(state: StateDirectory, trainers: tuple[TrainerName, ...]) -> None:
-    """ensure_consul_secrets makes the tokens that are missing.
+    """Make the tokens that are missing.
 
     The tokens are chosen here and told to Consul, instead of asking Consul for them: then a set-up that is killed
     half-way, or a Consul that lost its data, needs nothing but another `ensure_tokens`.
@@ -66,7 +66,7 @@ def ensure_consul_secrets(state: StateDirectory, trainers: tuple[TrainerName, ..
 
 
 def consul_configuration(state: StateDirectory, ports: Mapping[str, int], version: tuple[int, ...]) -> str:
-    """consul_configuration returns the agent's configuration file (JSON) for a Consul of `version`."""
+    """Return the agent's configuration file (JSON) for a Consul of `version`."""
     management = "initial_management" if version >= (1, 11) else "master"
     configuration = {
         "server": True,
@@ -116,7 +116,7 @@ def consul_configuration(state: StateDirectory, ports: Mapping[str, int], versio
 
 
 def client(state: StateDirectory, port: int) -> consul.Consul:
-    """client is a Consul client with the management token."""
+    """Return a Consul client with the management token."""
     token = _read(token_file(state, MANAGEMENT))
     agent = consul.Consul(host="127.0.0.1", port=port, token=token, connections_timeout=5)
     agent.http.session.trust_env = False  # a proxy for the world outside is none for loopback
@@ -124,7 +124,7 @@ def client(state: StateDirectory, port: int) -> consul.Consul:
 
 
 def is_ready(state: StateDirectory, port: int) -> bool:
-    """is_ready tells whether writes are accepted and sessions could be made (they need the node's serfHealth)."""
+    """Tell whether writes are accepted and sessions could be made (they need the node's serfHealth)."""
     try:
         agent = client(state, port)
         checks = agent.health.node(NODE)[1]
@@ -135,7 +135,7 @@ def is_ready(state: StateDirectory, port: int) -> bool:
 
 
 def ensure_tokens(state: StateDirectory, port: int, trainers: tuple[TrainerName, ...]) -> None:
-    """ensure_tokens makes Consul know every policy and token as they should be, whatever it knew before."""
+    """Make Consul know every policy and token as they should be, whatever it knew before."""
     agent = client(state, port)
     known = {policy["Name"]: policy["ID"] for policy in agent.acl.policy.list()}
     tokens = {token["Description"]: token["AccessorID"] for token in agent.acl.token.list()}

@@ -36,7 +36,7 @@ _RELEASE_BYTES_AT_MOST = 256 << 20
 
 
 def consul_version(binary: Path) -> tuple[int, ...]:
-    """consul_version runs `consul version` and returns it as in (1, 8, 7); DeployError if it does not run."""
+    """Run `consul version` and return it as in (1, 8, 7); DeployError if it does not run."""
     try:
         done = subprocess.run(
             [binary, "version"], capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS
@@ -51,7 +51,7 @@ def consul_version(binary: Path) -> tuple[int, ...]:
 
 
 def find_consul(say: Say = lambda _: None, cache: Path | None = None) -> Path:
-    """find_consul returns a Consul binary that runs: $LOUPE_CONSUL, `consul` on PATH, the cache, Debian, HashiCorp.
+    """Return a Consul binary that runs: $LOUPE_CONSUL, `consul` on PATH, the cache, Debian, HashiCorp.
 
     What has to be fetched lands in `cache` (the user's cache directory by default). `say` is told about each step
     that takes time. ConsulMissingError lists what each way answered.
@@ -117,7 +117,7 @@ def _from_hashicorp(target: Path) -> None:
 
 
 def _place(content: bytes, target: Path) -> None:
-    """_place writes the binary under a temporary name and renames it: two set-ups at once cannot spoil each other."""
+    """Write the binary under a temporary name and renames it: two set-ups at once cannot spoil each other."""
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".consul-")
     with os.fdopen(descriptor, "wb") as file:
@@ -127,7 +127,7 @@ def _place(content: bytes, target: Path) -> None:
 
 
 def main() -> int:
-    """main prints the path of a Consul that runs; 1 and the reason on stderr when there is none."""
+    """Print the path of a Consul that runs; 1 and the reason on stderr when there is none."""
     try:
         print(find_consul(say=lambda line: print(line, file=sys.stderr, flush=True)))
     except DeployError as error:

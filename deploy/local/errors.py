@@ -4,20 +4,20 @@ from __future__ import annotations
 
 
 class DeployError(Exception):
-    """DeployError is any failure of the local deployment; its text is written for the person at the keyboard."""
+    """Any failure of the local deployment; its text is written for the person at the keyboard."""
 
 
 class ConsulMissingError(DeployError):
-    """ConsulMissingError: none of the ways to get a Consul binary worked."""
+    """None of the ways to get a Consul binary worked."""
 
 
 class PortTakenError(DeployError):
-    """PortTakenError: a port that this mesh has to keep is used by another program."""
+    """A port that this mesh has to keep is used by another program."""
 
 
 class StateError(DeployError):
-    """StateError: the state directory cannot be used as it is."""
+    """The state directory cannot be used as it is."""
 
 
 class StartError(DeployError):
-    """StartError: a process did not become healthy in time; the text holds the end of its log."""
+    """A process did not become healthy in time; the text holds the end of its log."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def private_directory(path: Path) -> Path:
-    """private_directory makes `path` and its missing parents (mode 0700), and returns it."""
+    """Make `path` and its missing parents (mode 0700), and return it."""
     missing = []
     folder = path
     while not folder.exists():
@@ -22,7 +22,7 @@ def private_directory(path: Path) -> Path:
 
 
 def write_private(path: Path, content: str | bytes) -> None:
-    """write_private replaces `path` (mode 0600) in one step, and on disk before it returns."""
+    """Replace `path` (mode 0600) in one step, and on disk before it returns."""
     data = content.encode() if isinstance(content, str) else content
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     temporary = Path(name)
@@ -43,7 +43,7 @@ def write_private(path: Path, content: str | bytes) -> None:
 
 
 def write_if_changed(path: Path, content: str | bytes) -> bool:
-    """write_if_changed writes like write_private when the content differs; True when it wrote."""
+    """Write like write_private when the content differs; True when it wrote."""
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and path.read_bytes() == data:
         path.chmod(0o600)
@@ -53,7 +53,7 @@ def write_if_changed(path: Path, content: str | bytes) -> bool:
 
 
 def ensure_secret(path: Path, make: Callable[[], str]) -> str:
-    """ensure_secret returns the secret in `path`; where there is none yet, `make` gives it and it is kept."""
+    """Return the secret in `path`; where there is none yet, `make` gives it and it is kept."""
     if path.exists():
         path.chmod(0o600)
         kept = path.read_text(encoding="utf-8").strip()

@@ -17,7 +17,7 @@ _PATIENCE_SECONDS = 2.0
 
 
 def is_healthy(state: StateDirectory, name: str, ports: Mapping[str, int]) -> bool:
-    """is_healthy asks one process; False when it does not answer within 2 s that it serves."""
+    """Ask one process; False when it does not answer within 2 s that it serves."""
     if name == "consul":
         return consul.is_ready(state, ports["consul-http"])
     if name == "nats":
@@ -26,7 +26,7 @@ def is_healthy(state: StateDirectory, name: str, ports: Mapping[str, int]) -> bo
 
 
 def _greets(state: StateDirectory, port: int) -> bool:
-    """_greets: a NATS server speaks first, and listens only once JetStream has recovered.
+    """A NATS server speaks first, and listens only once JetStream has recovered.
 
     The handshake is made to its end, or the server would complain in its log at every look.
     """

@@ -18,7 +18,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Identity:
-    """Identity is what launch.py recorded about a process when it started."""
+    """What launch.py recorded about a process when it started."""
 
     pid: int
     ticks: int
@@ -29,14 +29,14 @@ class Identity:
 
     @classmethod
     def read(cls, record: Path) -> Identity | None:
-        """read returns the recorded identity; None where there is no whole record."""
+        """Return the recorded identity; None where there is no whole record."""
         try:
             return cls(**json.loads(record.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def is_alive(self) -> bool:
-        """is_alive tells whether this very process still runs; a zombie does not."""
+        """Tell whether this very process still runs; a zombie does not."""
         fields = _stat(self.pid)
         return (
             fields is not None
@@ -46,12 +46,12 @@ class Identity:
         )
 
     def uptime_seconds(self) -> float:
-        """uptime_seconds is how long it has been running, if it is."""
+        """Return how long it has been running, if it is."""
         since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
         return max(0.0, since_boot - self.ticks / os.sysconf("SC_CLK_TCK"))
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> None:
-        """signal sends a signal to this very process, or to its process group; to nobody when it is gone."""
+        """Send a signal to this very process, or to its process group; to nobody when it is gone."""
         try:
             handle = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -71,7 +71,7 @@ class Identity:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """_stat returns the fields of /proc/<pid>/stat after the command's name, the first of them the state."""
+    """Return the fields of /proc/<pid>/stat after the command's name, the first of them the state."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -80,7 +80,7 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def end(identities: Iterable[Identity], patience_seconds: float) -> None:
-    """end asks processes to stop, waits, and kills the process groups of those that are still there.
+    """Ask processes to stop, wait, and kills the process groups of those that are still there.
 
     DeployError when one does not end even then.
     """

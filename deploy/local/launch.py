@@ -26,7 +26,7 @@ def main(spec_path: str) -> None:
 
 
 def _record(path: str) -> None:
-    """_record names this process so that it cannot be taken for a later one with the same pid; exec keeps both."""
+    """Name this process so that it cannot be taken for a later one with the same pid; exec keeps both."""
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123
             starts = json.load(file)["starts"]

@@ -46,7 +46,7 @@ _LOOK_EVERY_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Endpoints is what a terminal or a test needs to reach a mesh."""
+    """What a terminal or a test needs to reach a mesh."""
 
     auth: str
     """host:port where terminals log in; TLS by `ca`. Empty where the mesh has no auth process."""
@@ -65,7 +65,7 @@ class Endpoints:
 
     @property
     def admin_password(self) -> str:
-        """admin_password is the first administrator's password; DeployError while auth has not written it."""
+        """The first administrator's password; DeployError while auth has not written it."""
         try:
             return self.admin_password_file.read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
@@ -74,7 +74,7 @@ class Endpoints:
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """ProcessStatus is one line of `make status`."""
+    """One line of `make status`."""
 
     name: str
     pid: int | None
@@ -86,7 +86,7 @@ class ProcessStatus:
 
 
 class LocalMesh:
-    """LocalMesh is one mesh on this machine; as a context manager it is up inside and gone after.
+    """One mesh on this machine; as a context manager it is up inside and gone after.
 
     What is not given is taken from the state directory, and from the defaults in a new one. `processes` narrows
     the mesh to some of its processes (a test of Consul alone needs no trainer); `environment` is added to the
@@ -134,12 +134,12 @@ class LocalMesh:
 
     @property
     def processes(self) -> list[str]:
-        """processes returns the names of the mesh's processes in the order of their start."""
+        """The names of the mesh's processes in the order of their start."""
         return list(self._names)
 
     @property
     def endpoints(self) -> Endpoints:
-        """endpoints tells where the mesh is reached; the ports are settled at the first start."""
+        """Tells where the mesh is reached; the ports are settled at the first start."""
         ports = self._shape.ports
 
         def places(suffix: str) -> dict[str, str]:
@@ -160,7 +160,7 @@ class LocalMesh:
         )
 
     def start(self, timeout: float = 120) -> None:
-        """start brings every process up and returns when all are healthy.
+        """Bring every process up and return when all are healthy.
 
         A mesh that runs already is brought to the asked shape; processes whose settings did not change go on
         undisturbed. What an earlier, lost supervisor left running is ended first. StartError after `timeout`
@@ -186,7 +186,7 @@ class LocalMesh:
                 raise
 
     def stop(self, timeout: float = 60) -> None:
-        """stop ends every process, trainers first and Consul last, and leaves nothing running."""
+        """End every process, trainers first and Consul last, and leave nothing running."""
         if not self.state.run.exists():
             return
         with self.state.locked():
@@ -198,7 +198,7 @@ class LocalMesh:
             self._supervisor.shut_down()
 
     def restart(self, process: str, timeout: float = 60) -> None:
-        """restart stops one process as the operator would, starts it again and waits until it is healthy."""
+        """Stop one process as the operator would, start it again and wait until it is healthy."""
         self._known(process)
         with self.state.locked():
             self._supervisor.stop([process], timeout)
@@ -207,7 +207,7 @@ class LocalMesh:
 
     @contextmanager
     def without(self, process: str, timeout: float = 60) -> Iterator[None]:
-        """without keeps one process stopped inside, and starts it again after."""
+        """Keep one process stopped inside, and start it again after."""
         self._known(process)
         self._supervisor.stop([process], timeout)
         try:
@@ -217,7 +217,7 @@ class LocalMesh:
             self._wait([process], time.monotonic() + timeout)
 
     def kill(self, process: str) -> None:
-        """kill sends SIGKILL to one process; the supervisor starts it again."""
+        """Send SIGKILL to one process; the supervisor starts it again."""
         self._known(process)
         identity = self._supervisor.alive(process)
         if identity is None:
@@ -225,17 +225,17 @@ class LocalMesh:
         identity.signal(signal.SIGKILL)
 
     def pid(self, process: str) -> int | None:
-        """pid is the process id of one process (or of the `supervisor`); None while it does not run."""
+        """Return the process id of one process (or of the `supervisor`); None while it does not run."""
         self._known(process)
         identity = self._supervisor.alive(process)
         return identity.pid if identity else None
 
     def wait_healthy(self, *processes: str, timeout: float = 60) -> None:
-        """wait_healthy returns when the processes (all of them by default) are healthy; StartError after `timeout`."""
+        """Return when the processes (all of them by default) are healthy; StartError after `timeout`."""
         self._wait(list(processes) or self._names, time.monotonic() + timeout)
 
     def status(self) -> list[ProcessStatus]:
-        """status tells about each process now, in the order of their start."""
+        """Tell about each process now, in the order of their start."""
         if not self.state.run.exists():
             return [ProcessStatus(name, None, "stopped", 0.0, self._ports_of(name), 0) for name in self._names]
         states = self._supervisor.states() if self._supervisor.answers() else {}
@@ -244,7 +244,7 @@ class LocalMesh:
 
     @property
     def supervised(self) -> bool:
-        """supervised tells whether the supervisor is there."""
+        """Whether the supervisor is there."""
         return self._supervisor.answers()
 
     def _status_of(self, name: str, states: Mapping[str, Mapping[str, object]]) -> ProcessStatus:
@@ -270,7 +270,7 @@ class LocalMesh:
         return ports_of(name, self._shape.ports)
 
     def _prepare(self, running: bool) -> list[Process]:
-        """_prepare makes everything on disk that the processes read: ports, certificates, secrets, configurations."""
+        """Make everything on disk that the processes read: ports, certificates, secrets, configurations."""
         wanted = port_names(process_names(self._shape.trainers))
         ports = settle(wanted, self._shape.ports, FIXED_PORTS, running, random.SystemRandom())
         self._shape = Shape(self._shape.trainers, self._shape.slots, ports)

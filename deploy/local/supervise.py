@@ -18,7 +18,7 @@ _LOOK_EVERY_SECONDS = 0.2
 
 
 class _PromptPoller:
-    """_PromptPoller is supervisord's poller, but returns early: only then does supervisord see who has ended."""
+    """Supervisord's poller, but returns early: only then does supervisord see who has ended."""
 
     def __init__(self, inner: object, lifeline: bool) -> None:
         self._inner = inner
@@ -43,7 +43,7 @@ class _PromptOptions(ServerOptions):
 
 
 def main(configuration: str, *, lifeline: bool) -> None:
-    """main runs supervisord in the foreground with a configuration file until it is told to shut down."""
+    """Run supervisord in the foreground with a configuration file until it is told to shut down."""
     options = _PromptOptions(lifeline=lifeline)
     options.realize(["--nodaemon", "--configuration", configuration])
     supervisord.go(options)

@@ -28,7 +28,7 @@ _MANY = 1_000_000_000
 
 
 def tail(log: Path, lines: int = 20) -> str:
-    """tail returns the last lines of a log, indented; a clear word when there are none."""
+    """Return the last lines of a log, indented; a clear word when there are none."""
     if not log.exists():
         return "    (no log)"
     with log.open("rb") as file:
@@ -39,7 +39,7 @@ def tail(log: Path, lines: int = 20) -> str:
 
 
 class Supervisor:
-    """Supervisor is the handle on the supervisord of one state directory."""
+    """The handle on the supervisord of one state directory."""
 
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
@@ -47,20 +47,20 @@ class Supervisor:
         self._child: subprocess.Popen[bytes] | None = None
 
     def identity(self, name: str = SUPERVISOR) -> Identity | None:
-        """identity is the recorded process called `name`, alive or not."""
+        """Return the recorded process called `name`, alive or not."""
         return Identity.read(self._state.run / f"{name}.json")
 
     def alive(self, name: str = SUPERVISOR) -> Identity | None:
-        """alive is the running process called `name`; None when it does not run."""
+        """Return the running process called `name`; None when it does not run."""
         identity = self.identity(name)
         return identity if identity and identity.is_alive() else None
 
     def recorded(self) -> list[str]:
-        """recorded returns the names of all processes that left a record, the supervisor aside."""
+        """Return the names of all processes that left a record, the supervisor aside."""
         return sorted(file.stem for file in self._state.run.glob("*.json") if file.stem != SUPERVISOR)
 
     def configure(self, processes: Sequence[Process]) -> None:
-        """configure writes the supervisor's configuration and the processes' specs."""
+        """Write the supervisor's configuration and the processes' specs."""
         specs = self._state.run / "specs"
         specs.mkdir(mode=0o700, exist_ok=True)
         sections = [self._main_section()]
@@ -72,7 +72,7 @@ class Supervisor:
         write_private(self._configuration, "\n".join(sections))
 
     def launch(self, *, lifeline: bool, timeout: float = 15) -> None:
-        """launch starts supervisord and waits until it answers; with `lifeline` it ends with this process."""
+        """Start supervisord and wait until it answers; with `lifeline` it ends with this process."""
         self._rotate_logs()
         for file in self._state.run.glob("*.json"):
             file.unlink()
@@ -104,7 +104,7 @@ class Supervisor:
             time.sleep(0.02)
 
     def answers(self) -> bool:
-        """answers tells whether supervisord runs and can be spoken to."""
+        """Tell whether supervisord runs and can be spoken to."""
         if self.alive() is None:
             return False
         try:
@@ -114,7 +114,7 @@ class Supervisor:
         return True
 
     def update(self) -> None:
-        """update makes a running supervisord take over the configuration; what changed is stopped."""
+        """Make a running supervisord take over the configuration; what changed is stopped."""
         added, changed, removed = self._rpc().reloadConfig()[0]
         for name in [*changed, *removed]:
             self.stop([name], timeout=60)
@@ -125,18 +125,18 @@ class Supervisor:
             self._rpc().addProcessGroup(name)
 
     def states(self) -> dict[str, dict[str, object]]:
-        """states returns what supervisord knows about each process."""
+        """Return what supervisord knows about each process."""
         return {entry["name"]: entry for entry in self._rpc().getAllProcessInfo()}
 
     def start(self, names: Sequence[str]) -> None:
-        """start starts those of the processes that do not run; it does not wait for them."""
+        """Start those of the processes that do not run; it does not wait for them."""
         states = self.states()
         for name in names:
             if states[name]["statename"] not in {"RUNNING", "STARTING", "BACKOFF"}:
                 self._rpc().startProcess(name, False)
 
     def stop(self, names: Sequence[str], timeout: float) -> None:
-        """stop stops processes at the same time and waits for all; supervisord kills what does not end."""
+        """Stop processes at the same time and wait for all; supervisord kills what does not end."""
         states = self.states()
         names = [name for name in names if name in states]
         for name in names:
@@ -157,7 +157,7 @@ class Supervisor:
             time.sleep(0.05)
 
     def shut_down(self, timeout: float = 30) -> None:
-        """shut_down ends supervisord, and whatever it or an earlier one left running."""
+        """End supervisord, and whatever it or an earlier one left running."""
         identity = self.alive()
         if identity and self.answers():
             self._rpc().shutdown()
@@ -167,7 +167,7 @@ class Supervisor:
         self.clear_away()
 
     def clear_away(self) -> None:
-        """clear_away ends a supervisord that cannot be spoken to and every recorded process that is left."""
+        """End a supervisord that cannot be spoken to and every recorded process that is left."""
         if identity := self.alive():
             end([identity], patience_seconds=10)
         left = {name: identity for name in self.recorded() if (identity := self.alive(name))}

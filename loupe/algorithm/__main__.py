@@ -101,7 +101,7 @@ def run(
 
 
 class _Screen:
-    """_Screen shows each phase as a bar and each message as a line."""
+    """Shows each phase as a bar and each message as a line."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars

@@ -14,7 +14,7 @@ Flips = Literal["both", "horizontal", "none"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Augmentation is how far pictures are changed, each drawn evenly from -value..value.
+    """How far pictures are changed, each drawn evenly from -value..value.
 
     rotation in degrees; shift and scale as a part of the side; brightness and contrast as a part of the range.
     """
@@ -28,7 +28,7 @@ class Augmentation:
 
 
 def augment(pictures: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """augment returns changed float pictures [N, 3, H, W]; values 0..1 in, about 0..1 out.
+    """Return changed float pictures [N, 3, H, W]; values 0..1 in, about 0..1 out.
 
     Geometry is one affine resampling; borders are filled by reflection. generator is on the CPU.
     """

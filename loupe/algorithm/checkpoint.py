@@ -20,11 +20,11 @@ _TENSOR_KEY = "$tensor"
 
 
 class BadCheckpoint(ValueError):
-    """BadCheckpoint says why a state cannot be written, or a folder is no whole checkpoint."""
+    """Says why a state cannot be written, or a folder is no whole checkpoint."""
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
-    """write_checkpoint puts a state into a new folder and returns it.
+    """Put a state into a new folder and return it.
 
     The state is made of dicts with text keys, lists, numbers, text, booleans, None, tensors and numpy arrays.
     """
@@ -38,7 +38,7 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """read_checkpoint returns the state; arrays come back as tensors on the CPU. Raises BadCheckpoint."""
+    """Return the state; arrays come back as tensors on the CPU. Raises BadCheckpoint."""
     try:
         document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
@@ -50,12 +50,12 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """optimizer_state returns what an optimizer has gathered, in a form that a checkpoint takes."""
+    """Return what an optimizer has gathered, in a form that a checkpoint takes."""
     return {str(index): dict(slots) for index, slots in optimizer.state_dict()["state"].items()}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """load_optimizer_state gives it back to an optimizer over the same parameters in the same order.
+    """Give it back to an optimizer over the same parameters in the same order.
 
     Each tensor of a parameter's shape is laid out in memory as the parameter is; fused optimizers rely on it.
     """

@@ -23,15 +23,15 @@ REPORT_SECONDS = 0.5
 
 
 class UnusableData(ValueError):
-    """UnusableData says why nothing can be learned from a data set version, and what it lacks."""
+    """Says why nothing can be learned from a data set version, and what it lacks."""
 
 
 class Stopped(Exception):
-    """Stopped ends a run that was asked to stop; what it had is in the last checkpoint."""
+    """Ends a run that was asked to stop; what it had is in the last checkpoint."""
 
 
 class Dataset:
-    """Dataset is the labelled pictures of a run, split into train, validation and test.
+    """The labelled pictures of a run, split into train, validation and test.
 
     labels: class names, in the order of the model's outputs. classes: int64 [N]; -1 for every test picture.
     train, validation, test: int64 indices into the N pictures.
@@ -54,12 +54,12 @@ class Dataset:
         return len(self.classes)
 
     def class_counts(self, split: Split = Split.TRAIN) -> np.ndarray:
-        """class_counts returns int64 [C]: how many pictures each class has in train or validation."""
+        """Return int64 [C]: how many pictures each class has in train or validation."""
         indices = {Split.TRAIN: self.train, Split.VALIDATION: self.validation}[split]
         return np.bincount(self.classes[indices], minlength=len(self.labels))
 
     def images(self, size: int) -> np.ndarray:
-        """images returns all pictures, uint8 [N, size, size, 3], RGB, read-only and mapped, not loaded."""
+        """Return all pictures, uint8 [N, size, size, 3], RGB, read-only and mapped, not loaded."""
         if size not in self._opened:
             self._opened[size] = np.load(self._host.pictures(size, size), mmap_mode="r")
         return self._opened[size]
@@ -83,7 +83,7 @@ class Dataset:
 
 
 class Context:
-    """Context is one run, as its algorithm sees it.
+    """One run, as its algorithm sees it.
 
     Making one sets torch's threads to what the run may use; oversubscribed cores train many times slower.
     """
@@ -101,47 +101,47 @@ class Context:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """parameters are the image's parameters, typed and checked."""
+        """The image's parameters, typed and checked."""
         return self._spec.parameters
 
     @property
     def target_accuracy(self) -> float:
-        """target_accuracy in (0, 1], on validation pictures: where training is done."""
+        """In (0, 1], on validation pictures: where training is done."""
         return self._spec.target_accuracy
 
     @property
     def seed(self) -> int:
-        """seed makes a run repeatable: same seed, data, parameters and threads, same result on a CPU."""
+        """Makes a run repeatable: same seed, data, parameters and threads, same result on a CPU."""
         return self._spec.seed
 
     @property
     def threads(self) -> int:
-        """threads is how many CPU threads the run may use."""
+        """How many CPU threads the run may use."""
         return self._spec.threads
 
     @property
     def device(self) -> torch.device:
-        """device is where to compute."""
+        """Where to compute."""
         return torch.device(self._spec.device)
 
     @property
     def weights(self) -> Mapping[str, Path]:
-        """weights are the uploaded safetensors files, by parameter name."""
+        """The uploaded safetensors files, by parameter name."""
         return self._spec.weights
 
     @property
     def work(self) -> Path:
-        """work is a private writable folder that lives as long as the run."""
+        """A private writable folder that lives as long as the run."""
         return self._host.work
 
     @property
     def max_epochs(self) -> int | None:
-        """max_epochs is the budget in passes over the data; None means no bound."""
+        """The budget in passes over the data; None means no bound."""
         return self._spec.max_epochs
 
     @property
     def elapsed(self) -> float:
-        """elapsed is the seconds this job has run, earlier attempts up to their last checkpoint included."""
+        """The seconds this job has run, earlier attempts up to their last checkpoint included."""
         return self._elapsed_before + time.monotonic() - self._began
 
     def seconds_left(self) -> float:
@@ -149,20 +149,20 @@ class Context:
         return float("inf") if self._spec.max_seconds is None else self._spec.max_seconds - self.elapsed
 
     def out_of_budget(self) -> bool:
-        """out_of_budget says that the job's time is used up: keep the best so far and finish with it."""
+        """Say that the job's time is used up: keep the best so far and finish with it."""
         return self.seconds_left() <= 0
 
     def should_stop(self) -> bool:
-        """should_stop says that the host wants the run to end now: cancelled, or its lease is lost."""
+        """Say that the host wants the run to end now: cancelled, or its lease is lost."""
         return self._host.stop_requested()
 
     def stop_if_asked(self) -> None:
-        """stop_if_asked raises Stopped when the host wants the run to end."""
+        """Raise Stopped when the host wants the run to end."""
         if self.should_stop():
             raise Stopped("asked to stop")
 
     def report_due(self) -> bool:
-        """report_due says that the last report is long enough ago for another one inside a loop."""
+        """Say that the last report is long enough ago for another one inside a loop."""
         return time.monotonic() - self._reported >= REPORT_SECONDS
 
     def report(
@@ -175,7 +175,7 @@ class Context:
         message: str = "",
         **metrics: float,
     ) -> None:
-        """report shows progress on the terminals. A report with validation_accuracy is a round, kept in the history."""
+        """Show progress on the terminals. A report with validation_accuracy is a round, kept in the history."""
         self._reported = time.monotonic()
         numbers = {name: float(value) for name, value in metrics.items()}
         if "validation_accuracy" in numbers:
@@ -183,11 +183,11 @@ class Context:
         self._host.report(Progress(phase, epoch, step, total_steps, numbers, message))
 
     def log(self, text: str) -> None:
-        """log passes a line of text on."""
+        """Pass a line of text on."""
         self._host.log(text)
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """checkpoint keeps a state: dicts and lists of tensors, arrays, numbers and text. Durable on return.
+        """Keep a state: dicts and lists of tensors, arrays, numbers and text. Durable on return.
 
         It replaces the one before. A run that is started again gets it from `restore`.
         """
@@ -199,7 +199,7 @@ class Context:
         shutil.rmtree(folder)
 
     def restore(self) -> dict[str, Any] | None:
-        """restore returns the state of the job's last whole checkpoint, of any attempt; None when there is none."""
+        """Return the state of the job's last whole checkpoint, of any attempt; None when there is none."""
         folder = self._host.restore_checkpoint()
         if folder is None:
             return None
@@ -221,7 +221,7 @@ class Context:
         notes: Mapping[str, Any] | None = None,
         onnx_logits: Any = None,
     ) -> None:
-        """finish makes the model package of a trained network, looks at the test split, and hands both over.
+        """Make the model package of a trained network, looks at the test split, and hands both over.
 
         network: float [N, 3, size, size], normalised by mean and std in 0..1, to logits [N, C].
         out_of_sample: predictions for pictures the predicting network was not fitted to, to find label errors;
@@ -252,13 +252,13 @@ class Context:
         self._host.finish(Result(outcome, artifacts, report))
 
     def give_up(self, reason: str) -> None:
-        """give_up ends a stopped run without a model; its last checkpoint stands."""
+        """End a stopped run without a model; its last checkpoint stands."""
         report = {"outcome": str(Outcome.STOPPED), "reason": reason, "history": self.history}
         self._host.finish(Result(Outcome.STOPPED, {}, report))
 
 
 def run_image(folder: Path, host: Host) -> None:
-    """run_image runs an unpacked algorithm image against a host, to its end.
+    """Run an unpacked algorithm image against a host, to its end.
 
     A run that was asked to stop finishes as STOPPED; whatever else goes wrong in it is raised.
     """

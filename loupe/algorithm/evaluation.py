@@ -15,7 +15,7 @@ WORST_CLASSES = 5
 
 @dataclass(frozen=True)
 class OutOfSample:
-    """OutOfSample is predictions for pictures that the predicting model was not fitted to.
+    """Predictions for pictures that the predicting model was not fitted to.
 
     indices: int64 [M] into the data set. probabilities: float32 [M, C].
     """
@@ -25,7 +25,7 @@ class OutOfSample:
 
 
 def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """evaluate returns the metrics of a split, JSON-able.
+    """Return the metrics of a split, JSON-able.
 
     probabilities: [M, C]; classes: int [M]; labels: C names. balanced_accuracy averages the recall of the classes
     that occur. accuracy_interval is Wilson's 95 % interval. confusion_matrix rows are the true classes; it is None
@@ -66,13 +66,13 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
 
 
 def log_loss(probabilities: np.ndarray, classes: np.ndarray) -> float:
-    """log_loss returns the mean negative log-likelihood, in nats."""
+    """Return the mean negative log-likelihood, in nats."""
     chosen = probabilities[np.arange(len(classes)), classes].astype(np.float64)
     return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
 
 
 def calibrate_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
-    """calibrate_temperature returns the T in 0.25..8 for which softmax(logits / T) fits the labels best."""
+    """Return the T in 0.25..8 for which softmax(logits / T) fits the labels best."""
     from scipy.optimize import minimize_scalar
 
     logits = logits.astype(np.float64)
@@ -94,7 +94,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def likely_label_errors(
     sample: OutOfSample, classes: np.ndarray, labels: Sequence[str], digests: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """likely_label_errors returns the pictures whose label cleanlab doubts, the most doubtful first.
+    """Return the pictures whose label cleanlab doubts, the most doubtful first.
 
     classes: int [N], the given labels of the whole data set. score: the probability of the given label, 0..1.
     At most LABEL_ERRORS are returned.
@@ -123,6 +123,6 @@ def likely_label_errors(
 
 
 def _worst(per_class: Sequence[dict[str, Any]]) -> list[str]:
-    """_worst returns the labels with the lowest recall, among those that are not perfect."""
+    """Return the labels with the lowest recall, among those that are not perfect."""
     imperfect = [row for row in per_class if row["pictures"] and row["recall"] < 1.0]
     return [row["label"] for row in sorted(imperfect, key=lambda row: (row["recall"], row["label"]))][:WORST_CLASSES]

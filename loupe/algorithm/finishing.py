@@ -35,7 +35,7 @@ def conclude(
     out_of_sample: OutOfSample | None,
     onnx_logits: Any,
 ) -> tuple[dict[str, Path], dict[str, Any]]:
-    """conclude turns a trained network into a package and a report; see Context.finish."""
+    """Turn a trained network into a package and a report; see Context.finish."""
     data = context.data
     pictures = data.images(preprocessing.height)
     context.report("export", message="exporting the model")

@@ -17,7 +17,7 @@ import numpy as np
 
 
 class Split(enum.IntEnum):
-    """Split says what a picture is for. TEST labels are withheld until the model is final."""
+    """Says what a picture is for. TEST labels are withheld until the model is final."""
 
     TRAIN = 0
     VALIDATION = 1
@@ -25,7 +25,7 @@ class Split(enum.IntEnum):
 
 
 class Outcome(enum.StrEnum):
-    """Outcome is why a run ended by itself."""
+    """Why a run ended by itself."""
 
     TARGET_REACHED = "target_reached"
     PLATEAU = "plateau"
@@ -35,7 +35,7 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """DatasetIndex is a data set version without its pixels.
+    """A data set version without its pixels.
 
     labels: class names, in the order of the model's outputs.
     classes: int32 [N], the index into `labels` of each picture; -1 for every TEST picture (withheld).
@@ -52,7 +52,7 @@ class DatasetIndex:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """RunSpec is everything that a run is asked to do.
+    """Everything that a run is asked to do.
 
     target_accuracy: accuracy in (0, 1] on VALIDATION pictures at which training is done.
     max_seconds, max_epochs: the budget; None means no bound.
@@ -73,7 +73,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress is one thing that happened in a run, ready to be shown to a person.
+    """One thing that happened in a run, ready to be shown to a person.
 
     phase: a short stable word ("features", "head", "finetune", "export", "test").
     epoch, step: counted from 1; 0 means that it does not apply. total_steps: 0 when unknown.
@@ -91,7 +91,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """Result is what a run hands over at its end.
+    """What a run hands over at its end.
 
     artifacts: file name -> path inside the run's work folder; a classification model has "model.onnx",
     "model.safetensors", "model.json" and "golden.npz" (loupe.algorithm.package writes them).
@@ -104,38 +104,38 @@ class Result:
 
 
 class Host(Protocol):
-    """Host is what a run may ask for. Every call blocks until it is answered."""
+    """What a run may ask for. Every call blocks until it is answered."""
 
     @property
     def work(self) -> Path:
-        """work is a private writable folder that lives as long as the run."""
+        """A private writable folder that lives as long as the run."""
 
     def spec(self) -> RunSpec:
-        """spec returns what to do."""
+        """Return what to do."""
 
     def pictures(self, height: int, width: int) -> Path:
-        """pictures returns a .npy file, uint8 [N, height, width, 3], RGB, rows as in DatasetIndex.
+        """Return a .npy file, uint8 [N, height, width, 3], RGB, rows as in DatasetIndex.
 
         It is decoded once and shared read-only by all runs on the same data; open it with mmap_mode="r".
         """
 
     def reveal_test(self) -> np.ndarray:
-        """reveal_test returns int32 [N] with no label withheld. Once per run; afterwards training is over."""
+        """Return int32 [N] with no label withheld. Once per run; afterwards training is over."""
 
     def report(self, progress: Progress) -> None:
-        """report passes progress on to the terminals."""
+        """Pass progress on to the terminals."""
 
     def log(self, text: str) -> None:
-        """log passes a line of text on; the host attributes and escapes it."""
+        """Pass a line of text on; the host attributes and escapes it."""
 
     def save_checkpoint(self, folder: Path) -> None:
-        """save_checkpoint keeps a whole folder (safetensors and JSON files only); returns when it is durable."""
+        """Keep a whole folder (safetensors and JSON files only); return when it is durable."""
 
     def restore_checkpoint(self) -> Path | None:
-        """restore_checkpoint returns the folder of the last whole checkpoint of this job, of any attempt."""
+        """Return the folder of the last whole checkpoint of this job, of any attempt."""
 
     def stop_requested(self) -> bool:
-        """stop_requested says whether to stop soon: cancelled, lease lost, or the budget is used up."""
+        """Say whether to stop soon: cancelled, lease lost, or the budget is used up."""
 
     def finish(self, result: Result) -> None:
-        """finish hands the result over. Nothing may follow."""
+        """Hand the result over. Nothing may follow."""

@@ -26,12 +26,12 @@ _CHUNK = 256 << 10
 
 
 class BadImage(ValueError):
-    """BadImage says why a folder cannot be packed or an archive is refused. An archive is refused as a whole."""
+    """Says why a folder cannot be packed or an archive is refused. An archive is refused as a whole."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits bounds what an archive may unpack to.
+    """Bounds what an archive may unpack to.
 
     max_bytes counts the tar stream, headers included, after decompression.
     """
@@ -45,7 +45,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def pack(folder: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """pack returns the folder as a plain tar: sorted, without times, owners or modes. Raises BadImage, BadManifest.
+    """Return the folder as a plain tar: sorted, without times, owners or modes. Raises BadImage, BadManifest.
 
     Byte-code caches are left out. Symlinks and special files are refused rather than followed.
     """
@@ -65,12 +65,12 @@ def pack(folder: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
 
 
 def digest(archive: bytes) -> str:
-    """digest returns the sha256 of a packed image, hex: the image's identity."""
+    """Return the sha256 of a packed image, hex: the image's identity."""
     return hashlib.sha256(archive).hexdigest()
 
 
 def inspect(archive: bytes | BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Manifest:
-    """inspect walks the whole archive without writing anything and returns its manifest.
+    """Walk the whole archive without writing anything and return its manifest.
 
     Raises BadImage, BadManifest.
     """
@@ -87,7 +87,7 @@ def inspect(archive: bytes | BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Manif
 
 
 def unpack(archive: bytes | BinaryIO, folder: Path, limits: Limits = DEFAULT_LIMITS) -> Manifest:
-    """unpack writes a tar (plain or gzip) into a folder that does not exist yet, and returns its manifest.
+    """Write a tar (plain or gzip) into a folder that does not exist yet, and return its manifest.
 
     Either all of it stands there afterwards, or nothing. Raises BadImage, BadManifest, FileExistsError.
     """
@@ -118,7 +118,7 @@ def unpack(archive: bytes | BinaryIO, folder: Path, limits: Limits = DEFAULT_LIM
 
 
 def load_entry(folder: Path, entry: str) -> Callable[..., Any]:
-    """load_entry imports the image's entry, "module:function". Raises BadImage where it is not there.
+    """Import the image's entry, "module:function". Raises BadImage where it is not there.
 
     The image becomes a package of its own, so `from . import part` works and two images do not meet.
     Plain `import part` works as well, as long as no installed module has that name.
@@ -176,7 +176,7 @@ def _tree(folder: Path) -> Iterator[Path]:
 
 
 class _Bounded(io.RawIOBase):
-    """_Bounded passes a stream on and refuses it once more than `limit` bytes came out of it."""
+    """Passes a stream on and refuses it once more than `limit` bytes came out of it."""
 
     def __init__(self, source: Any, limit: int) -> None:
         self._source = source

@@ -30,12 +30,12 @@ _SPLIT_NAMES = {
 
 
 class BadFolder(ValueError):
-    """BadFolder says what keeps a folder from being read as labelled pictures."""
+    """Says what keeps a folder from being read as labelled pictures."""
 
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """PictureFolder is labelled pictures on disk.
+    """Labelled pictures on disk.
 
     classes: int32 [N] indices into labels, none withheld. splits: uint8 [N].
     """
@@ -49,17 +49,17 @@ class PictureFolder:
 
     @property
     def identity(self) -> str:
-        """identity changes with the pictures and their order, hex."""
+        """Changes with the pictures and their order, hex."""
         return hashlib.sha256("".join(self.digests).encode()).hexdigest()[:32]
 
     def index(self) -> DatasetIndex:
-        """index is the data set as a run may see it: test labels withheld."""
+        """Return the data set as a run may see it: test labels withheld."""
         withheld = np.where(self.splits == Split.TEST, np.int32(-1), self.classes)
         return DatasetIndex(self.root.name, self.labels, withheld, self.splits, self.digests)
 
 
 def read_folder(root: Path, *, validation: float = 0.2, test: float = 0.2) -> PictureFolder:
-    """read_folder reads splits.csv (path, label, split) where there is one, else a folder per class.
+    """Read splits.csv (path, label, split) where there is one, else a folder per class.
 
     Without splits.csv each class is split by the order of its pictures' digests: the same pictures always fall the
     same way. A picture that is there twice counts once. Raises BadFolder.
@@ -90,7 +90,7 @@ def read_folder(root: Path, *, validation: float = 0.2, test: float = 0.2) -> Pi
 
 
 class LocalHost:
-    """LocalHost is a `Host` over a picture folder.
+    """A `Host` over a picture folder.
 
     work: the run's folder; the last checkpoint is kept beside it, in `<work>.checkpoint`. cache: where decoded
     pictures are kept from run to run. show and say get progress and log lines.
@@ -179,7 +179,7 @@ class LocalHost:
 
 
 def local_spec(folder: PictureFolder, parameters: Mapping[str, Any], target_accuracy: float, **rest: Any) -> RunSpec:
-    """local_spec returns what a run over the folder is asked to do; rest as in RunSpec."""
+    """Return what a run over the folder is asked to do; rest as in RunSpec."""
     return RunSpec(parameters=parameters, target_accuracy=target_accuracy, dataset=folder.index(), **rest)
 
 

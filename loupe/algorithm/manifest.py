@@ -23,11 +23,11 @@ Value = int | float | bool | str | None
 
 
 class BadManifest(ValueError):
-    """BadManifest says what in `algorithm.toml` is wrong, and what would be right."""
+    """Says what in `algorithm.toml` is wrong, and what would be right."""
 
 
 class BadParameter(ValueError):
-    """BadParameter names a parameter of a job, the value given for it, and what is allowed."""
+    """Names a parameter of a job, the value given for it, and what is allowed."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(f"parameter {parameter!r}: {message}")
@@ -39,7 +39,7 @@ class _Table(BaseModel):
 
 
 class Parameter(_Table):
-    """Parameter is one setting that a job may give.
+    """One setting that a job may give.
 
     type "file" is the digest of an uploaded file; it has no default and may be left out unless `required`.
     min and max are inclusive and belong to "int" and "float"; choices belong to "choice".
@@ -75,7 +75,7 @@ class Parameter(_Table):
         return self
 
     def allowed(self) -> str:
-        """allowed describes in words what may be given."""
+        """Describe in words what may be given."""
         words = {
             "choice": "one of " + ", ".join(self.choices),
             "bool": "true or false",
@@ -91,7 +91,7 @@ class Parameter(_Table):
         return words
 
     def accept(self, name: str, value: Any) -> Value:
-        """accept returns the value in its type; text as typed in a shell is understood. Raises BadParameter."""
+        """Return the value in its type; text as typed in a shell is understood. Raises BadParameter."""
         typed = _typed(self.type, value)
         if typed is None or not self._in_range(typed):
             raise BadParameter(name, f"{_shown(value)} is not {self.allowed()}")
@@ -106,14 +106,14 @@ class Parameter(_Table):
 
 
 class Resources(_Table):
-    """Resources is what a trainer must have to run the image. min_memory_mb in MiB."""
+    """What a trainer must have to run the image. min_memory_mb in MiB."""
 
     min_memory_mb: int = Field(default=0, ge=0)
     gpu: Literal["none", "optional", "required"] = "none"
 
 
 class Manifest(_Table):
-    """Manifest is a parsed and checked `algorithm.toml`."""
+    """A parsed and checked `algorithm.toml`."""
 
     name: str = Field(pattern=f"^{ID_PATTERN}$")
     version: str = Field(pattern=f"^{VERSION_PATTERN}$")
@@ -134,7 +134,7 @@ class Manifest(_Table):
 
 
 def parse_manifest(text: str | bytes) -> Manifest:
-    """parse_manifest reads the text of an `algorithm.toml`. Raises BadManifest."""
+    """Read the text of an `algorithm.toml`. Raises BadManifest."""
     if len(text) > MAX_BYTES:
         raise BadManifest(f"{FILE_NAME}: {len(text)} bytes; at most {MAX_BYTES} are taken")
     try:
@@ -149,7 +149,7 @@ def parse_manifest(text: str | bytes) -> Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """read_manifest reads the `algorithm.toml` of an image folder. Raises BadManifest."""
+    """Read the `algorithm.toml` of an image folder. Raises BadManifest."""
     try:
         return parse_manifest((folder / FILE_NAME).read_bytes())
     except FileNotFoundError as error:
@@ -157,7 +157,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def resolve_parameters(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Value]:
-    """resolve_parameters returns a value for every parameter, the given ones checked. Raises BadParameter.
+    """Return a value for every parameter, the given ones checked. Raises BadParameter.
 
     A whole number may come as 3, 3.0 or "3" (JSON and shells have no integers); a file left out is None.
     """
@@ -179,7 +179,7 @@ def resolve_parameters(manifest: Manifest, given: Mapping[str, Any]) -> dict[str
 
 
 def _typed(kind: str, value: Any) -> Value:
-    """_typed returns the value in its type, or None where it cannot be read as one."""
+    """Return the value in its type, or None where it cannot be read as one."""
     if kind in ("string", "choice", "file"):
         return value if isinstance(value, str) else None
     if kind == "bool":

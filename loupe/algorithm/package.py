@@ -35,12 +35,12 @@ AGREEMENT = 1e-3
 
 
 class ExportMismatch(RuntimeError):
-    """ExportMismatch says that the ONNX model does not answer what the trained network answers."""
+    """Says that the ONNX model does not answer what the trained network answers."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Preprocessing is how pixels 0..255 become the network's input: (pixel / 255 - mean) / std, per RGB channel."""
+    """How pixels 0..255 become the network's input: (pixel / 255 - mean) / std, per RGB channel."""
 
     height: int
     width: int
@@ -49,7 +49,7 @@ class Preprocessing:
 
 
 class PictureNetwork(nn.Module):
-    """PictureNetwork takes uint8 [N, H, W, 3] pictures to what `network` makes of the normalised [N, 3, H, W]."""
+    """Takes uint8 [N, H, W, 3] pictures to what `network` makes of the normalised [N, 3, H, W]."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class PictureNetwork(nn.Module):
 def predict_torch(
     network: nn.Module, preprocessing: Preprocessing, pictures: np.ndarray, indices: np.ndarray, device: torch.device
 ) -> np.ndarray:
-    """predict_torch returns float32 [M, C], the network's answers for pictures[indices], computed in float32."""
+    """Return float32 [M, C], the network's answers for pictures[indices], computed in float32."""
     whole = PictureNetwork(network, preprocessing).to(device).eval()
     batches = []
     with torch.inference_mode():
@@ -75,12 +75,12 @@ def predict_torch(
 
 
 def batched(indices: np.ndarray, size: int) -> list[np.ndarray]:
-    """batched cuts indices into runs of at most `size`."""
+    """Cut indices into runs of at most `size`."""
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def ready_for_inference(network: nn.Module, height: int, width: int) -> nn.Module:
-    """ready_for_inference returns a copy with batch norms folded into their convolutions, which exports thrice as fast.
+    """Return a copy with batch norms folded into their convolutions, which exports thrice as fast.
 
     Neighbours in the module tree are taken to follow each other in the computation; where that turns out wrong
     on a noise picture, the copy is returned unfolded.
@@ -106,7 +106,7 @@ def ready_for_inference(network: nn.Module, height: int, width: int) -> nn.Modul
 
 
 def export_onnx(network: nn.Module, preprocessing: Preprocessing, output: str = "logits") -> Any:
-    """export_onnx returns an onnx.ModelProto from `pictures` uint8 [batch, H, W, 3] to `output` float32 [batch, D].
+    """Return an onnx.ModelProto from `pictures` uint8 [batch, H, W, 3] to `output` float32 [batch, D].
 
     It is traced, which takes a quarter to a tenth of the time of torch.export (bench/export.py); torch.export does it
     where a trace is impossible or gives other answers than the network on noise (docs/decisions/0008).
@@ -150,7 +150,7 @@ def _trace(whole: PictureNetwork, height: int, width: int, output: str) -> Any |
 
 @contextmanager
 def _without_stdout() -> Iterator[None]:
-    """_without_stdout drops what the block prints: where a trace is impossible, torch's C++ prints the whole graph."""
+    """Drop what the block prints: where a trace is impossible, torch's C++ prints the whole graph."""
     sys.stdout.flush()
     stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -163,7 +163,7 @@ def _without_stdout() -> Iterator[None]:
 
 
 def export_with_torch(whole: PictureNetwork, height: int, width: int, output: str) -> Any:
-    """export_with_torch is the slow way of export_onnx, by torch.export: it understands more networks."""
+    """Return the slow way of export_onnx, by torch.export: it understands more networks."""
     with torch.no_grad():
         program = torch.onnx.export(
             whole,
@@ -184,7 +184,7 @@ def _example(height: int, width: int) -> torch.Tensor:
 
 
 def with_size(model: Any, height: int, width: int) -> Any:
-    """with_size returns a copy of an exported model that takes pictures of another size.
+    """Return a copy of an exported model that takes pictures of another size.
 
     Right for networks that work the same way at every size; the caller checks the answers.
     """
@@ -196,7 +196,7 @@ def with_size(model: Any, height: int, width: int) -> Any:
 
 
 def append_linear(model: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
-    """append_linear returns a copy of a model with features out that gives logits = features @ weight.T + bias."""
+    """Return a copy of a model with features out that gives logits = features @ weight.T + bias."""
     from onnx import helper, numpy_helper
 
     extended = copy.deepcopy(model)
@@ -214,7 +214,7 @@ def append_linear(model: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
 
 
 def append_softmax(model: Any, temperature: float) -> Any:
-    """append_softmax returns a copy of a model with logits out that gives softmax(logits / temperature)."""
+    """Return a copy of a model with logits out that gives softmax(logits / temperature)."""
     from onnx import helper, numpy_helper
 
     extended = copy.deepcopy(model)
@@ -233,7 +233,7 @@ def append_softmax(model: Any, temperature: float) -> Any:
 
 
 class OnnxModel:
-    """OnnxModel runs an ONNX model over pictures with a fixed number of threads that wait without spinning."""
+    """Runs an ONNX model over pictures with a fixed number of threads that wait without spinning."""
 
     def __init__(self, model: Any, threads: int) -> None:
         import onnxruntime
@@ -251,12 +251,12 @@ class OnnxModel:
         return self._session.run(None, {"pictures": np.ascontiguousarray(pictures)})[0]
 
     def predict(self, pictures: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """predict returns float32 [M, outputs] for pictures[indices]."""
+        """Return float32 [M, outputs] for pictures[indices]."""
         return np.concatenate([self(pictures[batch]) for batch in batched(indices, PREDICT_BATCH)])
 
 
 def answering(model: Any, pictures: np.ndarray, expected: np.ndarray, threads: int) -> OnnxModel | None:
-    """answering returns the model ready to run if it gives the expected answers for the pictures, else None."""
+    """Return the model ready to run if it gives the expected answers for the pictures, else None."""
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
     try:
@@ -269,7 +269,7 @@ def answering(model: Any, pictures: np.ndarray, expected: np.ndarray, threads: i
 
 
 def check_parity(expected: np.ndarray, got: np.ndarray) -> dict[str, Any]:
-    """check_parity compares probabilities of the trained network and the ONNX model, row by row.
+    """Compare probabilities of the trained network and the ONNX model, row by row.
 
     Returns JSON-able figures. Raises ExportMismatch where a probability differs by more than TOLERANCE.
     """
@@ -289,7 +289,7 @@ def check_parity(expected: np.ndarray, got: np.ndarray) -> dict[str, Any]:
 
 
 def golden_rows(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """golden_rows picks up to GOLDEN_PICTURES rows, one class after the other, the surest ones first.
+    """Pick up to GOLDEN_PICTURES rows, one class after the other, the surest ones first.
 
     Sure answers stay the same on every device; a borderline picture would call a correct model altered.
     """
@@ -316,7 +316,7 @@ def write_package(
     golden_probabilities: np.ndarray,
     extra: Mapping[str, Any],
 ) -> dict[str, Path]:
-    """write_package writes the four files and returns their paths by name."""
+    """Write the four files and return their paths by name."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / name for name in ("model.safetensors", "model.onnx", "golden.npz", "model.json")}
     weights = {

@@ -39,19 +39,19 @@ RUNNER = "loupe.algorithm.context:run_image"
 
 
 class PipeError(Exception):
-    """PipeError is any trouble with the pipe itself."""
+    """Any trouble with the pipe itself."""
 
 
 class HostGone(PipeError):
-    """HostGone says that the trainer closed the pipe; a run cannot go on without it."""
+    """Says that the trainer closed the pipe; a run cannot go on without it."""
 
 
 class HostRefused(PipeError):
-    """HostRefused carries the trainer's answer to a request that it did not grant."""
+    """Carries the trainer's answer to a request that it did not grant."""
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """encode returns the message behind its length. Raises PipeError for one above MAX_MESSAGE bytes."""
+    """Return the message behind its length. Raises PipeError for one above MAX_MESSAGE bytes."""
     body = json.dumps(message, default=_plain, separators=(",", ":")).encode()
     if len(body) > MAX_MESSAGE:
         raise PipeError(f"a message of {len(body)} bytes; at most {MAX_MESSAGE} bytes go through the pipe")
@@ -59,7 +59,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """_plain turns numpy and torch numbers and arrays into what JSON knows."""
+    """Turn numpy and torch numbers and arrays into what JSON knows."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Path):
@@ -70,7 +70,7 @@ def _plain(value: Any) -> Any:
 
 
 class PipeHost:
-    """PipeHost is a `Host` whose every answer comes from the trainer at the other end of a socket.
+    """A `Host` whose every answer comes from the trainer at the other end of a socket.
 
     Its methods may be called from any thread of the run; one call is under way at a time.
     """
@@ -155,18 +155,18 @@ class PipeHost:
         self.finished = True
 
     def ready(self) -> None:
-        """ready tells the trainer that everything costly is imported."""
+        """Tell the trainer that everything costly is imported."""
         self._send({"type": "ready"})
 
     def wait_for_job(self) -> dict[str, Any]:
-        """wait_for_job returns the job message; raises HostGone when the trainer gives this sandbox up."""
+        """Return the job message. Raises HostGone when the trainer gives this sandbox up."""
         message = self._receive()
         if message.get("type") != "job":
             raise PipeError(f"a {message.get('type')} message where the job was due")
         return message
 
     def failed(self, error: BaseException) -> None:
-        """failed tells the trainer what the algorithm raised."""
+        """Tell the trainer what the algorithm raised."""
         text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
         message = {
             "type": "failed",
@@ -226,13 +226,13 @@ class PipeHost:
 
 
 def die_with_parent() -> None:
-    """die_with_parent lets the kernel kill this process when the thread that started it ends."""
+    """Let the kernel kill this process when the thread that started it ends."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def run(host: PipeHost, runner: Callable[[Path, PipeHost], None], image: Path) -> int:
-    """run executes an unpacked algorithm image and tells the trainer when it fails; returns the exit status."""
+    """Execute an unpacked algorithm image and tell the trainer when it fails; return the exit status."""
     try:
         runner(image, host)
         if not host.finished:
@@ -247,7 +247,7 @@ def run(host: PipeHost, runner: Callable[[Path, PipeHost], None], image: Path) -
 
 
 def main(arguments: list[str]) -> int:
-    """main gets warm, waits for its one job, runs it, and returns the exit status."""
+    """Get warm, wait for its one job, run it, and return the exit status."""
     parser = argparse.ArgumentParser(prog="loupe.algorithm.pipe")
     parser.add_argument("--channel", type=int, required=True, help="descriptor of the socket to the trainer")
     parser.add_argument("--data", type=Path, required=True)

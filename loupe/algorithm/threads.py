@@ -19,7 +19,7 @@ Measured by bench/threads.py, with threads that wait without spinning.
 
 
 def worthwhile_threads(network: nn.Module, size: int, batch_size: int, available: int) -> int:
-    """worthwhile_threads returns from 1 to `available`: how many threads a network trains fastest with, on a CPU.
+    """Return from 1 to `available`: how many threads a network trains fastest with, on a CPU.
 
     Decided by what the network computes and not by a measurement: the same network, picture side and batch size give
     the same number wherever so many threads are available, and so the same sums in the same order.
@@ -30,7 +30,7 @@ def worthwhile_threads(network: nn.Module, size: int, batch_size: int, available
 
 
 def mean_work(network: nn.Module, size: int) -> float:
-    """mean_work returns the floating point operations of a mean tensor operation, for one picture going forward.
+    """Return the floating point operations of a mean tensor operation, for one picture going forward.
 
     Convolutions and matrix products are what work is counted of; yet every other operation wakes the threads too.
     The network stays as it is.
@@ -49,7 +49,7 @@ def mean_work(network: nn.Module, size: int) -> float:
 
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """on_threads lets torch compute on so many threads within a block."""
+    """Let torch compute on so many threads within a block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -59,7 +59,7 @@ def on_threads(count: int) -> Iterator[None]:
 
 
 class _Counter(TorchDispatchMode):
-    """_Counter counts what goes through torch's dispatcher, and its work as torch.utils.flop_counter does."""
+    """Counts what goes through torch's dispatcher, and its work as torch.utils.flop_counter does."""
 
     def __init__(self) -> None:
         super().__init__()

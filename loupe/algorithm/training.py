@@ -28,7 +28,7 @@ CHECKPOINT_SHARE = 0.1
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """TrainingPlan is everything about a training that is decided before it starts.
+    """Everything about a training that is decided before it starts.
 
     size: picture side in pixels. epochs: at most so many; the learning rate falls along a cosine over all of them.
     patience: epochs without a better validation accuracy after which training has reached its plateau.
@@ -52,7 +52,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Fitted is what a training came to; the network then carries the weights of its best epoch.
+    """What a training came to; the network then carries the weights of its best epoch.
 
     accuracy: on the validation pictures, of that epoch. epochs: how many were done, earlier attempts included.
     """
@@ -72,7 +72,7 @@ def fit(
     keep: Callable[[Mapping[str, Any]], None] | None = None,
     resume: Mapping[str, Any] | None = None,
 ) -> Fitted:
-    """fit trains until validation accuracy reaches the target, stops getting better, or the budget is used up.
+    """Train until validation accuracy reaches the target, stop getting better, or the budget is used up.
 
     Every epoch ends with a look at the validation pictures and, unless checkpoints would take more than
     CHECKPOINT_SHARE of the time, with a checkpoint. It draws its random numbers from (seed, epoch) alone: a run that
@@ -103,7 +103,7 @@ def fit(
 
 
 class TrainingLoop:
-    """TrainingLoop is one training in progress: a network, its optimizer, and how far they are.
+    """One training in progress: a network, its optimizer, and how far they are.
 
     threads: how many the network is worth, of those that the run may use.
     """
@@ -137,7 +137,7 @@ class TrainingLoop:
         self.best_accuracy, self.best_epoch = -1.0, 0
 
     def state(self) -> dict[str, Any]:
-        """state is all that `load` needs to go on after the last whole epoch."""
+        """Return all that `load` needs to go on after the last whole epoch."""
         return {
             "epoch": self.epoch,
             "network": self.network.state_dict(),
@@ -148,7 +148,7 @@ class TrainingLoop:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """load goes back to a state of the same plan."""
+        """Go back to a state of the same plan."""
         self.epoch = state["epoch"]
         self.network.load_state_dict(state["network"])
         load_optimizer_state(self.optimizer, state["optimizer"])
@@ -156,7 +156,7 @@ class TrainingLoop:
         self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
 
     def verdict(self) -> Outcome | None:
-        """verdict says whether training is over, and why; None while it goes on."""
+        """Say whether training is over, and why; None while it goes on."""
         if self.best_accuracy >= self.context.target_accuracy:
             return Outcome.TARGET_REACHED
         if self.epoch and self.context.out_of_budget():
@@ -166,7 +166,7 @@ class TrainingLoop:
         return Outcome.PLATEAU if self.epoch - self.best_epoch >= self.plan.patience else None
 
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """batches yields an epoch's training pictures, normalised float [B, 3, H, W], and classes [B], shuffled."""
+        """Yield an epoch's training pictures, normalised float [B, 3, H, W], and classes [B], shuffled."""
         generator = torch.Generator().manual_seed(self.context.seed * 1_000_003 + epoch)
         order = self.context.data.train[torch.randperm(len(self.context.data.train), generator=generator).numpy()]
         for step in range(self.steps):
@@ -175,7 +175,7 @@ class TrainingLoop:
             yield pictures, self._classes[rows].to(self.context.device)
 
     def as_input(self, pixels: np.ndarray, generator: torch.Generator | None) -> torch.Tensor:
-        """as_input turns uint8 [B, H, W, 3] into the network's input; changed at random when a generator is given."""
+        """Turn uint8 [B, H, W, 3] into the network's input; changed at random when a generator is given."""
         # Seen as [B, 3, H, W] the bytes already lie as channels_last wants them.
         pictures = torch.from_numpy(pixels).to(self.context.device).permute(0, 3, 1, 2).float()
         if generator is not None and self.plan.augmentation is not None:
@@ -183,7 +183,7 @@ class TrainingLoop:
         return pictures.sub_(self._mean).div_(self._std)
 
     def step(self, pictures: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """step learns from one batch and returns its loss, on the device."""
+        """Learn from one batch and return its loss, on the device."""
         with autocast(self.context.device):
             logits = self.network(pictures)
         loss = functional.cross_entropy(
@@ -195,7 +195,7 @@ class TrainingLoop:
         return loss.detach()
 
     def train_epoch(self) -> None:
-        """train_epoch learns once from every training picture; less when the budget ends. Raises Stopped."""
+        """Learn once from every training picture; less when the budget ends. Raises Stopped."""
         epoch = self.epoch + 1
         # Dropout draws from torch's global generator.
         torch.manual_seed(self.context.seed * 1_000_003 + epoch)
@@ -226,7 +226,7 @@ class TrainingLoop:
         self.epoch = epoch
 
     def validate_epoch(self) -> None:
-        """validate_epoch measures the epoch just done and keeps its weights when they are the best so far."""
+        """Measure the epoch just done and keep its weights when they are the best so far."""
         accuracy, loss = self.validate()
         if accuracy > self.best_accuracy:
             self.best_accuracy, self.best_epoch = accuracy, self.epoch
@@ -242,7 +242,7 @@ class TrainingLoop:
         )
 
     def validate(self) -> tuple[float, float]:
-        """validate returns accuracy and mean loss on the validation pictures, in float32."""
+        """Return accuracy and mean loss on the validation pictures, in float32."""
         rows = self.context.data.validation
         self.network.eval()
         correct, loss = 0, 0.0
@@ -257,13 +257,13 @@ class TrainingLoop:
 
 
 def steps_per_epoch(pictures: int, batch_size: int) -> int:
-    """steps_per_epoch counts batches; a last one of a single picture is left out, as batch norm cannot take it."""
+    """Count batches; a last one of a single picture is left out, as batch norm cannot take it."""
     steps = math.ceil(pictures / batch_size)
     return steps - 1 if steps > 1 and pictures % batch_size == 1 else steps
 
 
 def learning_rate(plan: TrainingPlan, step: int, steps: int) -> float:
-    """learning_rate rises evenly through the warm-up and falls along a cosine to a hundredth at the last step."""
+    """Rise evenly through the warm-up and falls along a cosine to a hundredth at the last step."""
     warm_up = max(1, int(plan.warm_up * steps))
     if step < warm_up:
         return plan.learning_rate * (step + 1) / warm_up
@@ -272,7 +272,7 @@ def learning_rate(plan: TrainingPlan, step: int, steps: int) -> float:
 
 
 def class_weights(counts: np.ndarray, balance: float) -> torch.Tensor:
-    """class_weights returns float32 [C], larger for rarer classes, 1 on average over the pictures.
+    """Return float32 [C], larger for rarer classes, 1 on average over the pictures.
 
     A class without pictures gets 1: no picture of it occurs in the loss.
     """
@@ -284,7 +284,7 @@ def class_weights(counts: np.ndarray, balance: float) -> torch.Tensor:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """autocast is bfloat16 where the hardware computes in it, and float32 elsewhere.
+    """Return bfloat16 where the hardware computes in it, and float32 elsewhere.
 
     Decided by what the processor can do and not by a measurement, so that a resumed run computes the same.
     """
@@ -294,7 +294,7 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def has_fast_bfloat16() -> bool:
-    """has_fast_bfloat16 says whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+    """Say whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
     known = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 

@@ -31,7 +31,7 @@ MODULES = (
 
 
 def warm_up() -> None:
-    """warm_up imports MODULES, takes one training step and makes one export, all tiny; torch's random state stays."""
+    """Import MODULES, take one training step and make one export, all tiny; torch's random state stays."""
     for name in MODULES:
         importlib.import_module(name)
     with torch.random.fork_rng(devices=[]):

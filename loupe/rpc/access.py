@@ -50,7 +50,7 @@ _RETRY_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Decision:
-    """Decision is what auth decided and what it rests on; the fields are those of loupe.auth.v1.Decision."""
+    """What auth decided and what it rests on; the fields are those of loupe.auth.v1.Decision."""
 
     allowed: bool
     member: bool
@@ -61,17 +61,17 @@ class Decision:
 
 
 class Authorizer(Protocol):
-    """Authorizer decides what an account may do."""
+    """Decides what an account may do."""
 
     async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
-        """decide answers one question; raises Unavailable when it cannot be decided, never for a denial."""
+        """Answer one question. Raises Unavailable when it cannot be decided, never for a denial."""
 
     def changed(self) -> asyncio.Event:
-        """changed is set, and replaced by a new one, when earlier decisions may no longer hold."""
+        """Return set, and replaced by a new one, when earlier decisions may no longer hold."""
 
 
 def access_table(services: Iterable[ServiceDescriptor]) -> dict[str, access_pb2.Access]:
-    """access_table returns the row of every RPC that has one, by its full method path."""
+    """Return the row of every RPC that has one, by its full method path."""
     table = {}
     for service in services:
         for method in service.methods:
@@ -82,7 +82,7 @@ def access_table(services: Iterable[ServiceDescriptor]) -> dict[str, access_pb2.
 
 
 def resource_of(request: Any, path: str) -> str:
-    """resource_of reads the field that an ActionRule names, for example "header.parent"."""
+    """Read the field that an ActionRule names, for example "header.parent"."""
     value = request
     for part in path.split("."):
         value = getattr(value, part)
@@ -90,7 +90,7 @@ def resource_of(request: Any, path: str) -> str:
 
 
 def denial(account: AccountName, project: ProjectName, action: str, decision: Decision) -> PermissionDenied:
-    """denial makes the error that names group, parameter and threshold."""
+    """Make the error that names group, parameter and threshold."""
     where = decision.group or str(project)
     has = (
         f"its group {decision.group} has the permission parameter {decision.parameter}"
@@ -109,14 +109,14 @@ def denial(account: AccountName, project: ProjectName, action: str, decision: De
 
 
 class Gate:
-    """Gate admits a call or refuses it: access is decided here, before the request is looked at any further."""
+    """Admits a call or refuses it: access is decided here, before the request is looked at any further."""
 
     def __init__(self, verifier: TokenVerifier, authorizer: Authorizer) -> None:
         self._verifier = verifier
         self.authorizer = authorizer
 
     async def identify(self, rule: access_pb2.Access | None, context: grpc.aio.ServicerContext) -> Caller:
-        """identify finds out who calls, and refuses who cannot be meant by the rule at all."""
+        """Find out who calls, and refuse who cannot be meant by the rule at all."""
         if rule is None:
             raise PermissionDenied("this call has no row in the access table and is refused to everybody")
         peer = peer_of(context.auth_context() or {})
@@ -133,7 +133,7 @@ class Gate:
         return caller
 
     async def admit(self, rule: access_pb2.Access, caller: Caller, request: Any) -> None:
-        """admit lets an identified caller through, or raises Unauthenticated, NotFound or PermissionDenied."""
+        """Let an identified caller through, or raise Unauthenticated, NotFound or PermissionDenied."""
         if rule.public or caller.account is None:
             return
         action = rule.action.action
@@ -157,7 +157,7 @@ class Gate:
             await self.require(caller, SYSTEM_PROJECT, action, str(SYSTEM_PROJECT))
 
     async def require(self, caller: Caller, project: ProjectName, action: str, resource: str) -> None:
-        """require raises unless the caller may do the action; who is in no group of the project sees NotFound."""
+        """Raise unless the caller may do the action; who is in no group of the project sees NotFound."""
         assert caller.account is not None
         decision = await self.authorizer.decide(caller.account, project, action, caller.login)
         if decision.allowed and decision.active:
@@ -184,7 +184,7 @@ def _bearer(context: grpc.aio.ServicerContext) -> str | None:
 
 
 class RemoteAuthorizer:
-    """RemoteAuthorizer asks auth, and remembers the answers for as long as auth's revision stands and is heard.
+    """Asks auth, and remembers the answers for as long as auth's revision stands and is heard.
 
     channel: returns a channel to auth. Silence of auth for 3 seconds forgets everything, so that nothing old is
     trusted: a decision is then asked for anew, and when auth cannot answer, the call is refused as Unavailable.
@@ -205,21 +205,21 @@ class RemoteAuthorizer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """start begins to follow the policy's revision."""
+        """Begin to follow the policy's revision."""
         self._task = asyncio.create_task(self._follow(), name="policy-watch")
 
     async def close(self) -> None:
-        """close stops following."""
+        """Stop following."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def changed(self) -> asyncio.Event:
-        """changed is set when earlier decisions may no longer hold."""
+        """Return set when earlier decisions may no longer hold."""
         return self._changed
 
     async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
-        """decide answers from memory while that is safe, else asks auth; raises Unavailable when auth is silent."""
+        """Answer from memory while that is safe, else asks auth. Raises Unavailable when auth is silent."""
         key = (account, project, action, login)
         fresh = self._monotonic() - self._heard < _SILENCE_SECONDS
         if fresh and (known := self._decisions.get(key)) is not None:

@@ -29,7 +29,7 @@ OPTIONS = (
 
 
 class Certificates(Protocol):
-    """Certificates is who a process is in mutual TLS, as PEM files; ServiceSettings is one."""
+    """Who a process is in mutual TLS, as PEM files; ServiceSettings is one."""
 
     @property
     def tls_ca(self) -> Path: ...
@@ -105,7 +105,7 @@ def _interceptors(token: TokenSource | None) -> list[grpc.aio.ClientInterceptor]
 
 
 def internal_channel(own: Certificates, address: str, *, token: TokenSource | None = None) -> grpc.aio.Channel:
-    """internal_channel opens a mutual-TLS channel to another service's internal door, "host:port".
+    """Open a mutual-TLS channel to another service's internal door, "host:port".
 
     token: an attempt's token to send along, if any. Stream calls are to be read with `async for`.
     """
@@ -116,7 +116,7 @@ def internal_channel(own: Certificates, address: str, *, token: TokenSource | No
 
 
 def terminal_channel(address: str, *, ca: bytes, token: TokenSource | None = None) -> grpc.aio.Channel:
-    """terminal_channel opens a TLS channel to a public door, "host:port"; `ca` is the mesh's authority in PEM.
+    """Open a TLS channel to a public door, "host:port"; `ca` is the mesh's authority in PEM.
 
     token is asked before every call; None sends none. Stream calls are to be read with `async for`.
     """
@@ -125,7 +125,7 @@ def terminal_channel(address: str, *, ca: bytes, token: TokenSource | None = Non
 
 
 class ServiceChannels:
-    """ServiceChannels finds other services through Consul and keeps a channel to each.
+    """Finds other services through Consul and keeps a channel to each.
 
     token: sent along on every call, for a training attempt's channels.
     """
@@ -137,7 +137,7 @@ class ServiceChannels:
         self._channels: dict[str, tuple[str, grpc.aio.Channel]] = {}
 
     async def get(self, service: str) -> grpc.aio.Channel:
-        """get returns a channel to "auth", "storage" or "scheduler"; raises Unavailable while Consul knows none."""
+        """Return a channel to "auth", "storage" or "scheduler". Raises Unavailable while Consul knows none."""
         known = self._channels.get(service)
         if known is not None and known[1].get_state() in (
             grpc.ChannelConnectivity.READY,
@@ -158,7 +158,7 @@ class ServiceChannels:
         return channel
 
     async def close(self) -> None:
-        """close closes every channel."""
+        """Close every channel."""
         for _, channel in self._channels.values():
             await channel.close()
         self._channels.clear()

@@ -27,7 +27,7 @@ _PEER = re.compile(r"loupe://(?:service/(?P<service>[a-z]+)|trainer/(?P<cluster>
 
 @dataclass(frozen=True)
 class AttemptGrant:
-    """AttemptGrant is what an attempt token is good for."""
+    """What an attempt token is good for."""
 
     job: JobName
     attempt: int
@@ -35,7 +35,7 @@ class AttemptGrant:
 
 @dataclass(frozen=True)
 class Caller:
-    """Caller is who makes this call. Empty: nobody has said who they are.
+    """Who makes this call. Empty: nobody has said who they are.
 
     account: who acts; for an attempt token, who submitted the job. login: the login that the token belongs to.
     service: the mesh service behind a mutual-TLS connection. trainer: set when service is "trainer".
@@ -52,24 +52,24 @@ _caller: ContextVar[Caller] = ContextVar("loupe_caller", default=Caller())  # no
 
 
 def current_caller() -> Caller:
-    """current_caller returns who makes the RPC that is being served."""
+    """Return who makes the RPC that is being served."""
     return _caller.get()
 
 
 def set_caller(caller: Caller) -> None:
-    """set_caller is for the interceptor, and for tests of domain code; every RPC runs in a context of its own."""
+    """Return for the interceptor, and for tests of domain code; every RPC runs in a context of its own."""
     _caller.set(caller)
 
 
 class TokenVerifier(Protocol):
-    """TokenVerifier turns a bearer token into a Caller."""
+    """Turns a bearer token into a Caller."""
 
     async def verify(self, token: str) -> Caller:
-        """verify checks signature, issuer, audience, type and times; raises Unauthenticated."""
+        """Check signature, issuer, audience, type and times. Raises Unauthenticated."""
 
 
 def caller_from_claims(claims: Mapping[str, Any], kind: str) -> Caller:
-    """caller_from_claims reads verified claims of a token of `kind`; raises Unauthenticated when they make no sense."""
+    """Read verified claims of a token of `kind`. Raises Unauthenticated when they make no sense."""
     try:
         account = AccountName.parse(claims["sub"], "sub")
         if kind == ACCESS:
@@ -81,7 +81,7 @@ def caller_from_claims(claims: Mapping[str, Any], kind: str) -> Caller:
 
 
 def decode_token(token: str, key_of: Callable[[str], Any]) -> tuple[Caller, float]:
-    """decode_token verifies a JWT against the key that `key_of(kid)` returns; gives the caller and its expiry.
+    """Verify a JWT against the key that `key_of(kid)` returns; give the caller and its expiry.
 
     Only EdDSA is taken, whatever the header says. Raises Unauthenticated with problem "malformed", "unknown_key",
     "expired", "not_yet_valid", "type" or "invalid".
@@ -116,7 +116,7 @@ def decode_token(token: str, key_of: Callable[[str], Any]) -> tuple[Caller, floa
 
 
 class JwksVerifier:
-    """JwksVerifier checks tokens with the public keys that auth publishes; it asks again when a key is unknown.
+    """Checks tokens with the public keys that auth publishes; it asks again when a key is unknown.
 
     fetch: returns the JWK set as JSON. now: wall-clock seconds; monotonic: seconds that only go up.
     """
@@ -137,7 +137,7 @@ class JwksVerifier:
         self._verified: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
 
     async def verify(self, token: str) -> Caller:
-        """verify returns the caller; raises Unauthenticated, or Unavailable while no key could be fetched yet."""
+        """Return the caller. Raises Unauthenticated, or Unavailable while no key could be fetched yet."""
         known = self._verified.get(token)
         if known is not None and self._now() < known[1]:
             return known[0]
@@ -167,7 +167,7 @@ class JwksVerifier:
 
 
 def peer_of(auth_context: Mapping[str, list[bytes]]) -> Caller | None:
-    """peer_of returns the mesh service that a client certificate names, None without one."""
+    """Return the mesh service that a client certificate names, None without one."""
     for entry in auth_context.get("x509_subject_alternative_name", ()):
         match = _PEER.fullmatch(entry.decode(errors="replace"))
         if match and match["service"]:

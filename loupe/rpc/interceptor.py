@@ -32,7 +32,7 @@ EXEMPT = (
 
 
 class MeshInterceptor(grpc.aio.ServerInterceptor):
-    """MeshInterceptor serves a call: identify the caller, decide access, run the handler, turn errors into status."""
+    """Serves a call: identify the caller, decide access, run the handler, turn errors into status."""
 
     def __init__(self, table: Mapping[str, access_pb2.Access], gate: Gate) -> None:
         self._table = table
@@ -44,7 +44,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
-        """intercept_service wraps a method's handler once and keeps it."""
+        """Wrap a method's handler once and keep it."""
         method = handler_call_details.method
         if method in self._handlers:
             return self._handlers[method]
@@ -92,7 +92,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
     async def _admit(
         self, rule: access_pb2.Access | None, request: Any, context: grpc.aio.ServicerContext, streaming: bool
     ) -> tuple[Caller, Any, Any]:
-        """Returns the caller, the message that access was decided on, and the request for the handler."""
+        """Return the caller, the message that access was decided on, and the request for the handler."""
         caller = await self._gate.identify(rule, context)
         first = request
         if streaming:
@@ -136,7 +136,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
 
     @contextlib.asynccontextmanager
     async def _revocable(self, rule: access_pb2.Access, caller: Caller, first: Any) -> AsyncIterator[None]:
-        """Ends an open stream when its caller loses the right to it."""
+        """End an open stream when its caller loses the right to it."""
         if caller.account is None:
             yield
             return

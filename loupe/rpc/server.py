@@ -38,7 +38,7 @@ Registration = tuple[Callable[[Any, grpc.aio.Server], None], object]
 
 
 class MeshServer:
-    """MeshServer serves one service's gRPC services on the doors that its settings name.
+    """Serves one service's gRPC services on the doors that its settings name.
 
     servicers: pairs of a generated add_…_to_server function and the servicer.
     """
@@ -60,7 +60,7 @@ class MeshServer:
         self.server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
-        """start binds the doors and serves; raises OSError when a port is taken."""
+        """Bind the doors and serve. Raises OSError when a port is taken."""
         recorder = _Recorder()
         for add, servicer in self._servicers:
             add(servicer, recorder)
@@ -94,13 +94,13 @@ class MeshServer:
                 raise OSError(f"port {port} on {settings.host} cannot be opened; is it taken?")
 
     async def set_serving(self, serving: bool) -> None:
-        """set_serving changes what gRPC health answers for every service of this server."""
+        """Change what gRPC health answers for every service of this server."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
 
     async def stop(self) -> None:
-        """stop refuses new calls, lets running ones end for `drain_seconds`, then cuts them."""
+        """Refuse new calls, let running ones end for `drain_seconds`, then cut them."""
         if self.server is not None:
             await self._health.enter_graceful_shutdown()
             await self.server.stop(self._settings.drain_seconds)

@@ -64,7 +64,7 @@ _WRITE_TO_A_DEAD_STREAM = "Internal error from Core"
 
 
 def to_status(error: LoupeError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """to_status returns the code and the google.rpc.Status with one ErrorInfo for a domain error."""
+    """Return the code and the google.rpc.Status with one ErrorInfo for a domain error."""
     code = CODES[error.reason]
     info = error_details_pb2.ErrorInfo(reason=error.reason_name(), domain=DOMAIN, metadata=error.metadata)
     detail = Any()
@@ -73,7 +73,7 @@ def to_status(error: LoupeError) -> tuple[grpc.StatusCode, status_pb2.Status]:
 
 
 def from_rpc_error(error: grpc.RpcError) -> LoupeError:
-    """from_rpc_error returns the domain error that a failed call stands for."""
+    """Return the domain error that a failed call stands for."""
     code: grpc.StatusCode = error.code()
     for key, value in error.trailing_metadata() or ():
         if key != DETAILS_KEY:

@@ -19,10 +19,10 @@ _HOMES = {
     "ProfileStore": "loupe.terminal.profile",
     "Profile": "loupe.terminal.profile",
     "Classifier": "loupe.terminal.classifier",
-    "read_labelled": "loupe.terminal.picture_source",
+    "read_pictures": "loupe.terminal.picture_source",
 }
 
-__all__ = ["Classifier", "Profile", "ProfileStore", "Terminal", "read_labelled"]
+__all__ = ["Classifier", "Profile", "ProfileStore", "Terminal", "read_pictures"]
 
 
 def __getattr__(name: str) -> object:

@@ -18,13 +18,13 @@ from loupe.terminal.connection import Connection
 
 
 class Accounts:
-    """Accounts are the people and terminals that may log in."""
+    """The people and terminals that may log in."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def create(self, account_id: str, password: str, group: str, display_name: str = "") -> account_pb2.Account:
-        """create makes an account that lands in `group`, "projects/{project}/groups/{group}"."""
+        """Make an account that lands in `group`, "projects/{project}/groups/{group}"."""
         request = account_service.CreateAccountRequest(
             account_id=account_id,
             account=account_pb2.Account(display_name=display_name),
@@ -35,39 +35,39 @@ class Accounts:
         return (await self._connection.call(AccountServiceStub, "CreateAccount", request)).account
 
     def list(self) -> AsyncIterator[account_pb2.Account]:
-        """list yields all accounts, by id."""
+        """Yield all accounts, by id."""
         request = account_service.ListAccountsRequest()
         return self._connection.items(AccountServiceStub, "ListAccounts", request, "accounts")
 
     async def get(self, name: str) -> account_pb2.Account:
-        """get returns an account; raises NotFound."""
+        """Return an account. Raises NotFound."""
         request = account_service.GetAccountRequest(name=name)
         return (await self._connection.call(AccountServiceStub, "GetAccount", request)).account
 
     async def disable(self, name: str) -> account_pb2.Account:
-        """disable refuses its logins and tokens from now on."""
+        """Refuse its logins and tokens from now on."""
         request = account_service.DisableAccountRequest(name=name)
         return (await self._connection.call(AccountServiceStub, "DisableAccount", request)).account
 
     async def enable(self, name: str) -> account_pb2.Account:
-        """enable lets it log in again."""
+        """Let it log in again."""
         request = account_service.EnableAccountRequest(name=name)
         return (await self._connection.call(AccountServiceStub, "EnableAccount", request)).account
 
     async def set_password(self, name: str, new: str, old: str = "") -> None:
-        """set_password changes a password and ends the account's logins; `old` is needed for one's own."""
+        """Change a password and end the account's logins; `old` is needed for one's own."""
         request = account_service.SetPasswordRequest(name=name, old_password=old, new_password=new)
         await self._connection.call(AccountServiceStub, "SetPassword", request, again=False)
 
 
 class Groups:
-    """Groups are the account groups of a project, each with its permission parameter."""
+    """The account groups of a project, each with its permission parameter."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def create(self, project: str, group_id: str, parameter: int) -> group_pb2.Group:
-        """create makes a group whose members may do what needs at most `parameter`, 1 to 100."""
+        """Make a group whose members may do what needs at most `parameter`, 1 to 100."""
         request = group_service.CreateGroupRequest(
             parent=project,
             group_id=group_id,
@@ -77,70 +77,70 @@ class Groups:
         return (await self._connection.call(GroupServiceStub, "CreateGroup", request)).group
 
     def list(self, project: str) -> AsyncIterator[group_pb2.Group]:
-        """list yields a project's groups, by id."""
+        """Yield a project's groups, by id."""
         request = group_service.ListGroupsRequest(parent=project)
         return self._connection.items(GroupServiceStub, "ListGroups", request, "groups")
 
     async def get(self, name: str) -> group_pb2.Group:
-        """get returns a group; raises NotFound."""
+        """Return a group. Raises NotFound."""
         request = group_service.GetGroupRequest(name=name)
         return (await self._connection.call(GroupServiceStub, "GetGroup", request)).group
 
     async def set_parameter(self, name: str, parameter: int) -> group_pb2.Group:
-        """set_parameter adjusts the permission parameter, 1 to 100."""
+        """Adjust the permission parameter, 1 to 100."""
         request = group_service.UpdateGroupRequest(group=group_pb2.Group(name=name, permission_parameter=parameter))
         return (await self._connection.call(GroupServiceStub, "UpdateGroup", request)).group
 
     async def delete(self, name: str) -> None:
-        """delete removes a group that has no members."""
+        """Remove a group that has no members."""
         await self._connection.call(GroupServiceStub, "DeleteGroup", group_service.DeleteGroupRequest(name=name))
 
     async def add(self, name: str, account: str) -> group_pb2.Group:
-        """add puts an account into a group; it leaves the one of that project in which it was."""
+        """Put an account into a group; it leaves the one of that project in which it was."""
         request = group_service.AddMemberRequest(name=name, account=account)
         return (await self._connection.call(GroupServiceStub, "AddMember", request)).group
 
     async def remove(self, name: str, account: str) -> group_pb2.Group:
-        """remove takes an account out of a group."""
+        """Take an account out of a group."""
         request = group_service.RemoveMemberRequest(name=name, account=account)
         return (await self._connection.call(GroupServiceStub, "RemoveMember", request)).group
 
     def members(self, name: str) -> AsyncIterator[str]:
-        """members yields the accounts in a group, by id."""
+        """Yield the accounts in a group, by id."""
         request = group_service.ListMembersRequest(name=name)
         return self._connection.items(GroupServiceStub, "ListMembers", request, "accounts")
 
 
 class Policy:
-    """Policy is what actions need, and why one was refused."""
+    """What actions need, and why one was refused."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def thresholds(self) -> list[group_pb2.Threshold]:
-        """thresholds returns what each action needs, by name."""
+        """Return what each action needs, by name."""
         request = group_service.ListThresholdsRequest()
         return list((await self._connection.call(GroupServiceStub, "ListThresholds", request)).thresholds)
 
     async def set_threshold(self, name: str, value: int) -> group_pb2.Threshold:
-        """set_threshold changes what an action needs, 1 to 100, in all projects; name is "thresholds/{action}"."""
+        """Change what an action needs, 1 to 100, in all projects; name is "thresholds/{action}"."""
         request = group_service.SetThresholdRequest(threshold=group_pb2.Threshold(name=name, value=value))
         return (await self._connection.call(GroupServiceStub, "SetThreshold", request)).threshold
 
     async def why(self, project: str, action: str, account: str = "") -> policy_service_pb2.WhyDeniedResponse:
-        """why explains a decision: group, parameter, threshold; account "" is oneself."""
+        """Explain a decision: group, parameter, threshold; account "" is oneself."""
         request = policy_service_pb2.WhyDeniedRequest(account=account, project=project, action=action)
         return await self._connection.call(PolicyServiceStub, "WhyDenied", request)
 
 
 class Projects:
-    """Projects hold data sets, jobs and models; no right crosses their border."""
+    """Hold data sets, jobs and models; no right crosses their border."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def create(self, project_id: str, display_name: str = "") -> project_pb2.Project:
-        """create makes a project with the usual groups; the caller becomes an owner."""
+        """Make a project with the usual groups; the caller becomes an owner."""
         request = project_service.CreateProjectRequest(
             project_id=project_id,
             project=project_pb2.Project(display_name=display_name),
@@ -149,11 +149,11 @@ class Projects:
         return (await self._connection.call(ProjectServiceStub, "CreateProject", request)).project
 
     def list(self) -> AsyncIterator[project_pb2.Project]:
-        """list yields the projects that the caller is in, by id."""
+        """Yield the projects that the caller is in, by id."""
         request = project_service.ListProjectsRequest()
         return self._connection.items(ProjectServiceStub, "ListProjects", request, "projects")
 
     async def get(self, name: str) -> project_pb2.Project:
-        """get returns a project; raises NotFound."""
+        """Return a project. Raises NotFound."""
         request = project_service.GetProjectRequest(name=name)
         return (await self._connection.call(ProjectServiceStub, "GetProject", request)).project

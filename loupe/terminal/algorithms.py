@@ -18,23 +18,23 @@ CHUNK = 1 << 20
 
 
 class Algorithms:
-    """Algorithms is the library that all projects share."""
+    """The library that all projects share."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def list(self, algorithm: str = "") -> AsyncIterator[algorithm_pb2.AlgorithmVersion]:
-        """list yields the newest version of each algorithm, or all versions of "algorithms/{algorithm}"."""
+        """Yield the newest version of each algorithm, or all versions of "algorithms/{algorithm}"."""
         request = service.ListAlgorithmVersionsRequest(algorithm=algorithm)
         return self._connection.items(AlgorithmServiceStub, "ListAlgorithmVersions", request, "algorithm_versions")
 
     async def version(self, name: str) -> algorithm_pb2.AlgorithmVersion:
-        """version returns a version; it may be "latest". Raises NotFound."""
+        """Return a version; it may be "latest". Raises NotFound."""
         request = service.GetAlgorithmVersionRequest(name=name)
         return (await self._connection.call(AlgorithmServiceStub, "GetAlgorithmVersion", request)).algorithm_version
 
     async def push(self, folder: Path) -> algorithm_pb2.AlgorithmVersion:
-        """push packs a folder with algorithm.toml and publishes it; the same image again is the same version.
+        """Pack a folder with algorithm.toml and publish it; the same image again is the same version.
 
         Raises BadAlgorithm when the folder breaks a rule of the format.
         """

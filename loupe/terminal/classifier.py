@@ -24,7 +24,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """Prediction is the answer for one picture.
+    """The answer for one picture.
 
     confidence: the probability of `label`, 0 to 1. probabilities: [C], in the order of the classifier's labels.
     problem: why there is no answer; then label is empty.
@@ -38,7 +38,7 @@ class Prediction:
 
 
 class Classifier:
-    """Classifier answers with a model folder: model.json, model.onnx and golden.npz.
+    """Answers with a model folder: model.json, model.onnx and golden.npz.
 
     threads: CPU threads of one inference; all that this process may use when None. They wait without spinning, so that
     the rest of the machine stays usable. Raises InvalidArgument for a folder that is not such a model.
@@ -54,7 +54,7 @@ class Classifier:
         self._session = _session(folder / "model.onnx", self._threads)
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
-        """probabilities returns float32 [N, C] for uint8 [N, height, width, 3], RGB."""
+        """Return float32 [N, C] for uint8 [N, height, width, 3], RGB."""
         answers = [
             self._session.run(["probabilities"], {"pictures": np.ascontiguousarray(pictures[start : start + BATCH])})[0]
             for start in range(0, len(pictures), BATCH)
@@ -62,7 +62,7 @@ class Classifier:
         return np.concatenate(answers) if answers else np.zeros((0, len(self.labels)), np.float32)
 
     def classify(self, paths: Iterable[Path]) -> Iterator[Prediction]:
-        """classify yields a prediction per picture, in their order; one that cannot be read gets its problem told."""
+        """Yield a prediction per picture, in their order; one that cannot be read gets its problem told."""
         remaining = iter(paths)
         with ThreadPoolExecutor(self._threads) as pool:
             decoding = [pool.submit(self._decode, path) for path in islice(remaining, BATCH)]
@@ -73,7 +73,7 @@ class Classifier:
                 yield from self._answer(decoded)
 
     def check_golden(self) -> None:
-        """check_golden raises GateFailed when the golden pictures are answered otherwise than after training."""
+        """Raise GateFailed when the golden pictures are answered otherwise than after training."""
         with np.load(self.folder / "golden.npz", allow_pickle=False) as golden:
             pictures, expected = golden["pictures"], golden["probabilities"]
         if len(pictures) == 0:

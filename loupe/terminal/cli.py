@@ -17,7 +17,7 @@ EPILOG = (
 
 
 def build() -> typer.Typer:
-    """build makes the application with all commands."""
+    """Make the application with all commands."""
     app = typer.Typer(
         name="loupe",
         help="Loupe makes image models for factories: labelled pictures in, a model of the asked accuracy out.",
@@ -37,5 +37,5 @@ app = build()
 
 
 def main() -> None:
-    """main is the entry point `loupe`."""
+    """Return the entry point `loupe`."""
     app()

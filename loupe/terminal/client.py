@@ -18,7 +18,7 @@ from loupe.terminal.tokens import TokenKeeper
 
 
 class Terminal:
-    """Terminal speaks to one mesh as one account. Every method raises LoupeError for what can be acted on.
+    """Speaks to one mesh as one account. Every method raises LoupeError for what can be acted on.
 
     It opens with `Terminal.connect`, which needs a profile with the server and its authority; `sessions.login` fills
     in the tokens, and later terminals with the same profile are logged in.
@@ -44,7 +44,7 @@ class Terminal:
     async def connect(
         cls, store: ProfileStore | None = None, *, retry_seconds: float = RETRY_SECONDS
     ) -> AsyncIterator[Terminal]:
-        """connect opens a terminal with the profile of `store` and closes its connections at the end.
+        """Open a terminal with the profile of `store` and close its connections at the end.
 
         retry_seconds: how long a call waits for a service that is away. Raises Unauthenticated without a profile.
         """

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit are the exit codes of `loupe`."""
+    """The exit codes of `loupe`."""
 
     OK = 0
     UNEXPECTED = 1

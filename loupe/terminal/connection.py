@@ -9,9 +9,9 @@ import grpc
 
 from loupe.auth.v1 import session_service_pb2 as sessions
 from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from loupe.backoff import Backoff
 from loupe.errors import Unauthenticated, Unavailable
 from loupe.rpc.channel import terminal_channel
-from loupe.terminal.backoff import Patience
 from loupe.terminal.tokens import TokenKeeper
 
 CALL_SECONDS = 60.0
@@ -21,7 +21,7 @@ Stub = type[Any]
 
 
 class Connection:
-    """Connection calls the services of one mesh for one login.
+    """Calls the services of one mesh for one login.
 
     server: "host:port" of auth's public door. ca: the mesh's authority, PEM. A call that finds its service away is
     tried again for `retry_seconds`, looking anew where the service is; a refused token is replaced once.
@@ -37,17 +37,17 @@ class Connection:
         self._endpoints: sessions.ListEndpointsResponse | None = None
 
     async def aclose(self) -> None:
-        """aclose closes every channel."""
+        """Close every channel."""
         for channel in (self._anonymous, *self._channels.values()):
             await channel.close()
         self._channels.clear()
 
     async def call(self, stub: Stub, method: str, request: Any, *, again: bool = True) -> Any:
-        """call makes a unary call and returns the response; raises LoupeError.
+        """Make a unary call and return the response. Raises LoupeError.
 
         again=False is for calls that may not be made twice.
         """
-        patience = Patience(self._retry_seconds if again else 0.0)
+        backoff = Backoff(self._retry_seconds if again else 0.0)
         renewed = False
         while True:
             used = await self.token()
@@ -61,19 +61,19 @@ class Connection:
                 await self.tokens.renew(used)
             except Unavailable as error:
                 self._endpoints = None
-                await patience.wait(self._away(stub, error))
+                await backoff.wait(self._away(stub, error))
 
     async def anonymous(self, method: str, request: Any, *, again: bool = False) -> Any:
-        """anonymous calls auth's SessionService without a token; again=True is for calls that may be made twice."""
-        patience = Patience(self._retry_seconds if again else 0.0)
+        """Call auth's SessionService without a token; again=True is for calls that may be made twice."""
+        backoff = Backoff(self._retry_seconds if again else 0.0)
         while True:
             try:
                 return await getattr(SessionServiceStub(self._anonymous), method)(request, timeout=CALL_SECONDS)
             except Unavailable as error:
-                await patience.wait(self._away(SessionServiceStub, error))
+                await backoff.wait(self._away(SessionServiceStub, error))
 
     async def items(self, stub: Stub, method: str, request: Any, field: str) -> AsyncIterator[Any]:
-        """items lists everything, page by page; field is the response's repeated field."""
+        """List everything, page by page; field is the response's repeated field."""
         while True:
             page = await self.call(stub, method, request)
             for item in getattr(page, field):
@@ -85,7 +85,7 @@ class Connection:
     async def read(
         self, stub: Stub, method: str, request: Any | Callable[[], AsyncIterator[Any]]
     ) -> AsyncIterator[Any]:
-        """read opens a response stream, once, and yields its messages; raises LoupeError.
+        """Open a response stream, once, and yield its messages. Raises LoupeError.
 
         request: the message, or for a request stream a function that begins it. A token that expires in mid-stream is
         replaced, and the cut is told as Unavailable.
@@ -117,11 +117,11 @@ class Connection:
     async def send(
         self, stub: Stub, method: str, requests: Callable[[], AsyncIterator[Any]], seconds: float | None = None
     ) -> Any:
-        """send makes a request stream with one response and returns that; raises LoupeError.
+        """Make a request stream with one response and return that. Raises LoupeError.
 
         It must have one effect however often it is made: after a cut it is made again, for `seconds` at most.
         """
-        patience = Patience(self._retry_seconds if seconds is None else seconds)
+        backoff = Backoff(self._retry_seconds if seconds is None else seconds)
         renewed = False
         while True:
             used = await self.token()
@@ -134,16 +134,16 @@ class Connection:
                 await self.tokens.renew(used)
             except Unavailable as error:
                 self._endpoints = None
-                await patience.wait(self._away(stub, error))
+                await backoff.wait(self._away(stub, error))
 
     async def token(self) -> str:
-        """token returns the access token; raises Unauthenticated when nobody is logged in."""
+        """Return the access token. Raises Unauthenticated when nobody is logged in."""
         if self.tokens is None:
             raise Unauthenticated("not logged in; run `loupe login ACCOUNT`", problem="logged_out")
         return await self.tokens.token()
 
     async def endpoints(self) -> sessions.ListEndpointsResponse:
-        """endpoints returns where the public doors are; asked once, and again after one was away."""
+        """Return where the public doors are; asked once, and again after one was away."""
         if self._endpoints is None:
             self._endpoints = await self.anonymous("ListEndpoints", sessions.ListEndpointsRequest())
         return self._endpoints

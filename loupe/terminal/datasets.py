@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, BadDataset, Unavailable
 from loupe.names import DatasetName
 from loupe.storage.v1 import blob_service_pb2 as blobs
@@ -16,10 +17,9 @@ from loupe.storage.v1 import dataset_pb2
 from loupe.storage.v1 import dataset_service_pb2 as service
 from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
 from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from loupe.terminal.backoff import Patience
 from loupe.terminal.connection import Connection
-from loupe.terminal.picture_source import Collection, LabelledPicture, Skipped, read_labelled
-from loupe.terminal.upload import PATIENCE_SECONDS, PushProgress, Uploaded, hash_files, upload_pictures
+from loupe.terminal.picture_source import Collection, LabelledPicture, Skipped, read_pictures
+from loupe.terminal.upload import RETRY_SECONDS, PushProgress, Uploaded, hash_files, upload_pictures
 
 ITEMS_IN_BATCH = 5_000
 
@@ -36,7 +36,7 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Problem:
-    """Problem is a picture that did not join the version: which file, what is the matter, what would be right."""
+    """A picture that did not join the version: which file, what is the matter, what would be right."""
 
     filename: str
     kind: str
@@ -46,7 +46,7 @@ class Problem:
 
 @dataclass
 class PushReport:
-    """PushReport is what a push came to. duplicates: files whose very bytes stand in the version under another name."""
+    """What a push came to. duplicates: files whose very bytes stand in the version under another name."""
 
     version: dataset_pb2.DatasetVersion
     uploaded: Uploaded
@@ -58,26 +58,26 @@ class PushReport:
 
 
 class ProjectBlobs:
-    """ProjectBlobs is a project's BlobService as an upload needs it."""
+    """A project's BlobService as an upload needs it."""
 
     def __init__(self, connection: Connection, project: str) -> None:
         self._connection = connection
         self._project = project
 
     async def find_missing(self, digests: Sequence[str]) -> Sequence[str]:
-        """find_missing returns those that the project does not have."""
+        """Return those that the project does not have."""
         request = blobs.FindMissingBlobsRequest(parent=self._project, digests=digests)
         return (await self._connection.call(BlobServiceStub, "FindMissingBlobs", request)).digests
 
     def upload(
         self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
     ) -> AsyncGenerator[blobs.UploadPicturesResponse]:
-        """upload opens one UploadPictures stream."""
+        """Open one UploadPictures stream."""
         return self._connection.read(BlobServiceStub, "UploadPictures", requests)
 
 
 class Datasets:
-    """Datasets are named series of immutable versions."""
+    """Named series of immutable versions."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -91,12 +91,12 @@ class Datasets:
         strict: bool = False,
         show: Callable[[PushProgress], None] = lambda progress: None,
     ) -> PushReport:
-        """push uploads what is missing and makes a version of all pictures; the data set is made when absent.
+        """Upload what is missing and make a version of all pictures; the data set is made when absent.
 
         Pictures that storage does not take are left out and named in the report; with strict nothing is made then, and
         BadDataset is raised. Raises BadDataset also for a source without pictures or with one class.
         """
-        collection = source if isinstance(source, Collection) else read_labelled(source)
+        collection = source if isinstance(source, Collection) else read_pictures(source)
         if collection.given and split is not None:
             raise BadDataset(
                 f"{collection.source} says the split of every picture itself; leave the fractions and seed away",
@@ -168,49 +168,49 @@ class Datasets:
                 yield service.CreateDatasetVersionRequest(batch=batch)
             yield service.CreateDatasetVersionRequest(closing=service.DatasetVersionClosing(item_count=len(items)))
 
-        return await self._connection.send(DatasetServiceStub, "CreateDatasetVersion", requests, PATIENCE_SECONDS)
+        return await self._connection.send(DatasetServiceStub, "CreateDatasetVersion", requests, RETRY_SECONDS)
 
     async def get(self, name: str) -> dataset_pb2.Dataset:
-        """get returns a data set; raises NotFound."""
+        """Return a data set. Raises NotFound."""
         request = service.GetDatasetRequest(name=name)
         return (await self._connection.call(DatasetServiceStub, "GetDataset", request)).dataset
 
     def list(self, project: str) -> AsyncIterator[dataset_pb2.Dataset]:
-        """list yields a project's data sets, by id."""
+        """Yield a project's data sets, by id."""
         request = service.ListDatasetsRequest(parent=project)
         return self._connection.items(DatasetServiceStub, "ListDatasets", request, "datasets")
 
     async def version(self, name: str) -> dataset_pb2.DatasetVersion:
-        """version returns a version; its number may be "latest". Raises NotFound."""
+        """Return a version; its number may be "latest". Raises NotFound."""
         request = service.GetDatasetVersionRequest(name=name)
         return (await self._connection.call(DatasetServiceStub, "GetDatasetVersion", request)).dataset_version
 
     def versions(self, dataset: str) -> AsyncIterator[dataset_pb2.DatasetVersion]:
-        """versions yields a data set's versions, newest first."""
+        """Yield a data set's versions, newest first."""
         request = service.ListDatasetVersionsRequest(parent=dataset)
         return self._connection.items(DatasetServiceStub, "ListDatasetVersions", request, "dataset_versions")
 
     async def items(self, name: str) -> AsyncGenerator[dataset_pb2.DatasetItem]:
-        """items yields a version's pictures in their order; a cut is healed from the place where it happened."""
-        patience = Patience(PATIENCE_SECONDS)
+        """Yield a version's pictures in their order; a cut is healed from the place where it happened."""
+        backoff = Backoff(RETRY_SECONDS)
         received = 0
         while True:
             request = service.ReadDatasetItemsRequest(name=name, offset=received)
             try:
                 async for response in self._connection.read(DatasetServiceStub, "ReadDatasetItems", request):
-                    patience.moved()
+                    backoff.moved()
                     for item in response.items:
                         received += 1
                         yield item
             except Unavailable as error:
-                await patience.wait(error)
+                await backoff.wait(error)
             else:
                 return
 
     def download(
         self, project: str, digests: Sequence[str], offset: int = 0
     ) -> AsyncGenerator[blobs.DownloadBlobsResponse]:
-        """download opens one stream of blobs, in the order asked for; raises Unavailable when it is cut."""
+        """Open one stream of blobs, in the order asked for. Raises Unavailable when it is cut."""
         request = blobs.DownloadBlobsRequest(parent=project, digests=digests, offset=offset)
         return self._connection.read(BlobServiceStub, "DownloadBlobs", request)
 
@@ -218,7 +218,7 @@ class Datasets:
 def _without_duplicates(
     pictures: Sequence[tuple[LabelledPicture, str, int]],
 ) -> tuple[list[tuple[LabelledPicture, str, int]], list[Skipped]]:
-    """_without_duplicates keeps the first of equal files with the same label; other labels are storage's to judge."""
+    """Keep the first of equal files with the same label; other labels are storage's to judge."""
     first: dict[tuple[str, str], str] = {}
     kept, duplicates = [], []
     for one in pictures:

@@ -17,7 +17,7 @@ SETTLED_NS = 2_000_000_000
 
 
 class FileState(NamedTuple):
-    """FileState is what tells a file apart from its earlier self: folder, name, size in bytes, times in ns, inode."""
+    """What tells a file apart from its earlier self: folder, name, size in bytes, times in ns, inode."""
 
     folder: str
     name: str
@@ -28,7 +28,7 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> FileState:
-        """of looks at a file; raises OSError."""
+        """Look at a file. Raises OSError."""
         # pathlib takes three times as long, and there are many files.
         text = str(path)
         if not text.startswith(os.sep):
@@ -39,14 +39,14 @@ class FileState(NamedTuple):
 
 
 def default_file() -> Path:
-    """default_file is digests.db in the user's cache folder."""
+    """Return digests.db in the user's cache folder."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("loupe")) / "digests.db"
 
 
 class DigestCache:
-    """DigestCache maps a file's state to its sha256 (hex). It only saves time: a damaged one counts as empty.
+    """Maps a file's state to its sha256 (hex). It only saves time: a damaged one counts as empty.
 
     A folder is one row, with all its files in it: pictures are pushed by the folder, and a row each would take as
     long to read as all the rest of pushing a folder again.
@@ -56,7 +56,7 @@ class DigestCache:
         self._file = file or default_file()
 
     def known(self, states: Sequence[FileState]) -> list[str | None]:
-        """known returns the digest of each file that is as it was when it was hashed, None for the others."""
+        """Return the digest of each file that is as it was when it was hashed, None for the others."""
         found: list[str | None] = []
         try:
             with closing(self._open()) as database:
@@ -70,7 +70,7 @@ class DigestCache:
         return found
 
     def remember(self, hashed: Iterable[tuple[FileState, str]]) -> None:
-        """remember keeps the digests of files that have not been touched for a moment."""
+        """Keep the digests of files that have not been touched for a moment."""
         settled = time.time_ns() - SETTLED_NS
         fresh: dict[str, dict[str, list[int | str]]] = defaultdict(dict)
         for state, digest in hashed:
@@ -94,6 +94,6 @@ class DigestCache:
 
 
 def _files(database: sqlite3.Connection, folder: str) -> dict[str, list[int | str]]:
-    """_files returns a folder's files by name: size, times and inode as in FileState, and the digest."""
+    """Return a folder's files by name: size, times and inode as in FileState, and the digest."""
     row = database.execute("SELECT files FROM folders WHERE folder = ?", (folder,)).fetchone()
     return json.loads(row[0]) if row else {}

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 
 def plain(value: Any) -> Any:
-    """plain returns dicts, lists, strings, numbers, booleans and None for messages and collections of them.
+    """Return dicts, lists, strings, numbers, booleans and None for messages and collections of them.
 
     64-bit integers stay integers (protobuf's own JSON makes them strings); durations are seconds.
     """

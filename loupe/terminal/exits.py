@@ -40,12 +40,12 @@ _ADVICE: dict[type[LoupeError], str] = {
 
 
 def exit_code(error: LoupeError) -> Exit:
-    """exit_code is what `loupe` ends with for an error; all that is not listed is bad input."""
+    """Return what `loupe` ends with for an error; all that is not listed is bad input."""
     return _CODES.get(type(error), Exit.BAD_INPUT)
 
 
 def advice(error: LoupeError) -> str:
-    """advice is one line that says what would be right; empty where the message says it already."""
+    """Return one line that says what would be right; empty where the message says it already."""
     facts = error.metadata
     if isinstance(error, errors.PermissionDenied) and "threshold" in facts:
         project, action = facts.get("project", "the project"), facts.get("action", "this")

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
+from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, DataLoss, Unavailable
 from loupe.names import DatasetVersionName
 from loupe.storage.v1 import dataset_pb2
-from loupe.terminal.backoff import Patience
 from loupe.terminal.datasets import Datasets
 from loupe.terminal.picture_source import SPLIT_WORDS
 
 CHUNK = 500
-PATIENCE_SECONDS = 120.0
+RETRY_SECONDS = 120.0
 LISTING = "splits.csv"
 LONGEST_PART = 120
 RISKY = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]')
@@ -29,26 +29,26 @@ RISKY = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]')
 
 @dataclass(frozen=True)
 class ExportProgress:
-    """ExportProgress is how much is written."""
+    """How much is written."""
 
     pictures: int
     total_pictures: int
 
 
 def safe_part(text: str) -> str:
-    """safe_part makes one file-system name of a text that somebody else chose; letters of every script stay."""
+    """Make one file-system name of a text that somebody else chose; letters of every script stay."""
     cleaned = RISKY.sub(lambda match: quote(match[0], safe=""), text).strip(". ")[:LONGEST_PART]
     return cleaned or "_"
 
 
 class Places:
-    """Places gives each item its place: its class's folder and its own name, with its digest where that is taken."""
+    """Gives each item its place: its class's folder and its own name, with its digest where that is taken."""
 
     def __init__(self) -> None:
         self._taken: set[str] = {LISTING}
 
     def place(self, item: dataset_pb2.DatasetItem) -> PurePosixPath:
-        """place returns the item's path; the same items in the same order have the same places."""
+        """Return the item's path; the same items in the same order have the same places."""
         name = PurePosixPath(item.filename or "picture")
         folder, stem, suffix = safe_part(item.label), safe_part(name.stem), safe_suffix(name.suffix)
         # Some file systems take upper and lower case for the same.
@@ -61,14 +61,14 @@ class Places:
 
 
 def safe_suffix(suffix: str) -> str:
-    """safe_suffix keeps an ordinary extension, drops any other."""
+    """Keep an ordinary extension, drop any other."""
     return suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,5}", suffix) else ""
 
 
 async def export_version(
     datasets: Datasets, name: DatasetVersionName, folder: Path, show: Callable[[ExportProgress], None]
 ) -> int:
-    """export_version writes every picture and, last, splits.csv; returns the number of pictures.
+    """Write every picture and, last, splits.csv; return the number of pictures.
 
     Only a chunk of pictures is in memory at a time. What stands there whole already is not fetched again, so an export
     that was cut can be repeated. Raises AlreadyExists when the folder holds something else.
@@ -94,7 +94,7 @@ async def export_version(
 
 
 def _prepare(folder: Path) -> Path:
-    """_prepare makes the folder and returns where the listing is written until it is whole."""
+    """Make the folder and return where the listing is written until it is whole."""
     unfinished = folder / f".{LISTING}.part"
     if folder.exists() and any(folder.iterdir()) and not unfinished.exists() and not (folder / LISTING).exists():
         raise AlreadyExists(f"{folder} is not empty; name an empty folder", resource=folder)
@@ -115,18 +115,18 @@ async def _chunks(items: AsyncGenerator[dataset_pb2.DatasetItem]) -> AsyncIterat
 
 
 async def _fetch(datasets: Datasets, project: str, targets: Mapping[str, Path]) -> None:
-    patience = Patience(PATIENCE_SECONDS)
+    backoff = Backoff(RETRY_SECONDS)
     lacking = {digest: path for digest, path in targets.items() if not _is_whole(path, digest)}
     while lacking:
         try:
             async with contextlib.aclosing(datasets.download(project, list(lacking))) as responses:
                 async for digest, data in _whole_blobs(responses):
-                    patience.moved()
+                    backoff.moved()
                     await asyncio.to_thread(_write, lacking.pop(digest), data, digest)
             if lacking:
-                await patience.wait(Unavailable("the download ended early", dependency="storage"))
+                await backoff.wait(Unavailable("the download ended early", dependency="storage"))
         except Unavailable as error:
-            await patience.wait(error)
+            await backoff.wait(error)
 
 
 async def _whole_blobs(responses: AsyncGenerator) -> AsyncIterator[tuple[str, bytes]]:

@@ -18,7 +18,7 @@ from loupe.terminal.watch import Follower
 
 
 class Jobs:
-    """Jobs are requests to make a model; they outlive the terminal."""
+    """Requests to make a model; they outlive the terminal."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -37,7 +37,7 @@ class Jobs:
         max_minutes: float | None = None,
         max_epochs: int = 0,
     ) -> training_job_pb2.TrainingJob:
-        """submit returns the accepted job, with defaults and versions resolved; it is durable then.
+        """Return the accepted job, with defaults and versions resolved; it is durable then.
 
         Names are full resource names; "" leaves the choice to the scheduler.
         """
@@ -61,27 +61,27 @@ class Jobs:
         return (await self._connection.call(TrainingJobServiceStub, "SubmitTrainingJob", request)).training_job
 
     async def get(self, name: str) -> training_job_pb2.TrainingJob:
-        """get returns a job with its report; raises NotFound."""
+        """Return a job with its report. Raises NotFound."""
         request = service.GetTrainingJobRequest(name=name)
         return (await self._connection.call(TrainingJobServiceStub, "GetTrainingJob", request)).training_job
 
     def list(self, project: str, states: Sequence[int] = ()) -> AsyncIterator[training_job_pb2.TrainingJob]:
-        """list yields a project's jobs, newest first; states keeps some of the JobStates only."""
+        """Yield a project's jobs, newest first; states keeps some of the JobStates only."""
         request = service.ListTrainingJobsRequest(parent=project, states=states)
         return self._connection.items(TrainingJobServiceStub, "ListTrainingJobs", request, "training_jobs")
 
     async def cancel(self, name: str) -> training_job_pb2.TrainingJob:
-        """cancel cancels a job that is neither publishing nor final, and returns it as it is then."""
+        """Cancel a job that is neither publishing nor final, and return it as it is then."""
         request = service.CancelTrainingJobRequest(name=name)
         return (await self._connection.call(TrainingJobServiceStub, "CancelTrainingJob", request)).training_job
 
     async def explain(self, name: str) -> service.ExplainPlacementResponse:
-        """explain says where the job would go now and why, and how its last attempt was placed."""
+        """Say where the job would go now and why, and how its last attempt was placed."""
         request = service.ExplainPlacementRequest(name=name)
         return await self._connection.call(TrainingJobServiceStub, "ExplainPlacement", request)
 
     def watch(self, name: str, after: int = 0) -> AsyncGenerator[training_job_pb2.JobEvent]:
-        """watch yields a job's events after a sequence number, each once and in order, until its final one.
+        """Yield a job's events after a sequence number, each once and in order, until its final one.
 
         Cuts of NATS and of the scheduler are healed; see `loupe.terminal.watch`.
         """
@@ -111,13 +111,13 @@ class Jobs:
 
 
 class Clusters:
-    """Clusters are the sets of trainers, as the scheduler sees them."""
+    """The sets of trainers, as the scheduler sees them."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def list(self) -> cluster_service_pb2.ListClustersResponse:
-        """list returns all clusters with their trainers and loads, and the load below which one is a candidate."""
+        """Return all clusters with their trainers and load, and the load below which one is a candidate."""
         return await self._connection.call(
             ClusterServiceStub, "ListClusters", cluster_service_pb2.ListClustersRequest()
         )

@@ -18,12 +18,12 @@ BAR = 30
 
 
 def state_word(state: int) -> str:
-    """state_word is a JobState for people, for example "target missed"."""
+    """Return a JobState for people, for example "target missed"."""
     return jobs.JobState.Name(state).removeprefix("JOB_STATE_").replace("_", " ").lower()
 
 
 class JobView:
-    """JobView is what is known of a job from its events. target: the accuracy that was asked for, 0 when not known."""
+    """What is known of a job from its events. target: the accuracy that was asked for, 0 when not known."""
 
     def __init__(self, target: float = 0.0, clock: Callable[[], float] = time.time) -> None:
         self.target = target
@@ -36,7 +36,7 @@ class JobView:
         self._began: float | None = None
 
     def add(self, event: jobs.JobEvent) -> None:
-        """add takes the next event."""
+        """Take the next event."""
         if self._began is None:
             self._began = event.time.seconds + event.time.nanos / 1e9 if event.time.seconds else self._clock()
         self.attempt = event.attempt or self.attempt
@@ -49,11 +49,11 @@ class JobView:
 
     @property
     def elapsed(self) -> float:
-        """elapsed is the seconds since the first event, by this machine's clock."""
+        """The seconds since the first event, by this machine's clock."""
         return max(0.0, self._clock() - self._began) if self._began else 0.0
 
     def line(self) -> str:
-        """line is the job in one line."""
+        """Return the job in one line."""
         parts = [f"{self.elapsed:6.1f} s", self.state]
         if self.progress.phase:
             parts.append(self._phase())
@@ -63,7 +63,7 @@ class JobView:
         return "  ".join(parts)
 
     def render(self) -> RenderableType:
-        """render is the job as a small panel that is drawn again and again."""
+        """Return the job as a small panel that is drawn again and again."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -107,7 +107,7 @@ class JobView:
 
 @contextmanager
 def job_display(console: Console, view: JobView) -> Iterator[Callable[[jobs.JobEvent], None]]:
-    """job_display yields what takes each event and shows it; placements and final states stay on the screen."""
+    """Yield what takes each event and shows it; placements and final states stay on the screen."""
     if not console.is_terminal:
         yield lambda event: _print_event(console, view, event)
         return

@@ -17,7 +17,7 @@ POLL_SECONDS = 0.05
 
 @contextlib.asynccontextmanager
 async def file_lock(path: Path, patience: float = 60.0) -> AsyncIterator[None]:
-    """file_lock holds `path` for this process alone; the operating system lets go of it when the process dies.
+    """Hold `path` for this process alone; the operating system lets go of it when the process dies.
 
     Raises Unavailable when another process keeps it for longer than `patience` seconds.
     """

@@ -14,29 +14,29 @@ from loupe.terminal.pull import Pulled, PullProgress, pull_version
 
 
 class Models:
-    """Models is the model library of the projects that the account is in."""
+    """The model library of the projects that the account is in."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def get(self, name: str) -> model_pb2.Model:
-        """get returns a model; raises NotFound."""
+        """Return a model. Raises NotFound."""
         request = service.GetModelRequest(name=name)
         return (await self._connection.call(ModelServiceStub, "GetModel", request)).model
 
     def list(self, project: str) -> AsyncIterator[model_pb2.Model]:
-        """list yields a project's models, by id."""
+        """Yield a project's models, by id."""
         return self._connection.items(
             ModelServiceStub, "ListModels", service.ListModelsRequest(parent=project), "models"
         )
 
     async def version(self, name: str) -> model_pb2.ModelVersion:
-        """version returns a version; "latest" is the newest released one. Raises NotFound."""
+        """Return a version; "latest" is the newest released one. Raises NotFound."""
         request = service.GetModelVersionRequest(name=name)
         return (await self._connection.call(ModelServiceStub, "GetModelVersion", request)).model_version
 
     def versions(self, model: str) -> AsyncIterator[model_pb2.ModelVersion]:
-        """versions yields a model's versions, newest first, without their reports."""
+        """Yield a model's versions, newest first, without their reports."""
         request = service.ListModelVersionsRequest(parent=model)
         return self._connection.items(ModelServiceStub, "ListModelVersions", request, "model_versions")
 
@@ -48,7 +48,7 @@ class Models:
         allow_below_target: bool = False,
         show: Callable[[PullProgress], None] = lambda progress: None,
     ) -> Pulled:
-        """pull brings a version to this machine, checked, and says where it is; see `loupe.terminal.pull`."""
+        """Bring a version to this machine, checked, and say where it is; see `loupe.terminal.pull`."""
         version = await self._wanted(name, allow_below_target)
 
         def read(filename: str, offset: int) -> AsyncGenerator[bytes]:

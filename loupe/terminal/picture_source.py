@@ -27,7 +27,7 @@ SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """LabelledPicture is a file, its class, its split (0: storage decides), and the name that people know it under."""
+    """A file, its class, its split (0: storage decides), and the name that people know it under."""
 
     path: Path
     label: str
@@ -37,7 +37,7 @@ class LabelledPicture:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Skipped is a file that is not sent, and why."""
+    """A file that is not sent, and why."""
 
     filename: str
     reason: str
@@ -45,7 +45,7 @@ class Skipped:
 
 @dataclass
 class Collection:
-    """Collection is what was found, in a stable order. given: the pictures carry their own split."""
+    """What was found, in a stable order. given: the pictures carry their own split."""
 
     source: Path
     pictures: list[LabelledPicture] = field(default_factory=list)
@@ -60,8 +60,8 @@ class Collection:
         return Counter(picture.label for picture in self.pictures)
 
 
-def read_labelled(source: Path) -> Collection:
-    """read_labelled reads a folder or a CSV file; `read_folder` and `read_csv` say how.
+def read_pictures(source: Path) -> Collection:
+    """Read a folder or a CSV file; `read_folder` and `read_csv` say how.
 
     Raises InvalidArgument for a source that is neither, BadDataset when it holds nothing to train on.
     """
@@ -73,7 +73,7 @@ def read_labelled(source: Path) -> Collection:
 
 
 def read_folder(folder: Path) -> Collection:
-    """read_folder takes each first-level folder for a class, with all pictures below it, however deep.
+    """Take each first-level folder for a class, with all pictures below it, however deep.
 
     When the first level holds only folders named train, validation (val, valid) and test, these are the user's own
     split, and the classes stand one level deeper.
@@ -97,7 +97,7 @@ def read_folder(folder: Path) -> Collection:
 
 
 def _are_splits(tops: list[Path]) -> bool:
-    """_are_splits tells folders of splits from classes that happen to be called so: splits hold folders of classes."""
+    """Tell folders of splits from classes that happen to be called so: splits hold folders of classes."""
     words = {SPLITS.get(top.name.lower()) for top in tops}
     return SPLIT_TRAIN in words and None not in words and all(any(_is_class(e) for e in t.iterdir()) for t in tops)
 
@@ -150,7 +150,7 @@ def _looks_like_picture(path: Path) -> bool:
 
 
 def read_csv(file: Path) -> Collection:
-    """read_csv reads UTF-8 with the header `path,label` or `path,label,split`; further columns are left alone.
+    """Read UTF-8 with the header `path,label` or `path,label,split`; further columns are left alone.
 
     Paths are relative to the file's own folder. Every row says its split (train, validation, test), or none does.
     """
@@ -202,7 +202,7 @@ def _csv_row(file: Path, line: int, row: dict[str, str | None]) -> LabelledPictu
 
 
 def check_label(label: str, where: str) -> str:
-    """check_label returns a class name in Unicode's composed form, or raises BadDataset that says where it stands."""
+    """Return a class name in Unicode's composed form, or raise BadDataset that says where it stands."""
     try:
         return normalise_label(label)
     except ValueError as error:

@@ -19,7 +19,7 @@ VARIABLE = "LOUPE_PROFILE"
 
 @dataclass(frozen=True)
 class Profile:
-    """Profile is one login at one mesh.
+    """One login at one mesh.
 
     server: "host:port" of auth's public door; the others are asked from it. ca: PEM text of the mesh's authority.
     account: "accounts/{account}". project: the default project's id. access_expires: seconds since the epoch by this
@@ -40,12 +40,12 @@ class Profile:
         return f"Profile(server={self.server!r}, account={self.account!r}, project={self.project!r})"
 
     def logged_out(self) -> Profile:
-        """logged_out returns the same profile without its tokens."""
+        """Return the same profile without its tokens."""
         return replace(self, access_token="", access_expires=0.0, refresh_token="", refresh_request="")
 
 
 def default_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """default_path is $LOUPE_PROFILE, or profile.json in the user's configuration folder."""
+    """Return $LOUPE_PROFILE, or profile.json in the user's configuration folder."""
     if chosen := environment.get(VARIABLE):
         return Path(chosen)
     import platformdirs
@@ -54,13 +54,13 @@ def default_path(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 class ProfileStore:
-    """ProfileStore keeps a profile in a file that only its owner can read."""
+    """Keeps a profile in a file that only its owner can read."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_path()
 
     def load(self) -> Profile:
-        """load returns the profile.
+        """Return the profile.
 
         Raises Unauthenticated when there is none, FailedPrecondition when others may read it or it is damaged.
         """
@@ -93,7 +93,7 @@ class ProfileStore:
             return file.read()
 
     def save(self, profile: Profile) -> None:
-        """save writes the profile, mode 0600: readers see the old one or the new one, never half of it."""
+        """Write the profile, mode 0600: readers see the old one or the new one, never half of it."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
         try:
@@ -107,5 +107,5 @@ class ProfileStore:
             raise
 
     def lock(self) -> AbstractAsyncContextManager[None]:
-        """lock keeps other processes of this machine from refreshing the same login at the same time."""
+        """Keep other processes of this machine from refreshing the same login at the same time."""
         return file_lock(self.path.with_name(f"{self.path.name}.lock"))

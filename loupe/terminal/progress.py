@@ -19,7 +19,7 @@ PHASES = {"hash": "reading", "send": "sending", "version": "checking"}
 
 @contextmanager
 def push_bar(console: Console, shown: bool) -> Iterator[Callable[[PushProgress], None]]:
-    """push_bar shows a push: a line per phase, with pictures and MB/s."""
+    """Show a push: a line per phase, with pictures and MB/s."""
     with _bars(console, shown) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -34,7 +34,7 @@ def push_bar(console: Console, shown: bool) -> Iterator[Callable[[PushProgress],
 
 @contextmanager
 def pull_bar(console: Console, shown: bool) -> Iterator[Callable[[PullProgress], None]]:
-    """pull_bar shows a pull by its bytes."""
+    """Show a pull by its bytes."""
     with _bars(console, shown) as progress:
         task = progress.add_task("pulling", total=None, amount="")
 
@@ -47,7 +47,7 @@ def pull_bar(console: Console, shown: bool) -> Iterator[Callable[[PullProgress],
 
 @contextmanager
 def export_bar(console: Console, shown: bool) -> Iterator[Callable[[ExportProgress], None]]:
-    """export_bar shows an export by its pictures."""
+    """Show an export by its pictures."""
     with _bars(console, shown) as progress:
         task = progress.add_task("writing", total=None, amount="")
         yield lambda now: progress.update(task, completed=now.pictures, total=now.total_pictures)

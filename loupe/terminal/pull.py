@@ -12,14 +12,14 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, DataLoss, GateFailed, LoupeError, Unavailable
 from loupe.names import ModelVersionName
 from loupe.storage.v1 import model_pb2
-from loupe.terminal.backoff import Patience
 from loupe.terminal.classifier import NEEDED_FILES, Classifier
 from loupe.terminal.locks import file_lock
 
-PATIENCE_SECONDS = 120.0
+RETRY_SECONDS = 120.0
 PLAIN_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 HASH_BLOCK = 1 << 20
 
@@ -29,7 +29,7 @@ Read = Callable[[str, int], AsyncGenerator[bytes]]
 
 @dataclass(frozen=True)
 class PullProgress:
-    """PullProgress is how many of the version's bytes are here."""
+    """How many of the version's bytes are here."""
 
     bytes: int
     total_bytes: int
@@ -37,7 +37,7 @@ class PullProgress:
 
 @dataclass(frozen=True)
 class Pulled:
-    """Pulled says where a version stands. fresh: it was brought now; else it stood there already, whole."""
+    """Says where a version stands. fresh: it was brought now; else it stood there already, whole."""
 
     version: model_pb2.ModelVersion
     folder: Path
@@ -45,14 +45,14 @@ class Pulled:
 
 
 def library() -> Path:
-    """library is where pulled models stand unless another folder is named."""
+    """Return where pulled models stand unless another folder is named."""
     import platformdirs
 
     return Path(platformdirs.user_data_dir("loupe")) / "models"
 
 
 def default_folder(name: ModelVersionName, root: Path | None = None) -> Path:
-    """default_folder is library/<project>/<model>/<n>."""
+    """Return library/<project>/<model>/<n>."""
     return (root or library()) / name.project / name.model / name.number
 
 
@@ -63,9 +63,9 @@ async def pull_version(
     *,
     allow_below_target: bool = False,
     show: Callable[[PullProgress], None] = lambda progress: None,
-    patience: Patience | None = None,
+    backoff: Backoff | None = None,
 ) -> Pulled:
-    """pull_version makes `folder` hold the version's files; nothing stands there before all of it is checked.
+    """Make `folder` hold the version's files; nothing stands there before all of it is checked.
 
     Raises GateFailed for a version below its target, or one that does not answer its golden pictures here as it should;
     DataLoss for bytes that are not what the library says; Unavailable when storage stays away.
@@ -90,7 +90,7 @@ async def pull_version(
                 f"{folder} holds something that is not a Loupe model; name an empty folder", resource=folder
             )
         partial.mkdir(parents=True, exist_ok=True)
-        await _fetch_all(version, read, partial, show, patience or Patience(PATIENCE_SECONDS))
+        await _fetch_all(version, read, partial, show, backoff or Backoff(RETRY_SECONDS))
         await asyncio.to_thread(_check_answers, partial)
         await asyncio.to_thread(_install, partial, folder)
     return Pulled(version, folder, fresh=True)
@@ -122,7 +122,7 @@ def _is_whole(path: Path, file: model_pb2.ModelFile) -> bool:
 
 
 async def _fetch_all(
-    version: model_pb2.ModelVersion, read: Read, folder: Path, show: Callable[[PullProgress], None], patience: Patience
+    version: model_pb2.ModelVersion, read: Read, folder: Path, show: Callable[[PullProgress], None], backoff: Backoff
 ) -> None:
     total = sum(file.size for file in version.files)
     before = 0
@@ -130,16 +130,16 @@ async def _fetch_all(
         path = folder / file.filename
 
         def moved(here: int, before: int = before) -> None:
-            patience.moved()
+            backoff.moved()
             show(PullProgress(before + here, total))
 
         resumed = path.exists()
-        await _fetch(read, file, path, moved, patience)
+        await _fetch(read, file, path, moved, backoff)
         if not await asyncio.to_thread(_is_whole, path, file):
             path.unlink(missing_ok=True)
             if resumed:
                 # What an earlier pull left may have been the bad part: once more from the beginning.
-                await _fetch(read, file, path, moved, patience)
+                await _fetch(read, file, path, moved, backoff)
             if not await asyncio.to_thread(_is_whole, path, file):
                 path.unlink(missing_ok=True)
                 raise DataLoss(
@@ -151,9 +151,9 @@ async def _fetch_all(
 
 
 async def _fetch(
-    read: Read, file: model_pb2.ModelFile, path: Path, moved: Callable[[int], None], patience: Patience
+    read: Read, file: model_pb2.ModelFile, path: Path, moved: Callable[[int], None], backoff: Backoff
 ) -> None:
-    """_fetch appends to the file from where it ends until it has its size, through as many cuts as patience bears."""
+    """Append to the file from where it ends until it has its size, through as many cuts as backoff bears."""
     with path.open("ab") as content:
         if content.tell() > file.size:
             content.truncate(0)
@@ -166,9 +166,9 @@ async def _fetch(
                 if content.tell() >= file.size:
                     break
                 early = Unavailable(f"the download of {file.filename} ended early", dependency="storage")
-                await patience.wait(early)
+                await backoff.wait(early)
             except Unavailable as error:
-                await patience.wait(error)
+                await backoff.wait(error)
         content.flush()
         os.fsync(content.fileno())
 

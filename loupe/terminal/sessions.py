@@ -18,7 +18,7 @@ from loupe.terminal.tokens import TokenKeeper, with_tokens
 async def log_in(
     connection: Connection, profile: Profile, account: AccountName, password: str, now: float
 ) -> tuple[Profile, account_pb2.Account]:
-    """log_in exchanges the password for tokens and returns the profile with them; raises BadCredentials, Throttled.
+    """Exchange the password for tokens and return the profile with them. Raises BadCredentials, Throttled.
 
     now: seconds since the epoch.
     """
@@ -28,7 +28,7 @@ async def log_in(
 
 
 class Sessions:
-    """Sessions keeps the login of one profile."""
+    """Keeps the login of one profile."""
 
     def __init__(
         self, connection: Connection, store: ProfileStore, keeper: TokenKeeper, clock: Callable[[], float] = time.time
@@ -39,7 +39,7 @@ class Sessions:
         self._clock = clock
 
     async def login(self, account: AccountName, password: str) -> account_pb2.Account:
-        """login exchanges the password for tokens and stores them in the profile; raises BadCredentials, Throttled."""
+        """Exchange the password for tokens and stores them in the profile. Raises BadCredentials, Throttled."""
         profile, found = await log_in(self._connection, self._store.load(), account, password, self._clock())
         async with self._store.lock():
             self._store.save(profile)
@@ -47,7 +47,7 @@ class Sessions:
         return found
 
     async def logout(self) -> bool:
-        """logout ends the login at the mesh and removes its tokens here; False when nobody was logged in."""
+        """End the login at the mesh and remove its tokens here; False when nobody was logged in."""
         async with self._store.lock():
             profile = self._store.load()
             if not profile.refresh_token:
@@ -58,13 +58,13 @@ class Sessions:
         return True
 
     async def access_token(self) -> str:
-        """access_token returns a valid access token, for clients beside this SDK: "authorization: Bearer <token>"."""
+        """Return a valid access token, for clients beside this SDK: "authorization: Bearer <token>"."""
         return await self._keeper.token()
 
     async def who_am_i(self) -> account_pb2.Account:
-        """who_am_i returns the account that is logged in, as the mesh sees it."""
+        """Return the account that is logged in, as the mesh sees it."""
         return (await self._connection.call(SessionServiceStub, "WhoAmI", service.WhoAmIRequest())).account
 
     async def endpoints(self) -> service.ListEndpointsResponse:
-        """endpoints returns where the public doors of the mesh are."""
+        """Return where the public doors of the mesh are."""
         return await self._connection.endpoints()

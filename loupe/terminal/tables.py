@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", right: Iterable[int] = ()
 ) -> RenderableType:
-    """table makes a plain table below its title; `right` are the columns whose figures stand at the right."""
+    """Make a plain table below its title; `right` are the columns whose figures stand at the right."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -35,7 +35,7 @@ def table(
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
-    """facts makes a table of names and values, without the empty ones."""
+    """Make a table of names and values, without the empty ones."""
     from rich.table import Table
     from rich.text import Text
 
@@ -49,7 +49,7 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
 
 
 def short(name: str) -> str:
-    """short is a resource's last id, or model@version for versions."""
+    """Return a resource's last id, or model@version for versions."""
     parts = name.split("/")
     if len(parts) >= 4 and parts[-2] == "versions":
         return f"{parts[-3]}/versions/{parts[-1]}"
@@ -57,12 +57,12 @@ def short(name: str) -> str:
 
 
 def percent(value: float) -> str:
-    """percent shows a fraction as per cent with two digits."""
+    """Show a fraction as per cent with two digits."""
     return f"{100 * value:.2f} %"
 
 
 def size(count: int) -> str:
-    """size shows bytes for people."""
+    """Show bytes for people."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000 or unit == "GB":
@@ -72,14 +72,14 @@ def size(count: int) -> str:
 
 
 def when(stamp: Timestamp) -> str:
-    """when shows a time in this machine's zone; empty for no time."""
+    """Show a time in this machine's zone; empty for no time."""
     if not stamp.seconds:
         return ""
     return datetime.datetime.fromtimestamp(stamp.seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def placement_table(placement: Placement) -> RenderableType:
-    """placement_table shows the clusters, best first, each with why it was taken or passed over."""
+    """Show the clusters, best first, each with why it was taken or passed over."""
     from rich.text import Text
 
     rows = []

@@ -19,7 +19,7 @@ Refresh = Callable[[str, str], Awaitable[session_service_pb2.Tokens]]
 
 
 def with_tokens(profile: Profile, tokens: session_service_pb2.Tokens, now: float) -> Profile:
-    """with_tokens returns the profile with new tokens; `now` is seconds since the epoch."""
+    """Return the profile with new tokens; `now` is seconds since the epoch."""
     return replace(
         profile,
         access_token=tokens.access_token,
@@ -30,7 +30,7 @@ def with_tokens(profile: Profile, tokens: session_service_pb2.Tokens, now: float
 
 
 class TokenKeeper:
-    """TokenKeeper gives a valid access token.
+    """Gives a valid access token.
 
     A refresh token works once and a replay revokes the login. So whoever refreshes holds the profile's lock, looks
     first whether another process was quicker, and stores the new pair before anybody uses it. The request's id is
@@ -45,7 +45,7 @@ class TokenKeeper:
         self._one_at_a_time = asyncio.Lock()
 
     async def token(self) -> str:
-        """token returns an access token that is valid for a while. Raises Unauthenticated when the login has ended."""
+        """Return an access token that is valid for a while. Raises Unauthenticated when the login has ended."""
         if self._profile is None or not self._fresh(self._profile):
             async with self._one_at_a_time:
                 if self._profile is None or not self._fresh(self._profile):
@@ -53,13 +53,13 @@ class TokenKeeper:
         return self._profile.access_token
 
     async def renew(self, rejected: str) -> None:
-        """renew replaces a token that a service refused, unless somebody has replaced it already."""
+        """Replace a token that a service refused, unless somebody has replaced it already."""
         async with self._one_at_a_time:
             if self._profile is None or self._profile.access_token == rejected:
                 self._profile = await self._renewed(rejected)
 
     def forget(self) -> None:
-        """forget drops what is in memory: the profile was changed by a login or logout."""
+        """Drop what is in memory: the profile was changed by a login or logout."""
         self._profile = None
 
     def _fresh(self, profile: Profile, rejected: str = "") -> bool:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from loupe.backoff import Backoff
 from loupe.errors import Cancelled, InvalidArgument, LoupeError, Unavailable, UploadIncomplete, invalid
 from loupe.picture import MAX_BYTES
 from loupe.storage.v1 import blob_service_pb2 as blobs
-from loupe.terminal.backoff import Patience
 from loupe.terminal.digests import DigestCache, FileState
 
 PAGE = 10_000
@@ -25,11 +25,11 @@ IN_FLIGHT = 8
 HASH_THREADS = 4
 HASH_CHUNK = 32
 SMALL_FILE = 1 << 20
-PATIENCE_SECONDS = 120.0
+RETRY_SECONDS = 120.0
 
 
 class Hashed(NamedTuple):
-    """Hashed is a file by its sha256 (hex) and size in bytes."""
+    """A file by its sha256 (hex) and size in bytes."""
 
     path: Path
     digest: str
@@ -38,7 +38,7 @@ class Hashed(NamedTuple):
 
 @dataclass(frozen=True)
 class PushProgress:
-    """PushProgress is how far a push is. phase: "hash", "send" or "version"; the counts are that phase's."""
+    """How far a push is. phase: "hash", "send" or "version"; the counts are that phase's."""
 
     phase: str
     pictures: int = 0
@@ -49,7 +49,7 @@ class PushProgress:
 
 @dataclass
 class Uploaded:
-    """Uploaded is what an upload came to. refused: digest -> verdict of the pictures that storage did not take."""
+    """What an upload came to. refused: digest -> verdict of the pictures that storage did not take."""
 
     pictures: int = 0
     bytes: int = 0
@@ -58,22 +58,22 @@ class Uploaded:
 
 
 class BlobDoor(Protocol):
-    """BlobDoor is what an upload needs of storage. Both calls raise LoupeError."""
+    """What an upload needs of storage. Both calls raise LoupeError."""
 
     async def find_missing(self, digests: Sequence[str]) -> Sequence[str]:
-        """find_missing returns those that the project does not have, in the same order."""
+        """Return those that the project does not have, in the same order."""
 
     def upload(
         self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
     ) -> AsyncGenerator[blobs.UploadPicturesResponse]:
-        """upload opens one UploadPictures stream; `requests` begins what is sent."""
+        """Open one UploadPictures stream; `requests` begins what is sent."""
 
 
 Show = Callable[[PushProgress], None]
 
 
 async def hash_files(paths: Sequence[Path], show: Show, cache: DigestCache | None = None) -> list[Hashed]:
-    """hash_files returns digest and size of each file, in their order; raises InvalidArgument for an unreadable one.
+    """Return digest and size of each file, in their order. Raises InvalidArgument for an unreadable one.
 
     Files that are as they were when they were last hashed are not read again.
     """
@@ -139,23 +139,23 @@ def _unreadable(path: Path, error: OSError) -> InvalidArgument:
 
 
 async def upload_pictures(
-    door: BlobDoor, parent: str, files: Sequence[Hashed], show: Show, patience: Patience | None = None
+    door: BlobDoor, parent: str, files: Sequence[Hashed], show: Show, backoff: Backoff | None = None
 ) -> Uploaded:
-    """upload_pictures makes every picture durable in the project `parent`, or says which were refused and why.
+    """Make every picture durable in the project `parent`, or say which were refused and why.
 
     After a cut it asks what is missing and sends the rest. Raises Unavailable when nothing moved for too long.
     """
-    return await _Upload(door, parent, files, show, patience or Patience(PATIENCE_SECONDS)).run()
+    return await _Upload(door, parent, files, show, backoff or Backoff(RETRY_SECONDS)).run()
 
 
 class _Upload:
-    """_Upload is one upload through as many streams as it takes."""
+    """One upload through as many streams as it takes."""
 
-    def __init__(self, door: BlobDoor, parent: str, files: Sequence[Hashed], show: Show, patience: Patience) -> None:
+    def __init__(self, door: BlobDoor, parent: str, files: Sequence[Hashed], show: Show, backoff: Backoff) -> None:
         self._door = door
         self._parent = parent
         self._show = show
-        self._patience = patience
+        self._patience = backoff
         self._uploaded = Uploaded()
         self._wanted: dict[str, Hashed] = {}
         for one in files:
@@ -192,7 +192,7 @@ class _Upload:
         return [one for one in missing if one.digest not in self._uploaded.refused]
 
     async def _send(self, files: Sequence[Hashed]) -> None:
-        """_send is one stream; batches follow each other without waiting, up to IN_FLIGHT that are not answered."""
+        """Return one stream; batches follow each other without waiting, up to IN_FLIGHT that are not answered."""
         slots = asyncio.Semaphore(IN_FLIGHT)
         unanswered: deque[tuple[int, int]] = deque()
         own_fault: list[LoupeError] = []
@@ -246,7 +246,7 @@ class _Upload:
 
 
 async def _read_ahead(batches: Iterator[blobs.PictureBatch]) -> AsyncIterator[blobs.PictureBatch]:
-    """_read_ahead reads the next batch in a thread while the last one is on its way."""
+    """Read the next batch in a thread while the last one is on its way."""
     reading = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
     try:
         while (batch := await reading) is not None:

@@ -25,7 +25,7 @@ OUTCOMES = {
 
 
 def read_report(text: str) -> dict[str, Any]:
-    """read_report parses a report; what is no JSON object counts as no report."""
+    """Parse a report; what is no JSON object counts as no report."""
     try:
         report = json.loads(text) if text else {}
     except ValueError:
@@ -34,7 +34,7 @@ def read_report(text: str) -> dict[str, Any]:
 
 
 def metric_rows(metrics: ModelMetrics) -> list[tuple[str, str]]:
-    """metric_rows are the figures of a model, with the 95 % interval of the test accuracy."""
+    """Return the figures of a model, with the 95 % interval of the test accuracy."""
     rows = [
         ("target", percent(metrics.target_accuracy)),
         ("validation accuracy", percent(metrics.validation_accuracy)),
@@ -52,7 +52,7 @@ def metric_rows(metrics: ModelMetrics) -> list[tuple[str, str]]:
 
 
 def render_result(result: JobResult, filenames: Mapping[str, str] | None = None) -> RenderableType:
-    """render_result shows a job's result; filenames: digest -> file, to name the likely label errors."""
+    """Show a job's result; filenames: digest -> file, to name the likely label errors."""
     from rich.console import Group
     from rich.text import Text
 
@@ -65,7 +65,7 @@ def render_result(result: JobResult, filenames: Mapping[str, str] | None = None)
 
 
 def report_parts(report: Mapping[str, Any], filenames: Mapping[str, str]) -> list[RenderableType]:
-    """report_parts are the tables of a report: worst classes, confusion matrix, likely label errors."""
+    """Return the tables of a report: worst classes, confusion matrix, likely label errors."""
     split = "test" if report.get("test") else "validation"
     figures = report.get(split) or {}
     parts: list[RenderableType] = []
@@ -79,7 +79,7 @@ def report_parts(report: Mapping[str, Any], filenames: Mapping[str, str]) -> lis
 
 
 def doubted_digests(report: Mapping[str, Any]) -> set[str]:
-    """doubted_digests are the pictures whose label looks wrong, as many as are shown."""
+    """Return the pictures whose label looks wrong, as many as are shown."""
     return {one["digest"] for one in report.get("label_errors", [])[:SHOWN_LABEL_ERRORS]}
 
 
@@ -94,7 +94,7 @@ def _worst_classes(figures: Mapping[str, Any]) -> RenderableType | None:
 
 
 def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]], split: str = "test") -> RenderableType:
-    """confusion is a small coloured table: rows are the true classes, columns what the model said.
+    """Return a small coloured table: rows are the true classes, columns what the model said.
 
     Above SHOWN_CLASSES classes only those with the most mistakes are shown.
     """

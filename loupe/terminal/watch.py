@@ -11,9 +11,9 @@ import math
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from loupe.backoff import Backoff
 from loupe.errors import Unavailable
 from loupe.scheduler.v1 import training_job_pb2 as jobs
-from loupe.terminal.backoff import Patience
 
 FINAL_STATES = {
     jobs.JOB_STATE_SUCCEEDED,
@@ -22,20 +22,20 @@ FINAL_STATES = {
     jobs.JOB_STATE_CANCELLED,
 }
 QUIET_SECONDS = 3.0
-PATIENCE_SECONDS = 600.0
+RETRY_SECONDS = 600.0
 QUEUE_EVENTS = 1_000
 
 Source = Callable[[int], AsyncGenerator[jobs.JobEvent]]
 
 
 def is_final(event: jobs.JobEvent) -> bool:
-    """is_final says whether this is a job's last event."""
+    """Say whether this is a job's last event."""
     return event.WhichOneof("event") == "state_change" and event.state_change.state in FINAL_STATES
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """_Ended says that one run of a source has nothing more to say. given_up: it was away for too long."""
+    """Says that one run of a source has nothing more to say. given_up: it was away for too long."""
 
     source: str
     run: int
@@ -44,7 +44,7 @@ class _Ended:
 
 
 class Follower:
-    """Follower merges the two sources of one job's events.
+    """Merges the two sources of one job's events.
 
     live and record: functions that begin a source after a sequence number. The live one (NATS) may skip, repeat or fail
     at will. The record (RPC) is complete; its refusal (not found, denied) ends the watch, its absence is waited out.
@@ -57,18 +57,18 @@ class Follower:
         *,
         after: int = 0,
         quiet_seconds: float = QUIET_SECONDS,
-        patience: Patience | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self.cursor = after
         self._sources = {"live": live, "record": record}
         self._quiet = quiet_seconds
-        self._patience = {"live": Patience(math.inf), "record": patience or Patience(PATIENCE_SECONDS)}
+        self._patience = {"live": Backoff(math.inf), "record": backoff or Backoff(RETRY_SECONDS)}
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._runs = {"live": 0, "record": 0}
         self._queue: asyncio.Queue[tuple[str, jobs.JobEvent] | _Ended] = asyncio.Queue(QUEUE_EVENTS)
 
     async def events(self) -> AsyncGenerator[jobs.JobEvent]:
-        """events yields every event after the cursor, each once and in order, and ends after the final one.
+        """Yield every event after the cursor, each once and in order, and end after the final one.
 
         Raises what the record raises when it refuses, and Unavailable when both sources stayed away too long.
         """

@@ -13,7 +13,7 @@ from services.auth.settings import AuthSettings
 
 
 async def serve() -> None:
-    """serve runs one auth process until it is told to stop."""
+    """Run one auth process until it is told to stop."""
     settings = AuthSettings()
     telemetry.configure_logging(settings, "auth")
     telemetry.serve_metrics(settings.metrics_port)

@@ -49,7 +49,7 @@ _HEALTH_SECONDS = 0.5
 
 
 def announcement(password: str, file: Path | None, *, to_a_person: bool) -> str:
-    """announcement tells about the first administrator; the password stands in it only where that makes it no log line.
+    """Tell about the first administrator; the password stands in it only where that makes it no log line.
 
     Where stdout is not a terminal it most likely ends in a log, and the file is the place to look.
     """
@@ -59,7 +59,7 @@ def announcement(password: str, file: Path | None, *, to_a_person: bool) -> str:
 
 
 class AuthApp:
-    """AuthApp is one auth process, built from its settings.
+    """One auth process, built from its settings.
 
     announce: shows the first administrator's password to the operator. passwords: how hard passwords are hashed.
     """
@@ -110,7 +110,7 @@ class AuthApp:
         return self._keys.jwks()
 
     async def start(self) -> None:
-        """start makes the schema and the first administrator if need be, and serves."""
+        """Make the schema and the first administrator if need be, and serve."""
         settings = self.settings
         await database.migrate(self._engine, MIGRATIONS)
         await self._keys.load()
@@ -175,7 +175,7 @@ class AuthApp:
             await asyncio.sleep(_HEALTH_SECONDS)
 
     async def stop(self) -> None:
-        """stop leaves the catalogue, lets running calls end and closes everything."""
+        """Leave the catalogue, let running calls end and close everything."""
         await self._discovery.close()
         await self.server.stop()
         await self.background.cancel()

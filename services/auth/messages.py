@@ -18,7 +18,7 @@ from services.auth.sessions.sessions import TokenPair
 
 
 def account_message(account: Account) -> account_pb2.Account:
-    """account_message packs an account."""
+    """Pack an account."""
     return account_pb2.Account(
         name=account.name,
         uid=account.uid,
@@ -30,7 +30,7 @@ def account_message(account: Account) -> account_pb2.Account:
 
 
 def group_message(group: Group) -> group_pb2.Group:
-    """group_message packs a group."""
+    """Pack a group."""
     return group_pb2.Group(
         name=group.name,
         uid=group.uid,
@@ -41,12 +41,12 @@ def group_message(group: Group) -> group_pb2.Group:
 
 
 def threshold_message(name: ThresholdName, value: int) -> group_pb2.Threshold:
-    """threshold_message packs a threshold."""
+    """Pack a threshold."""
     return group_pb2.Threshold(name=str(name), value=value)
 
 
 def tokens_message(pair: TokenPair) -> session_service_pb2.Tokens:
-    """tokens_message packs a pair of tokens."""
+    """Pack a pair of tokens."""
     return session_service_pb2.Tokens(
         access_token=pair.access_token,
         refresh_token=pair.refresh_token,
@@ -56,7 +56,7 @@ def tokens_message(pair: TokenPair) -> session_service_pb2.Tokens:
 
 
 def decision_message(decision: Decision) -> policy_service_pb2.Decision:
-    """decision_message packs a decision."""
+    """Pack a decision."""
     return policy_service_pb2.Decision(
         allowed=decision.allowed,
         member=decision.member,
@@ -68,14 +68,14 @@ def decision_message(decision: Decision) -> policy_service_pb2.Decision:
 
 
 def acting_account() -> AccountName:
-    """acting_account is the account that makes this call; the access table lets only accounts get here."""
+    """Return the account that makes this call; the access table lets only accounts get here."""
     account = current_caller().account
     assert account is not None, "the access row of this method lets callers without an account through"
     return account
 
 
 def idempotency(method: str, request: Message, *secrets: str) -> Request:
-    """idempotency describes a creating request; the fields named in `secrets` are left out of its body."""
+    """Describe a creating request; the fields named in `secrets` are left out of its body."""
     request_id = request.request_id  # type: ignore[attr-defined]
     body = type(request)()
     body.CopyFrom(request)
@@ -85,7 +85,7 @@ def idempotency(method: str, request: Message, *secrets: str) -> Request:
 
 
 def address(context: grpc.aio.ServicerContext) -> str:
-    """address is the caller's network address without the port."""
+    """Return the caller's network address without the port."""
     return context.peer().rpartition(":")[0]
 
 

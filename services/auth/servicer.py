@@ -42,7 +42,7 @@ Context = grpc.aio.ServicerContext
 
 
 class AccountServicer(account_service_pb2_grpc.AccountServiceServicer):
-    """AccountServicer speaks loupe.auth.v1.AccountService."""
+    """Speaks loupe.auth.v1.AccountService."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -85,7 +85,7 @@ class AccountServicer(account_service_pb2_grpc.AccountServiceServicer):
 
 
 class GroupServicer(group_service_pb2_grpc.GroupServiceServicer):
-    """GroupServicer speaks loupe.auth.v1.GroupService."""
+    """Speaks loupe.auth.v1.GroupService."""
 
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
@@ -141,7 +141,7 @@ class GroupServicer(group_service_pb2_grpc.GroupServiceServicer):
 
 
 class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
-    """PolicyServicer speaks loupe.auth.v1.PolicyService."""
+    """Speaks loupe.auth.v1.PolicyService."""
 
     def __init__(self, authority: Authority, groups: Groups, attempts: Attempts) -> None:
         self._authority = authority
@@ -184,7 +184,7 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
 
 
 class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
-    """SessionServicer speaks loupe.auth.v1.SessionService."""
+    """Speaks loupe.auth.v1.SessionService."""
 
     def __init__(self, sessions: Sessions, accounts: Accounts, keys: KeyRing, endpoints: Endpoints) -> None:
         self._sessions = sessions

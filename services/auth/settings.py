@@ -10,7 +10,7 @@ from loupe.settings import ServiceSettings
 
 
 class AuthSettings(ServiceSettings):
-    """AuthSettings is what auth reads from its environment."""
+    """What auth reads from its environment."""
 
     access_seconds: int = Field(default=600, ge=10)
     """Lifetime of an access token."""

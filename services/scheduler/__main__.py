@@ -13,7 +13,7 @@ from services.scheduler.settings import SchedulerSettings
 
 
 async def serve() -> None:
-    """serve runs one scheduler process until it is told to stop."""
+    """Run one scheduler process until it is told to stop."""
     settings = SchedulerSettings()
     telemetry.configure_logging(settings, "scheduler")
     telemetry.serve_metrics(settings.metrics_port)

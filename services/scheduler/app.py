@@ -43,12 +43,12 @@ _REPLICA_PATIENCE = 1.0
 
 
 def utc_now() -> datetime:
-    """utc_now is the wall clock."""
+    """Return the wall clock."""
     return datetime.now(UTC)
 
 
 class SchedulerApp:
-    """SchedulerApp is one scheduler process, built from its settings.
+    """One scheduler process, built from its settings.
 
     discovery: what tells who is there; Consul when None is given.
     """
@@ -129,7 +129,7 @@ class SchedulerApp:
         return bus
 
     async def start(self) -> None:
-        """start makes the schema if need be, serves, and dispatches as soon as this process holds the leader lock."""
+        """Make the schema if need be, serve, and dispatch as soon as this process holds the leader lock."""
         settings = self.settings
         await database.migrate(self._engine, MIGRATIONS)
         await self.server.start()
@@ -153,7 +153,7 @@ class SchedulerApp:
             self._dispatcher.lead(leading)
 
     async def stop(self) -> None:
-        """stop leaves the catalogue, lets running calls end and closes everything; jobs at work go on by themselves."""
+        """Leave the catalogue, let running calls end and close everything; jobs at work go on by themselves."""
         await self.background.cancel()
         await self._authorizer.close()
         await self._discovery.close()

@@ -8,7 +8,7 @@ from loupe.settings import ServiceSettings
 
 
 class SchedulerSettings(ServiceSettings):
-    """SchedulerSettings is what the scheduler needs besides the settings of every service."""
+    """What the scheduler needs besides the settings of every service."""
 
     instance: str = "scheduler"
     """Service id in Consul; replicas have different ones."""

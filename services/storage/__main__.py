@@ -8,7 +8,7 @@ import uvloop
 
 
 async def serve() -> None:
-    """serve runs one storage process until it is told to stop."""
+    """Run one storage process until it is told to stop."""
     # Imported here, because each decoder process imports this module again.
     from loupe import app as service
     from loupe import telemetry

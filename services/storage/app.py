@@ -57,7 +57,7 @@ _CALL_SECONDS = 5
 
 
 class Storage:
-    """Storage is what this service does, over one folder and one database.
+    """What this service does, over one folder and one database.
 
     Files below `state`: storage.db, open/ (packs that grow), files/ (finished packs, blobs, images), staging/.
     """
@@ -94,7 +94,7 @@ class Storage:
         self._lock: int | None = None
 
     def registrations(self) -> list[Registration]:
-        """registrations are the gRPC services, for a MeshServer."""
+        """Return the gRPC services, for a MeshServer."""
         checkpoints, fences = Checkpoints(self.database, self.blobs), Fences(self.database)
         return [
             (
@@ -120,7 +120,7 @@ class Storage:
         ]
 
     async def start(self) -> None:
-        """start makes the schema if need be, and brings files and tables together after whatever happened before.
+        """Make the schema if need be, and bring files and tables together after whatever happened before.
 
         Raises FailedPrecondition when another process works in this folder.
         """
@@ -132,7 +132,7 @@ class Storage:
         self._indexer.start()
 
     async def stop(self) -> None:
-        """stop ends background work and closes everything."""
+        """End background work and close everything."""
         await self._indexer.close()
         await self._decoders.close()
         await self._packs.close()
@@ -142,7 +142,7 @@ class Storage:
 
 
 class StorageApp:
-    """StorageApp is one storage process, built from its settings."""
+    """One storage process, built from its settings."""
 
     def __init__(self, settings: StorageSettings) -> None:
         self.settings = settings
@@ -163,7 +163,7 @@ class StorageApp:
         return (await stub.GetJwks(session_service_pb2.GetJwksRequest(), timeout=_CALL_SECONDS)).jwks_json
 
     async def start(self) -> None:
-        """start recovers, serves, and registers in Consul."""
+        """Recover, serve, and registers in Consul."""
         settings = self.settings
         await self._storage.start()
         await self.server.start()
@@ -176,7 +176,7 @@ class StorageApp:
         )
 
     async def stop(self) -> None:
-        """stop leaves the catalogue, lets running calls end and closes everything."""
+        """Leave the catalogue, let running calls end and close everything."""
         await self._discovery.close()
         await self.server.stop()
         await self._authorizer.close()

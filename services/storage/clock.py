@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def timestamp(seconds: float) -> Timestamp:
-    """timestamp returns wall-clock seconds since 1970 as the contract's Timestamp, to the microsecond."""
+    """Return wall-clock seconds since 1970 as the contract's Timestamp, to the microsecond."""
     made = Timestamp()
     made.FromMicroseconds(round(seconds * 1e6))
     return made

@@ -8,7 +8,7 @@ from loupe.settings import ServiceSettings
 
 
 class StorageSettings(ServiceSettings):
-    """StorageSettings adds to the common ones where finished files lie and how much work goes on beside the calls."""
+    """Adds to the common ones where finished files lie and how much work goes on beside the calls."""
 
     instance: str = "storage"
     """Name of this process in Consul."""

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 async def open_stream(requests: AsyncIterator[Any]) -> tuple[Any, AsyncIterator[Any]]:
-    """open_stream returns the header of the first message and the rest; raises InvalidArgument without a header.
+    """Return the header of the first message and the rest. Raises InvalidArgument without a header.
 
     The interceptor has seen to it that there is a first message.
     """
@@ -24,7 +24,7 @@ async def open_stream(requests: AsyncIterator[Any]) -> tuple[Any, AsyncIterator[
 
 
 async def parts(requests: AsyncIterator[Any], unpack: dict[str, Callable[[Any], T]]) -> AsyncIterator[T]:
-    """parts unpacks each message of the stream by what it is; raises InvalidArgument for what may not come here."""
+    """Unpack each message of the stream by what it is. Raises InvalidArgument for what may not come here."""
     async for request in requests:
         kind = request.WhichOneof("part")
         if kind not in unpack:
@@ -33,7 +33,7 @@ async def parts(requests: AsyncIterator[Any], unpack: dict[str, Callable[[Any], 
 
 
 def require_account() -> AccountName:
-    """require_account returns who calls; raises PermissionDenied for a service, which is nobody's creator."""
+    """Return who calls. Raises PermissionDenied for a service, which is nobody's creator."""
     account = current_caller().account
     if account is None:
         raise PermissionDenied("this call needs an account behind it")

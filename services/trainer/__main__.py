@@ -13,7 +13,7 @@ from services.trainer.settings import TrainerSettings
 
 
 async def serve() -> None:
-    """serve runs one trainer until it is told to stop."""
+    """Run one trainer until it is told to stop."""
     settings = TrainerSettings()
     telemetry.configure_logging(settings, f"trainer-{settings.cluster}-{settings.trainer}")
     telemetry.serve_metrics(settings.metrics_port)

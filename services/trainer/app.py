@@ -40,12 +40,12 @@ log = structlog.get_logger(__name__)
 
 
 def boot_time() -> float:
-    """boot_time is monotonic seconds that go on while the machine sleeps: leases run out then, too."""
+    """Return monotonic seconds that go on while the machine sleeps: leases run out then, too."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def choose_sandbox(settings: TrainerSettings, code: Path) -> Sandbox:
-    """choose_sandbox returns bubblewrap where it works and may be used. Raises SandboxUnavailable where it must."""
+    """Return bubblewrap where it works and may be used. Raises SandboxUnavailable where it must."""
     if settings.sandbox == "none":
         return PlainProcess(code)
     try:
@@ -60,7 +60,7 @@ async def choose_sandbox(settings: TrainerSettings, code: Path) -> Sandbox:
 
 
 class TrainerApp:
-    """TrainerApp is one trainer process, built from its settings around a sandbox."""
+    """One trainer process, built from its settings around a sandbox."""
 
     def __init__(self, settings: TrainerSettings, sandbox: Sandbox) -> None:
         self.settings = settings
@@ -113,13 +113,13 @@ class TrainerApp:
 
     @classmethod
     async def create(cls, settings: TrainerSettings) -> TrainerApp:
-        """create prepares the state folder and the sandbox. Raises SandboxUnavailable."""
+        """Prepare the state folder and the sandbox. Raises SandboxUnavailable."""
         settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         code = await asyncio.to_thread(make_code_folder, settings.state / "code")
         return cls(settings, await choose_sandbox(settings, code))
 
     async def start(self) -> None:
-        """start serves, warms the slots, and reports to Consul."""
+        """Serve, warm the slots, and reports to Consul."""
         settings = self.settings
         await self.server.start()
         self._slots.start()
@@ -134,7 +134,7 @@ class TrainerApp:
         await self._discovery.hold(key_of(settings.name), lambda: self._heartbeat.report().to_json())
 
     async def stop(self) -> None:
-        """stop lets running jobs save what they have, says how they ended, and leaves nothing running.
+        """Let running jobs save what they have, say how they ended, and leave nothing running.
 
         The door stays open meanwhile, for their last events.
         """

@@ -19,7 +19,7 @@ UIDS_FROM, UID_BLOCKS, UIDS_PER_TRAINER = 1_000_000, 8192, 128
 
 
 class TrainerSettings(ServiceSettings):
-    """TrainerSettings is what a trainer needs besides the settings of every service."""
+    """What a trainer needs besides the settings of every service."""
 
     cluster: str
     """Id of the cluster that the trainer belongs to."""
@@ -80,39 +80,39 @@ class TrainerSettings(ServiceSettings):
 
     @property
     def name(self) -> TrainerName:
-        """name is the trainer's resource name."""
+        """The trainer's resource name."""
         return TrainerName(self.cluster, self.trainer)
 
     @property
     def job_threads(self) -> int:
-        """job_threads is how many CPU threads a job gets."""
+        """How many CPU threads a job gets."""
         return self.threads or max(1, cores() // self.slots)
 
     @property
     def job_device(self) -> str:
-        """job_device is "cpu" or "cuda"."""
+        """The name "cpu" or "cuda"."""
         if self.device != "auto":
             return self.device
         return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
 
     @property
     def decoder_count(self) -> int:
-        """decoder_count is how many processes decode pictures."""
+        """How many processes decode pictures."""
         return self.decoders or min(4, cores())
 
     @property
     def uid_block(self) -> int:
-        """uid_block is the first user id of this trainer's jobs; trainers on one machine must not share any."""
+        """The first user id of this trainer's jobs; trainers on one machine must not share any."""
         block = zlib.crc32(str(self.name).encode()) % UID_BLOCKS
         return self.first_uid or UIDS_FROM + block * UIDS_PER_TRAINER
 
     def limits(self) -> Limits:
-        """limits are the bounds of one job."""
+        """Return the bounds of one job."""
         share = psutil.virtual_memory().total * 3 // 4 // self.slots
         disk = self.job_disk_mb * MIB
         return Limits(memory=self.job_memory_mb * MIB or share, processes=self.job_processes, work=disk, file=disk)
 
 
 def cores() -> int:
-    """cores is how many CPU cores this process may use."""
+    """Return how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0))

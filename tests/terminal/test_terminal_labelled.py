@@ -9,7 +9,7 @@ import pytest
 
 from loupe.errors import BadDataset, InvalidArgument
 from loupe.storage.v1.dataset_pb2 import SPLIT_TEST, SPLIT_TRAIN, SPLIT_UNSPECIFIED, SPLIT_VALIDATION
-from loupe.terminal.picture_source import read_labelled
+from loupe.terminal.picture_source import read_pictures
 from tests.terminal.conftest import picture_bytes
 
 
@@ -20,7 +20,7 @@ def put(path: Path, data: bytes | None = None) -> Path:
 
 
 def test_class_is_the_first_level_folder_in_any_script(folder: Path) -> None:
-    found = read_labelled(folder)
+    found = read_pictures(folder)
     assert set(found.classes) == {"scratch", "零件 ok"}
     assert [one.filename for one in found.pictures] == sorted(one.filename for one in found.pictures)
     assert ("scratch", "scratch/deep/er/00.png") in [(one.label, one.filename) for one in found.pictures]
@@ -30,7 +30,7 @@ def test_class_is_the_first_level_folder_in_any_script(folder: Path) -> None:
 def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
     put(tmp_path / unicodedata.normalize("NFD", "défaut") / "1.png")
     put(tmp_path / "ok" / "2.png")
-    assert unicodedata.normalize("NFC", "défaut") in read_labelled(tmp_path).classes
+    assert unicodedata.normalize("NFC", "défaut") in read_pictures(tmp_path).classes
 
 
 def test_hidden_files_and_non_pictures_are_listed_with_the_reason(folder: Path) -> None:
@@ -39,7 +39,7 @@ def test_hidden_files_and_non_pictures_are_listed_with_the_reason(folder: Path) 
     put(folder / "scratch" / "notes.txt", b"hello")
     put(folder / "README.md", b"hello")
     (folder / "scratch" / "gone.png").symlink_to(folder / "nowhere.png")
-    reasons = {one.filename: one.reason for one in read_labelled(folder).skipped}
+    reasons = {one.filename: one.reason for one in read_pictures(folder).skipped}
     assert reasons["scratch/.DS_Store"] == "hidden"
     assert reasons["scratch/.cache"] == "hidden"
     assert reasons["scratch/notes.txt"].startswith("not a picture")
@@ -50,13 +50,13 @@ def test_hidden_files_and_non_pictures_are_listed_with_the_reason(folder: Path) 
 
 def test_a_picture_without_an_extension_is_taken(folder: Path) -> None:
     put(folder / "scratch" / "IMG0001")
-    assert "scratch/IMG0001" in {one.filename for one in read_labelled(folder).pictures}
+    assert "scratch/IMG0001" in {one.filename for one in read_pictures(folder).pictures}
 
 
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     put(tmp_path / "a" / "notes.txt", b"x")
     with pytest.raises(BadDataset, match=r"no pictures .*1 files were skipped.*a folder per class") as caught:
-        read_labelled(tmp_path)
+        read_pictures(tmp_path)
     assert caught.value.metadata["problem"] == "empty"
 
 
@@ -64,14 +64,14 @@ def test_an_empty_class_folder_is_told(tmp_path: Path) -> None:
     put(tmp_path / "ok" / "1.png")
     put(tmp_path / "bad" / "2.png")
     (tmp_path / "scratch").mkdir()
-    (one,) = read_labelled(tmp_path).skipped
+    (one,) = read_pictures(tmp_path).skipped
     assert (one.filename, one.reason) == ("scratch", "an empty folder")
 
 
 def test_one_class_only_is_refused_by_name(tmp_path: Path) -> None:
     put(tmp_path / "ok" / "1.png")
     with pytest.raises(BadDataset, match='one class only, "ok"') as caught:
-        read_labelled(tmp_path)
+        read_pictures(tmp_path)
     assert caught.value.metadata == {"problem": "one_class", "class": "ok"}
 
 
@@ -79,7 +79,7 @@ def test_folders_of_splits_are_the_users_own_split(tmp_path: Path) -> None:
     for split in ("train", "Valid", "test"):
         for label in ("ok", "bad"):
             put(tmp_path / split / label / f"{split}-{label}.png")
-    found = read_labelled(tmp_path)
+    found = read_pictures(tmp_path)
     assert found.given
     assert set(found.classes) == {"ok", "bad"}
     assert {one.split for one in found.pictures} == {SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST}
@@ -88,7 +88,7 @@ def test_folders_of_splits_are_the_users_own_split(tmp_path: Path) -> None:
 def test_classes_called_train_and_test_are_classes(tmp_path: Path) -> None:
     put(tmp_path / "train" / "1.png")
     put(tmp_path / "test" / "2.png")
-    found = read_labelled(tmp_path)
+    found = read_pictures(tmp_path)
     assert set(found.classes) == {"train", "test"}
     assert not found.given
 
@@ -100,7 +100,7 @@ def test_a_bad_class_name_is_refused_with_its_place(tmp_path: Path, label: str) 
     listing = tmp_path / "list.csv"
     listing.write_text(f'path,label\nok/1.png,ok\npictures/2.png,"{label}"\n', encoding="utf-8")
     with pytest.raises(BadDataset, match=r"line [34]: the class .*1 to 128 characters"):
-        read_labelled(listing)
+        read_pictures(listing)
 
 
 def test_csv_labels_may_have_slashes_and_any_script(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_csv_labels_may_have_slashes_and_any_script(tmp_path: Path) -> None:
     put(tmp_path / "p" / "2.png")
     listing = tmp_path / "list.csv"
     listing.write_bytes("\ufeffpath,label,note\np/1.png,ok/gut,x\np/2.png,零件,y\n".encode())
-    found = read_labelled(listing)
+    found = read_pictures(listing)
     assert [(one.label, one.split) for one in found.pictures] == [
         ("ok/gut", SPLIT_UNSPECIFIED),
         ("零件", SPLIT_UNSPECIFIED),
@@ -120,7 +120,7 @@ def test_csv_with_splits(tmp_path: Path) -> None:
         put(tmp_path / f"{index}.png")
     listing = tmp_path / "list.csv"
     listing.write_text("path,label,split\n0.png,a,train\n1.png,b,VAL\n2.png,a,test\n", encoding="utf-8")
-    found = read_labelled(listing)
+    found = read_pictures(listing)
     assert [one.split for one in found.pictures] == [SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST]
 
 
@@ -143,7 +143,7 @@ def test_a_bad_csv_is_refused_with_its_line(tmp_path: Path, text: str, words: st
     listing = tmp_path / "list.csv"
     listing.write_text(text, encoding="utf-8")
     with pytest.raises(BadDataset) as caught:
-        read_labelled(listing)
+        read_pictures(listing)
     assert words in caught.value.message
 
 
@@ -152,9 +152,9 @@ def test_a_csv_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     listing = tmp_path / "list.csv"
     listing.write_bytes("path,label\n1.png,Prüfteil\n".encode("latin-1"))
     with pytest.raises(BadDataset, match="not UTF-8"):
-        read_labelled(listing)
+        read_pictures(listing)
 
 
 def test_a_source_that_is_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="a folder with a folder of pictures per class"):
-        read_labelled(tmp_path / "nowhere")
+        read_pictures(tmp_path / "nowhere")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from loupe import errors
+from loupe.backoff import Backoff
 from loupe.names import DatasetName, DatasetVersionName
 from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_pb2
 from loupe.terminal import export, upload
-from loupe.terminal.backoff import Patience
 from loupe.terminal.client import Terminal
-from loupe.terminal.picture_source import read_labelled
+from loupe.terminal.picture_source import read_pictures
 from loupe.terminal.profile import ProfileStore
 from loupe.terminal.upload import PushProgress
 from tests.terminal.conftest import picture_bytes
@@ -86,13 +86,13 @@ async def test_connections_torn_at_any_byte_are_resumed(
 
 async def test_storage_that_stays_away_is_told(mesh: FakeMesh, store: ProfileStore, folder: Path) -> None:
     mesh.cuts = [0] * 1000
-    hashed = await upload.hash_files([one.path for one in read_labelled(folder).pictures], lambda progress: None)
+    hashed = await upload.hash_files([one.path for one in read_pictures(folder).pictures], lambda progress: None)
     async with Terminal.connect(store) as loupe:
         from loupe.terminal.datasets import ProjectBlobs
 
         door = ProjectBlobs(loupe.datasets._connection, "projects/line-7")
         with pytest.raises(errors.Unavailable, match=r"storage (goes down|cannot be reached)"):
-            await upload.upload_pictures(door, "projects/line-7", hashed, lambda progress: None, Patience(1.0))
+            await upload.upload_pictures(door, "projects/line-7", hashed, lambda progress: None, Backoff(1.0))
     assert not mesh.blobs
 
 
@@ -171,7 +171,7 @@ async def test_an_export_pushes_the_same_pictures_again(mesh: FakeMesh, store: P
         await loupe.datasets.push(SCREWS, folder)
         mesh.item_cuts = 3
         assert await export.export_version(loupe.datasets, latest, out, lambda progress: None) == 12
-    again = read_labelled(out / "splits.csv")
+    again = read_pictures(out / "splits.csv")
     pairs = {(hashlib.sha256(one.path.read_bytes()).hexdigest(), one.label) for one in again.pictures}
     assert pairs == {(item.digest, item.label) for item in mesh.datasets[str(SCREWS)][0]}
 
@@ -210,7 +210,7 @@ async def test_an_export_writes_only_inside_its_folder(mesh: FakeMesh, store: Pr
     written = files_below(tmp_path)
     assert all(one.is_relative_to(out) for one in written)
     assert len(written) == 6
-    assert {one.label for one in read_labelled(out / "splits.csv").pictures} == {label for label, _ in names}
+    assert {one.label for one in read_pictures(out / "splits.csv").pictures} == {label for label, _ in names}
 
 
 async def test_an_export_into_a_folder_with_other_things_is_refused(store: ProfileStore, folder: Path) -> None:
@@ -233,7 +233,7 @@ async def test_a_stream_that_ends_without_its_last_answer_is_an_error(folder: Pa
             Door.streams += 1
             yield blobs.UploadPicturesResponse(stored_count=1)
 
-    hashed = await upload.hash_files([one.path for one in read_labelled(folder).pictures], lambda progress: None)
+    hashed = await upload.hash_files([one.path for one in read_pictures(folder).pictures], lambda progress: None)
     with pytest.raises(errors.UploadIncomplete):
-        await upload.upload_pictures(Door(), "projects/line-7", hashed, lambda progress: None, Patience(0.3))
+        await upload.upload_pictures(Door(), "projects/line-7", hashed, lambda progress: None, Backoff(0.3))
     assert Door.streams > 1

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from loupe.backoff import Backoff
 from loupe.errors import NotFound, Unavailable
 from loupe.scheduler.v1 import training_job_pb2 as jobs
-from loupe.terminal.backoff import Patience
 from loupe.terminal.client import Terminal
 from loupe.terminal.profile import ProfileStore
 from loupe.terminal.watch import Follower, Source
@@ -147,10 +147,10 @@ async def test_both_away_for_too_long_ends_the_watch() -> None:
     async def no_sleep(seconds: float) -> None:
         await asyncio.sleep(0)
 
-    patience = Patience(100, clock=lambda: float(next(clock)), sleep=no_sleep)
+    backoff = Backoff(100, clock=lambda: float(next(clock)), sleep=no_sleep)
     away = Script(*[[Unavailable("the scheduler is away")]] * 100)
     with pytest.raises(Unavailable, match="the scheduler is away"):
-        await follow(Script(*[[GONE]] * 100), away, patience=patience)
+        await follow(Script(*[[GONE]] * 100), away, backoff=backoff)
     assert 2 <= len(away.cursors) < 20
 
 
@@ -195,7 +195,7 @@ def test_patience_grows_and_ends() -> None:
         now += seconds
 
     async def exhaust() -> None:
-        one = Patience(10, clock=lambda: now, sleep=sleep, jitter=lambda: 1.0)
+        one = Backoff(10, clock=lambda: now, sleep=sleep, jitter=lambda: 1.0)
         while True:
             await one.wait(GONE)
 

@@ -71,7 +71,7 @@ async def project_use(cli: Cli, project: Annotated[str, typer.Argument(metavar="
 
 
 def parse_split(text: str | None, seed: int | None) -> SplitPolicy | None:
-    """parse_split reads "0.6,0.2,0.2"; raises InvalidArgument."""
+    """Read "0.6,0.2,0.2". Raises InvalidArgument."""
     from loupe.errors import invalid
     from loupe.storage.v1.dataset_pb2 import SplitPolicy
 
@@ -213,7 +213,7 @@ async def dataset_export(
 
 
 def register(app: typer.Typer) -> None:
-    """register adds the nouns to `loupe`."""
+    """Add the nouns to `loupe`."""
     command(project_app, "create", "loupe project create line-7")(project_create)
     command(project_app, "list", "loupe project list")(project_list)
     command(project_app, "show", "loupe project show line-7")(project_show)

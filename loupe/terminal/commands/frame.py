@@ -53,7 +53,7 @@ Parsed = TypeVar("Parsed", bound="Name")
 
 @dataclass(frozen=True)
 class Cli:
-    """Cli is one invocation: how to answer, and which profile and project it is about."""
+    """One invocation: how to answer, and which profile and project it is about."""
 
     as_json: bool = False
     project_option: str | None = None
@@ -61,14 +61,14 @@ class Cli:
 
     @property
     def store(self) -> ProfileStore:
-        """store is where the login is kept."""
+        """Where the login is kept."""
         from loupe.terminal.profile import ProfileStore
 
         return ProfileStore(self.profile)
 
     @contextlib.asynccontextmanager
     async def terminal(self) -> AsyncIterator[Terminal]:
-        """terminal is a connected terminal."""
+        """Return a connected terminal."""
         from loupe.terminal.client import Terminal
 
         async with Terminal.connect(self.store) as loupe:
@@ -76,7 +76,7 @@ class Cli:
 
     @property
     def project(self) -> str:
-        """project is "projects/{project}" that short ids stand in; raises InvalidArgument when none is chosen."""
+        """The name "projects/{project}" that short ids stand in; raises InvalidArgument when none is chosen."""
         from loupe.errors import InvalidArgument, Unauthenticated
         from loupe.names import ProjectName
 
@@ -95,7 +95,7 @@ class Cli:
         return str(ProjectName.parse(chosen if "/" in chosen else f"projects/{chosen}", "project"))
 
     def name(self, kind: type[Parsed], text: str) -> Parsed:
-        """name makes a resource's whole name of a short one: "screws" of projects/p/datasets/screws/versions/latest.
+        """Make a resource's whole name of a short one: "screws" of projects/p/datasets/screws/versions/latest.
 
         Raises InvalidArgument that shows the pattern.
         """
@@ -111,7 +111,7 @@ class Cli:
         return kind.parse(whole)
 
     def show(self, value: Any, human: Callable[[], RenderableType | str]) -> None:
-        """show prints the value as JSON, or what `human` makes of it, on stdout."""
+        """Print the value as JSON, or what `human` makes of it, on stdout."""
         if self.as_json:
             self.emit(value, indent=2)
         else:
@@ -121,20 +121,20 @@ class Cli:
             )
 
     def emit(self, value: Any, indent: int | None = None) -> None:
-        """emit prints one JSON value on stdout."""
+        """Print one JSON value on stdout."""
         from loupe.terminal.escapes import plain
 
         sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=indent) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """note tells a person something on stderr; nothing in JSON."""
+        """Tell a person something on stderr; nothing in JSON."""
         if not self.as_json:
             self.messages.print(text, markup=False, highlight=False)
 
     @functools.cached_property
     def console(self) -> Console:
-        """console is stdout for a person."""
+        """Stdout for a person."""
         from rich.console import Console
 
         if sys.stdout.isatty() or "COLUMNS" in os.environ:
@@ -144,14 +144,14 @@ class Cli:
 
     @functools.cached_property
     def messages(self) -> Console:
-        """messages is stderr: progress bars, notes, errors."""
+        """Stderr: progress bars, notes, errors."""
         from rich.console import Console
 
         return Console(stderr=True)
 
 
 def new_group(help: str) -> typer.Typer:
-    """new_group makes the Typer application of one noun."""
+    """Make the Typer application of one noun."""
     return typer.Typer(help=help, no_args_is_help=True)
 
 
@@ -163,7 +163,7 @@ def root_options(
 
 
 def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Work], Work]:
-    """command makes `async def verb(cli, …)` a command of `app`: shared options, examples, errors told."""
+    """Make `async def verb(cli, …)` a command of `app`: shared options, examples, errors told."""
 
     def register(work: Work) -> Work:
         hints = get_type_hints(work, include_extras=True)
@@ -202,7 +202,7 @@ def _merged(outer: Cli, as_json: bool, project: str | None, profile: Path | None
 
 
 class Ended(Exception):
-    """Ended leaves a command with an exit code after everything was said."""
+    """Leaves a command with an exit code after everything was said."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -210,7 +210,7 @@ class Ended(Exception):
 
 
 def run_work(cli: Cli, work: Callable[[], Awaitable[None]]) -> int:
-    """run_work runs a command to its end and returns the exit code; a LoupeError is told, not thrown."""
+    """Run a command to its end and return the exit code; a LoupeError is told, not thrown."""
     from loupe.errors import LoupeError
 
     async def whole() -> None:
@@ -229,7 +229,7 @@ def run_work(cli: Cli, work: Callable[[], Awaitable[None]]) -> int:
 
 
 def tell(cli: Cli, error: LoupeError) -> int:
-    """tell prints an error on stderr and returns its exit code."""
+    """Print an error on stderr and return its exit code."""
     from loupe.terminal.exits import advice, exit_code
 
     code = int(exit_code(error))
@@ -249,7 +249,7 @@ def tell(cli: Cli, error: LoupeError) -> int:
 def read_password(
     file: Path | None, prompt: str, variable: str = "LOUPE_PASSWORD_FILE", *, confirm: bool = False
 ) -> str:
-    """read_password takes a password from a file ("-": stdin), the file that `variable` names, or a person; never argv.
+    """Take a password from a file ("-": stdin), the file that `variable` names, or a person; never argv.
 
     Raises InvalidArgument when there is none of them.
     """

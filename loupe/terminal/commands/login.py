@@ -22,7 +22,7 @@ PasswordFile = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """register adds the commands to `loupe`."""
+    """Add the commands to `loupe`."""
     command(
         app,
         "login",

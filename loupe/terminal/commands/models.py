@@ -135,7 +135,7 @@ async def _model_folder(cli: Cli, model: str, allow_below_target: bool) -> Path:
 
 
 def _expand(pictures: Sequence[Path]) -> Iterator[Path]:
-    """_expand yields pictures, and for a folder every picture below it, sorted."""
+    """Yield pictures, and for a folder every picture below it, sorted."""
     from loupe.terminal.picture_source import SUFFIXES
 
     for path in pictures:
@@ -156,7 +156,7 @@ def _tell(cli: Cli, labels: Sequence[str], one: Prediction) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """register adds the commands to `loupe`."""
+    """Add the commands to `loupe`."""
     command(model_app, "list", "loupe model list --project line-7")(model_list)
     command(model_app, "show", "loupe model show screws --project line-7")(model_show)
     command(

@@ -218,7 +218,7 @@ async def threshold_set(
 
 
 def register(app: typer.Typer) -> None:
-    """register adds the nouns to `loupe`."""
+    """Add the nouns to `loupe`."""
     command(account_app, "create", "loupe account create bob --group operators --project line-7")(account_create)
     command(account_app, "list", "loupe account list")(account_list)
     command(account_app, "show", "loupe account show bob")(account_show)

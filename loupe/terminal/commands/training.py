@@ -74,7 +74,7 @@ async def train(
 
 
 def parse_parameters(texts: list[str]) -> dict[str, Any]:
-    """parse_parameters reads name=value pairs: numbers, true and false as such, everything else as text."""
+    """Read name=value pairs: numbers, true and false as such, everything else as text."""
     from loupe.errors import invalid
 
     parameters: dict[str, Any] = {}
@@ -142,7 +142,7 @@ def _job_view(job: TrainingJob, filenames: dict[str, str]) -> RenderableType:
 
 
 async def _doubted_files(loupe: Terminal, job: TrainingJob) -> dict[str, str]:
-    """_doubted_files returns the file names of the pictures whose label looks wrong, where the caller may see them."""
+    """Return the file names of the pictures whose label looks wrong, where the caller may see them."""
     from loupe.errors import LoupeError
     from loupe.terminal.verdict import doubted_digests, read_report
 
@@ -176,7 +176,7 @@ async def job_watch(
 
 
 async def _watch(cli: Cli, loupe: Terminal, job: TrainingJob, after: int) -> None:
-    """_watch follows a job, shows its result and leaves with its exit code."""
+    """Follow a job, shows its result and leave with its exit code."""
     from loupe.scheduler.v1 import training_job_pb2 as jobs
     from loupe.terminal.live import JobView, job_display
 
@@ -297,7 +297,7 @@ async def algorithm_push(
 
 
 def register(app: typer.Typer) -> None:
-    """register adds the commands to `loupe`."""
+    """Add the commands to `loupe`."""
     command(
         app,
         "train",

@@ -26,7 +26,7 @@ _LIST = "accounts"
 
 @dataclass(frozen=True)
 class Account:
-    """Account is a person or a terminal that may log in; groups are names, by project."""
+    """A person or a terminal that may log in; groups are names, by project."""
 
     name: str
     uid: str
@@ -36,24 +36,24 @@ class Account:
     create_time: float
 
     def to_json(self) -> bytes:
-        """to_json writes it for the request log."""
+        """Write it for the request log."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Account:
-        """from_json reads what to_json wrote."""
+        """Read what to_json wrote."""
         fields = json.loads(text)
         return cls(**{**fields, "groups": tuple(fields["groups"])})
 
 
 async def describe(reads: Reads, row: AccountRow) -> Account:
-    """describe adds an account's groups to its row."""
+    """Add an account's groups to its row."""
     groups = tuple(str(GroupName(rule.project, rule.group)) for rule in await reads.groups_of(row.id))
     return Account(str(AccountName(row.id)), row.uid, row.display_name, row.disabled, groups, row.create_time)
 
 
 class Accounts:
-    """Accounts creates accounts and changes their state."""
+    """Creates accounts and changes their state."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Accounts:
         self._new_uid = new_uid
 
     async def create(self, request: Request, account_id: str, display_name: str, password: str, group: str) -> Account:
-        """create makes an account that lands in a group.
+        """Make an account that lands in a group.
 
         Raises AlreadyExists, NotFound for an unknown group, PermissionDenied above one's reach, WeakPassword.
         """
@@ -114,12 +114,12 @@ class Accounts:
         return await describe(tx, row)
 
     async def get(self, account: AccountName) -> Account:
-        """get returns an account; raises NotFound."""
+        """Return an account. Raises NotFound."""
         async with self._store.read() as reads:
             return await describe(reads, await _existing(reads, account))
 
     async def list(self, page_size: int, page_token: str) -> tuple[list[Account], str]:
-        """list returns a page of accounts by id, and the token of the next page."""
+        """Return a page of accounts by id, and the token of the next page."""
         size = paging.page_size(page_size)
         after = paging.decode(_LIST, page_token)
         async with self._store.read() as reads:
@@ -128,7 +128,7 @@ class Accounts:
         return page, paging.encode(_LIST, [rows[size - 1].id]) if len(rows) > size else ""
 
     async def set_disabled(self, by: AccountName, account: AccountName, disabled: bool) -> Account:
-        """set_disabled refuses the account's logins and tokens from now on, or lets it log in again."""
+        """Refuse the account's logins and tokens from now on, or let it log in again."""
         async with self._store.write() as tx:
             row = await _existing(tx, account)
             await self._check_above(tx, by, account)
@@ -151,7 +151,7 @@ class Accounts:
         new_password: str,
         peer: str,
     ) -> None:
-        """set_password changes a password and ends every login of the account.
+        """Change a password and end every login of the account.
 
         One's own needs the old password (BadCredentials, Throttled); another's needs "accounts.disable" in the system,
         and NotFound says nothing about which accounts exist to who has not got it.

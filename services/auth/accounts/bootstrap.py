@@ -18,7 +18,7 @@ ADMIN = "admin"
 
 
 async def bootstrap(store: Store, passwords: Passwords, password_file: Path | None) -> str | None:
-    """bootstrap makes the system's groups and accounts/admin in its administrators, once.
+    """Make the system's groups and accounts/admin in its administrators, once.
 
     The password is what `password_file` holds; without such a file one is generated, written there with mode 0600
     and returned, so that it can be shown once.
@@ -38,7 +38,7 @@ async def bootstrap(store: Store, passwords: Passwords, password_file: Path | No
 
 
 def _first_password(file: Path | None) -> tuple[str, bool]:
-    """_first_password returns the password and whether it was made here; the file is durable before it is used."""
+    """Return the password and whether it was made here; the file is durable before it is used."""
     if file is not None and file.exists():
         password = file.read_text(encoding="utf-8").strip()
         check_strength(password)

@@ -12,7 +12,7 @@ from services.auth.database.store import Transaction
 
 @dataclass(frozen=True)
 class Request:
-    """Request is who asks for what; method and body tell whether a repeated id means the same. It holds no secret."""
+    """Who asks for what; method and body tell whether a repeated id means the same. It holds no secret."""
 
     by: AccountName
     method: str
@@ -20,7 +20,7 @@ class Request:
     body: bytes
 
     async def once(self, log: RequestLog, tx: Transaction, effect: Callable[[], Awaitable[bytes]]) -> bytes:
-        """once runs the effect in the transaction, or returns its stored answer; raises RequestIdReused."""
+        """Run the effect in the transaction, or return its stored answer. Raises RequestIdReused."""
         return await log.run(
             tx.connection,
             caller=str(self.by),

@@ -16,7 +16,7 @@ from services.auth.policy import project_policy as policy
 
 @dataclass(frozen=True)
 class Change:
-    """Change is one thing that a revision changed; kind is "group", "member", "threshold", "account" or "logins"."""
+    """One thing that a revision changed; kind is "group", "member", "threshold", "account" or "logins"."""
 
     kind: str
     project: str
@@ -25,7 +25,7 @@ class Change:
 
 @dataclass(frozen=True)
 class AccountRow:
-    """AccountRow is an account as it is stored."""
+    """An account as it is stored."""
 
     id: str
     uid: str
@@ -37,7 +37,7 @@ class AccountRow:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """GroupRow is a group as it is stored."""
+    """A group as it is stored."""
 
     project: str
     id: str
@@ -47,7 +47,7 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class RefreshRow:
-    """RefreshRow is a refresh token with the login that it belongs to."""
+    """A refresh token with the login that it belongs to."""
 
     login: str
     account: str
@@ -57,17 +57,17 @@ class RefreshRow:
 
 
 class Reads:
-    """Reads is one consistent look at the database."""
+    """One consistent look at the database."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
 
     async def revision(self) -> int:
-        """revision returns the policy's revision."""
+        """Return the policy's revision."""
         return await self._one(sa.select(tables.policy_revision.c.revision))
 
     async def changes(self, after: int) -> list[Change] | None:
-        """changes returns what came after a revision; None when that is no longer remembered."""
+        """Return what came after a revision; None when that is no longer remembered."""
         table = tables.policy_change
         query = sa.select(table).where(table.c.revision > after).order_by(table.c.id)
         rows = (await self.connection.execute(query)).all()
@@ -76,7 +76,7 @@ class Reads:
         return [Change(row.kind, row.project, row.key) for row in rows]
 
     async def rules(self) -> Sequence[policy.RuleRow]:
-        """rules returns Casbin's rows.
+        """Return Casbin's rows.
 
         They are read as columns: Casbin's own loading joins them to a line and splits that again at its commas.
         """
@@ -84,11 +84,11 @@ class Reads:
         return [tuple(row) for row in await self.connection.execute(query)]
 
     async def level_rule(self, project: str, group: str) -> policy.RuleRow | None:
-        """level_rule returns the p row of a group."""
+        """Return the p row of a group."""
         return await self._rule("p", PolicyRule.v0 == policy.role(project, group))
 
     async def member_rule(self, project: str, account: str) -> policy.RuleRow | None:
-        """member_rule returns the g row of an account in a project."""
+        """Return the g row of an account in a project."""
         at = (PolicyRule.v0 == policy.user(account)) & (PolicyRule.v2 == policy.domain(project))
         return await self._rule("g", at)
 
@@ -98,22 +98,22 @@ class Reads:
         return None if row is None else tuple(row)
 
     async def level(self, project: str, group: str) -> int | None:
-        """level returns a group's permission parameter, None when there is no such group."""
+        """Return a group's permission parameter, None when there is no such group."""
         row = await self.level_rule(project, group)
         return None if row is None else policy.parse_level(row).level
 
     async def group_of(self, project: str, account: str) -> str | None:
-        """group_of returns the account's group in a project."""
+        """Return the account's group in a project."""
         row = await self.member_rule(project, account)
         return None if row is None else policy.parse_member(row).group
 
     async def parameter_of(self, project: str, account: str) -> int:
-        """parameter_of returns the account's permission parameter in a project, 0 when it is in no group."""
+        """Return the account's permission parameter in a project, 0 when it is in no group."""
         group = await self.group_of(project, account)
         return 0 if group is None else await self.level(project, group) or 0
 
     async def groups_of(self, account: str) -> list[policy.MemberRule]:
-        """groups_of returns the account's memberships, by project."""
+        """Return the account's memberships, by project."""
         query = (
             sa.select(PolicyRule.ptype, PolicyRule.v0, PolicyRule.v1, PolicyRule.v2)
             .where(PolicyRule.ptype == "g", PolicyRule.v0 == policy.user(account))
@@ -122,7 +122,7 @@ class Reads:
         return [policy.parse_member(tuple(row)) for row in await self.connection.execute(query)]
 
     async def members(self, project: str, group: str, after: str = "", limit: int | None = None) -> list[str]:
-        """members returns the accounts in a group, by id."""
+        """Return the accounts in a group, by id."""
         query = (
             sa.select(PolicyRule.v0)
             .where(PolicyRule.ptype == "g", PolicyRule.v1 == policy.role(project, group))
@@ -133,60 +133,60 @@ class Reads:
         return [name.removeprefix("user:") for name in (await self.connection.execute(query)).scalars()]
 
     async def member_count(self, project: str, group: str) -> int:
-        """member_count returns how many accounts are in a group."""
+        """Return how many accounts are in a group."""
         at = (PolicyRule.ptype == "g") & (PolicyRule.v1 == policy.role(project, group))
         return await self._one(sa.select(sa.func.count()).select_from(PolicyRule).where(at))
 
     async def project_uid(self, project: str) -> str | None:
-        """project_uid returns the uid of a project that has groups."""
+        """Return the uid of a project that has groups."""
         return await self._one(sa.select(tables.project.c.uid).where(tables.project.c.id == project))
 
     async def group(self, project: str, group: str) -> GroupRow | None:
-        """group returns a group."""
+        """Return a group."""
         table = tables.account_group
         query = sa.select(table).where(table.c.project == project, table.c.id == group)
         row = (await self.connection.execute(query)).one_or_none()
         return None if row is None else GroupRow(**row._mapping)
 
     async def groups(self, project: str, after: str, limit: int) -> list[GroupRow]:
-        """groups returns groups of a project, by id."""
+        """Return groups of a project, by id."""
         table = tables.account_group
         query = sa.select(table).where(table.c.project == project, table.c.id > after).order_by(table.c.id).limit(limit)
         return [GroupRow(**row._mapping) for row in await self.connection.execute(query)]
 
     async def account(self, account: str) -> AccountRow | None:
-        """account returns an account."""
+        """Return an account."""
         query = sa.select(tables.account).where(tables.account.c.id == account)
         row = (await self.connection.execute(query)).one_or_none()
         return None if row is None else AccountRow(**row._mapping)
 
     async def accounts(self, after: str, limit: int) -> list[AccountRow]:
-        """accounts returns accounts, by id."""
+        """Return accounts, by id."""
         table = tables.account
         query = sa.select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
         return [AccountRow(**row._mapping) for row in await self.connection.execute(query)]
 
     async def enabled(self, accounts: Sequence[str] | None = None) -> set[str]:
-        """enabled returns which of the accounts (None: of all) exist and are not disabled."""
+        """Return which of the accounts (None: of all) exist and are not disabled."""
         table = tables.account
         query = sa.select(table.c.id).where(table.c.disabled.is_(False))
         query = query if accounts is None else query.where(table.c.id.in_(accounts))
         return set((await self.connection.execute(query)).scalars())
 
     async def thresholds(self) -> dict[str, int]:
-        """thresholds returns the thresholds that differ from their default."""
+        """Return the thresholds that differ from their default."""
         rows = await self.connection.execute(sa.select(tables.threshold))
         return {row.action: row.value for row in rows}
 
     async def revoked_logins(self, since: float, account: str | None = None) -> dict[str, float]:
-        """revoked_logins returns the logins (of an account) that were revoked since a time, with that time."""
+        """Return the logins (of an account) that were revoked since a time, with that time."""
         table = tables.login
         query = sa.select(table.c.id, table.c.revoke_time).where(table.c.revoke_time >= since)
         query = query if account is None else query.where(table.c.account == account)
         return {row.id: row.revoke_time for row in await self.connection.execute(query)}
 
     async def refresh_token(self, digest: str) -> RefreshRow | None:
-        """refresh_token returns a refresh token by the sha256 of its text."""
+        """Return a refresh token by the sha256 of its text."""
         token, login = tables.refresh_token, tables.login
         query = (
             sa.select(token.c.login, login.c.account, token.c.expire_time, token.c.use_time, login.c.revoke_time)
@@ -197,7 +197,7 @@ class Reads:
         return None if row is None else RefreshRow(**row._mapping)
 
     async def signing_keys(self) -> list[tuple[str, bytes, float]]:
-        """signing_keys returns (kid, private key, create time), newest first."""
+        """Return (kid, private key, create time), newest first."""
         table = tables.signing_key
         query = sa.select(table.c.kid, table.c.private, table.c.create_time).order_by(table.c.create_time.desc())
         return [tuple(row) for row in await self.connection.execute(query)]

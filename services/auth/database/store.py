@@ -28,7 +28,7 @@ USED_TOKENS_KEPT_SECONDS = 7 * 86_400
 
 
 class Transaction(Reads):
-    """Transaction is one atomic change; what it reads it reads under its own lock."""
+    """One atomic change; what it reads it reads under its own lock."""
 
     def __init__(self, connection: AsyncConnection, session: AsyncSession, now: float) -> None:
         super().__init__(connection)
@@ -37,7 +37,7 @@ class Transaction(Reads):
         self._revision: int | None = None
 
     async def note(self, kind: str, project: str, key: str) -> None:
-        """note records what changes; the first note of a transaction counts the policy's revision up."""
+        """Record what changes; the first note of a transaction counts the policy's revision up."""
         if self._revision is None:
             table = tables.policy_revision
             counted = table.update().values(revision=table.c.revision + 1).returning(table.c.revision)
@@ -46,7 +46,7 @@ class Transaction(Reads):
         await self.connection.execute(tables.policy_change.insert().values(change))
 
     async def set_level(self, project: str, group: str, level: int | None) -> None:
-        """set_level gives a group its permission parameter; None removes it."""
+        """Give a group its permission parameter; None removes it."""
         known = await self.level_rule(project, group)
         if known is not None:
             await self._rules.remove_policy("p", "p", list(known[1:3]))
@@ -55,7 +55,7 @@ class Transaction(Reads):
         await self.note("group", project, group)
 
     async def set_member(self, project: str, account: str, group: str | None) -> None:
-        """set_member puts an account into a group, out of its other one in that project; None takes it out."""
+        """Put an account into a group, out of its other one in that project; None takes it out."""
         known = await self.member_rule(project, account)
         if known is not None:
             await self._rules.remove_policy("g", "g", list(known[1:4]))
@@ -65,67 +65,67 @@ class Transaction(Reads):
         await self.note("member", project, account)
 
     async def add_project(self, project: str, uid: str) -> None:
-        """add_project makes a project known, so that it can have groups."""
+        """Make a project known, so that it can have groups."""
         await self.connection.execute(tables.project.insert().values(id=project, uid=uid, create_time=self.now))
 
     async def add_group(self, group: GroupRow, level: int) -> None:
-        """add_group stores a new group with its permission parameter."""
+        """Store a new group with its permission parameter."""
         await self.connection.execute(tables.account_group.insert().values(vars(group)))
         await self.set_level(group.project, group.id, level)
 
     async def delete_group(self, project: str, group: str) -> None:
-        """delete_group forgets a group and its permission parameter."""
+        """Forget a group and its permission parameter."""
         table = tables.account_group
         await self.connection.execute(table.delete().where(table.c.project == project, table.c.id == group))
         await self.set_level(project, group, None)
 
     async def add_account(self, account: AccountRow) -> None:
-        """add_account stores a new account."""
+        """Store a new account."""
         await self.connection.execute(tables.account.insert().values(vars(account)))
         await self.note("account", "", account.id)
 
     async def set_disabled(self, account: str, disabled: bool) -> None:
-        """set_disabled lets an account log in, or not."""
+        """Let an account log in, or not."""
         table = tables.account
         await self.connection.execute(table.update().where(table.c.id == account).values(disabled=disabled))
         await self.note("account", "", account)
 
     async def set_password_hash(self, account: str, password_hash: str) -> None:
-        """set_password_hash replaces a password."""
+        """Replace a password."""
         table = tables.account
         await self.connection.execute(table.update().where(table.c.id == account).values(password_hash=password_hash))
 
     async def set_threshold(self, action: str, value: int) -> None:
-        """set_threshold stores what an action needs."""
+        """Store what an action needs."""
         table = tables.threshold
         await self.connection.execute(table.delete().where(table.c.action == action))
         await self.connection.execute(table.insert().values(action=action, value=value))
         await self.note("threshold", "", action)
 
     async def add_login(self, login: str, account: str, expire_time: float) -> None:
-        """add_login stores a new login."""
+        """Store a new login."""
         row = {"id": login, "account": account, "create_time": self.now, "expire_time": expire_time}
         await self.connection.execute(tables.login.insert().values(row))
 
     async def add_refresh_token(self, digest: str, login: str, expire_time: float) -> None:
-        """add_refresh_token stores a login's newest refresh token; the login lasts as long."""
+        """Store a login's newest refresh token; the login lasts as long."""
         row = {"digest": digest, "login": login, "expire_time": expire_time}
         await self.connection.execute(tables.refresh_token.insert().values(row))
         table = tables.login
         await self.connection.execute(table.update().where(table.c.id == login).values(expire_time=expire_time))
 
     async def use_refresh_token(self, digest: str) -> bool:
-        """use_refresh_token marks a refresh token as used; False when it was used before."""
+        """Mark a refresh token as used; False when it was used before."""
         table = tables.refresh_token
         unused = table.update().where(table.c.digest == digest, table.c.use_time.is_(None))
         return (await self.connection.execute(unused.values(use_time=self.now))).rowcount == 1
 
     async def revoke_login(self, login: str, account: str) -> None:
-        """revoke_login ends one login."""
+        """End one login."""
         await self._revoke(account, tables.login.c.id == login)
 
     async def revoke_logins(self, account: str) -> None:
-        """revoke_logins ends every login of an account."""
+        """End every login of an account."""
         await self._revoke(account, tables.login.c.account == account)
 
     async def _revoke(self, account: str, which: sa.ColumnElement[bool]) -> None:
@@ -135,16 +135,16 @@ class Transaction(Reads):
             await self.note("logins", "", account)
 
     async def add_signing_key(self, kid: str, private: bytes) -> None:
-        """add_signing_key stores a key that signs from now on."""
+        """Store a key that signs from now on."""
         row = {"kid": kid, "private": private, "create_time": self.now}
         await self.connection.execute(tables.signing_key.insert().values(row))
 
     async def delete_signing_key(self, kid: str) -> None:
-        """delete_signing_key forgets a key: what it signed is refused."""
+        """Forget a key: what it signed is refused."""
         await self.connection.execute(tables.signing_key.delete().where(tables.signing_key.c.kid == kid))
 
     async def prune(self) -> None:
-        """prune forgets what nobody can ask about any more: expired logins with their tokens, old changes."""
+        """Forget what nobody can ask about any more: expired logins with their tokens, old changes."""
         login, token, change = tables.login, tables.refresh_token, tables.policy_change
         expired = sa.select(login.c.id).where(login.c.expire_time < self.now - USED_TOKENS_KEPT_SECONDS)
         await self.connection.execute(token.delete().where(token.c.login.in_(expired)))
@@ -153,7 +153,7 @@ class Transaction(Reads):
 
 
 class Store:
-    """Store opens transactions; a database that cannot be reached is Unavailable, a full one ResourceExhausted."""
+    """Opens transactions; a database that cannot be reached is Unavailable, a full one ResourceExhausted."""
 
     def __init__(self, engine: AsyncEngine, now: Callable[[], float] = time.time) -> None:
         self._engine = engine
@@ -161,7 +161,7 @@ class Store:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Reads]:
-        """read gives one consistent look."""
+        """Give one consistent look."""
         with _translated():
             async with connected(self._engine) as connection:
                 yield Reads(await connection.execution_options(**self._snapshot_options()))
@@ -173,7 +173,7 @@ class Store:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
-        """write gives a transaction that commits at the end of the block, or leaves nothing behind when it raises.
+        """Give a transaction that commits at the end of the block, or leave nothing behind when it raises.
 
         Writers come one after the other: they hold the lock on the policy's revision.
         """

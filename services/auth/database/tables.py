@@ -9,13 +9,13 @@ from loupe.idempotency import request_log_table
 
 
 class Base(DeclarativeBase):
-    """Base carries the metadata of all tables."""
+    """Carries the metadata of all tables."""
 
     metadata = MetaData()
 
 
 class PolicyRule(Base):
-    """PolicyRule is a row of Casbin's policy, in the columns that casbin-async-sqlalchemy-adapter expects.
+    """A row of Casbin's policy, in the columns that casbin-async-sqlalchemy-adapter expects.
 
     p rows: v0 = role, v1 = level. g rows: v0 = user, v1 = role, v2 = project. The partial indexes make a group with
     two levels, and an account in two groups of a project, impossible.

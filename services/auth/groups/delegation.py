@@ -18,14 +18,14 @@ SYSTEM_GROUPS = {ADMINISTRATORS.group: 100, "staff": 30}
 
 
 def check_parameter(field: str, value: int) -> int:
-    """check_parameter returns a permission parameter or threshold, or raises InvalidArgument."""
+    """Return a permission parameter or threshold, or raise InvalidArgument."""
     if not is_need(value):
         raise invalid(field, value, f"a number from {LOWEST} to {HIGHEST}")
     return value
 
 
 def reach(own: int, system: int, groups_admin: int) -> int:
-    """reach is the highest parameter that somebody may give in a project.
+    """Return the highest parameter that somebody may give in a project.
 
     own: their parameter there, 0 for none. system: their system-wide one; it counts from `groups_admin` on.
     """
@@ -33,7 +33,7 @@ def reach(own: int, system: int, groups_admin: int) -> int:
 
 
 async def reach_of(tx: Reads, account: AccountName, project: str) -> int:
-    """reach_of is `reach` for what the database holds now."""
+    """Return `reach` for what the database holds now."""
     own = await tx.parameter_of(project, account.account)
     system = await tx.parameter_of(SYSTEM, account.account)
     groups_admin = (await tx.thresholds()).get(GROUPS_ADMIN, DEFAULT_THRESHOLDS[GROUPS_ADMIN])
@@ -41,7 +41,7 @@ async def reach_of(tx: Reads, account: AccountName, project: str) -> int:
 
 
 def check_reach(by: AccountName, project: str, wanted: int, may: int, group: str) -> None:
-    """check_reach raises PermissionDenied when a parameter is above what the caller may give or take."""
+    """Raise PermissionDenied when a parameter is above what the caller may give or take."""
     if wanted > may:
         raise PermissionDenied(
             f"{by} has the permission parameter {may} in projects/{project} and may not deal with {group}, "
@@ -56,7 +56,7 @@ def check_reach(by: AccountName, project: str, wanted: int, may: int, group: str
 
 
 async def check_not_last(tx: Reads, project: str, group: str | None, account: str) -> None:
-    """check_not_last raises FailedPrecondition when an account is the last owner, or the last enabled administrator."""
+    """Raise FailedPrecondition when an account is the last owner, or the last enabled administrator."""
     if group == OWNERS and project != SYSTEM:
         others = await tx.member_count(project, group) - 1
     elif (project, group) == (ADMINISTRATORS.project, ADMINISTRATORS.group):

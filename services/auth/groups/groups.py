@@ -21,7 +21,7 @@ from services.auth.policy.authority import Authority
 
 @dataclass(frozen=True)
 class Group:
-    """Group is an account group with what its members may do, as a number from 1 to 100."""
+    """An account group with what its members may do, as a number from 1 to 100."""
 
     name: str
     uid: str
@@ -31,7 +31,7 @@ class Group:
 
 
 class Groups:
-    """Groups manages groups and thresholds. Nobody deals with a group whose parameter is above their own reach."""
+    """Manages groups and thresholds. Nobody deals with a group whose parameter is above their own reach."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Groups:
         self._new_uid = new_uid
 
     async def create(self, request: Request, project: ProjectName, group_id: str, parameter: int) -> Group:
-        """create makes a group.
+        """Make a group.
 
         Raises AlreadyExists, NotFound for an unknown project, PermissionDenied above one's reach.
         """
@@ -70,12 +70,12 @@ class Groups:
         return made
 
     async def get(self, name: GroupName) -> Group:
-        """get returns a group; raises NotFound."""
+        """Return a group. Raises NotFound."""
         async with self._store.read() as reads:
             return await _existing(reads, name)
 
     async def list(self, project: ProjectName, page_size: int, page_token: str) -> tuple[list[Group], str]:
-        """list returns a page of a project's groups by id, and the token of the next page."""
+        """Return a page of a project's groups by id, and the token of the next page."""
         size, scope = paging.page_size(page_size), f"{project}/groups"
         after = paging.decode(scope, page_token)
         async with self._store.read() as reads:
@@ -84,7 +84,7 @@ class Groups:
         return page, paging.encode(scope, [rows[size - 1].id]) if len(rows) > size else ""
 
     async def update(self, by: AccountName, name: GroupName, parameter: int) -> Group:
-        """update adjusts the permission parameter; that of the administrators stays, or nobody could repair it."""
+        """Adjust the permission parameter; that of the administrators stays, or nobody could repair it."""
         ranks.check_parameter("group.permission_parameter", parameter)
         async with self._store.write() as tx:
             group = await _existing(tx, name)
@@ -99,7 +99,7 @@ class Groups:
         return changed
 
     async def delete(self, by: AccountName, name: GroupName) -> None:
-        """delete removes a group without members; raises FailedPrecondition for one that has members."""
+        """Remove a group without members. Raises FailedPrecondition for one that has members."""
         async with self._store.write() as tx:
             group = await _existing(tx, name)
             await self._check_reach(tx, by, name, group.permission_parameter)
@@ -111,7 +111,7 @@ class Groups:
         await self._authority.refresh()
 
     async def add_member(self, by: AccountName, name: GroupName, account: AccountName) -> Group:
-        """add_member puts an account into a group; it leaves its other group of that project."""
+        """Put an account into a group; it leaves its other group of that project."""
         async with self._store.write() as tx:
             group = await _existing(tx, name)
             if await tx.account(account.account) is None:
@@ -127,7 +127,7 @@ class Groups:
         return changed
 
     async def remove_member(self, by: AccountName, name: GroupName, account: AccountName) -> Group:
-        """remove_member takes an account out; NotFound when it is not in, FailedPrecondition for the last owner."""
+        """Take an account out; NotFound when it is not in, FailedPrecondition for the last owner."""
         async with self._store.write() as tx:
             group = await _existing(tx, name)
             if await tx.group_of(name.project, account.account) != name.group:
@@ -140,7 +140,7 @@ class Groups:
         return changed
 
     async def members(self, name: GroupName, page_size: int, page_token: str) -> tuple[list[AccountName], str]:
-        """members returns a page of a group's accounts by id, and the token of the next page."""
+        """Return a page of a group's accounts by id, and the token of the next page."""
         size, scope = paging.page_size(page_size), f"{name}/members"
         after = paging.decode(scope, page_token)
         async with self._store.read() as reads:
@@ -150,11 +150,11 @@ class Groups:
         return [AccountName(account) for account in found[:size]], token
 
     def thresholds(self) -> list[tuple[ThresholdName, int]]:
-        """thresholds returns every action with what it needs, by name."""
+        """Return every action with what it needs, by name."""
         return [(ThresholdName(action), value) for action, value in sorted(self._authority.thresholds.items())]
 
     async def set_threshold(self, name: ThresholdName, value: int) -> int:
-        """set_threshold changes what an action needs in all projects; raises NotFound for an unknown action."""
+        """Change what an action needs in all projects. Raises NotFound for an unknown action."""
         ranks.check_parameter("threshold.value", value)
         if name.action not in DEFAULT_THRESHOLDS:
             raise invalid("threshold.name", str(name), f"one of {', '.join(sorted(DEFAULT_THRESHOLDS))}")
@@ -164,7 +164,7 @@ class Groups:
         return value
 
     async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
-        """ensure_project makes the predefined groups of a new project with its creator as owner; idempotent per uid.
+        """Make the predefined groups of a new project with its creator as owner; idempotent per uid.
 
         Raises NotFound for an unknown owner, AlreadyExists when the project's id belongs to another uid.
         """
@@ -188,7 +188,7 @@ class Groups:
 async def add_project(
     tx: Transaction, project: str, uid: str, groups: dict[str, int], new_uid: Callable[[], str]
 ) -> None:
-    """add_project makes a project known to auth, with its first groups."""
+    """Make a project known to auth, with its first groups."""
     await tx.add_project(project, uid)
     for group, parameter in groups.items():
         await tx.add_group(GroupRow(project, group, new_uid(), tx.now), parameter)

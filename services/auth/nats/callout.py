@@ -34,7 +34,7 @@ _LABEL = re.compile(rf"({ID})\.([0-9a-f-]{{36}})\.([0-9a-f]{{16}})")
 
 @dataclass(frozen=True)
 class Grant:
-    """Grant is what a connection may see: the projects, by the login of an account."""
+    """What a connection may see: the projects, by the login of an account."""
 
     account: AccountName
     login: str
@@ -42,19 +42,19 @@ class Grant:
 
     @property
     def label(self) -> str:
-        """label names the connection in NATS: account, login, and a digest of the projects."""
+        """Names the connection in NATS: account, login, and a digest of the projects."""
         projects = " ".join(str(project) for project in self.projects)
         return f"{self.account.account}.{self.login}.{hashlib.sha256(projects.encode()).hexdigest()[:16]}"
 
 
 def account_of(label: str) -> tuple[AccountName, str] | None:
-    """account_of reads account and login from a connection's label; None for one that is not of a terminal."""
+    """Read account and login from a connection's label; None for one that is not of a terminal."""
     match = _LABEL.fullmatch(label)
     return (AccountName(match[1]), match[2]) if match else None
 
 
 def grant(authority: Authority, account: AccountName, login: str) -> Grant | None:
-    """grant returns what a login may see now, None for nothing at all; raises Unavailable while auth is not ready."""
+    """Return what a login may see now, None for nothing at all. Raises Unavailable while auth is not ready."""
     if not authority.is_active(account, login):
         return None
     projects = tuple(authority.allowed_projects(account, READ, login))
@@ -62,7 +62,7 @@ def grant(authority: Authority, account: AccountName, login: str) -> Grant | Non
 
 
 def permissions(projects: Sequence[ProjectName], token: str) -> dict[str, Any]:
-    """permissions lists what may be sent and heard. A consumer must name its filter in the request's subject.
+    """List what may be sent and heard. A consumer must name its filter in the request's subject.
 
     Neither list may ever be empty: to NATS that would mean everything.
     """
@@ -77,7 +77,7 @@ def permissions(projects: Sequence[ProjectName], token: str) -> dict[str, Any]:
 
 
 class Callout:
-    """Callout answers what the NATS server asks about a connection.
+    """Answers what the NATS server asks about a connection.
 
     signer: the account key that the server's configuration names as issuer. sealer: the key that it seals for.
     key_of: the public key of an access token's key id. nats_account: where terminals land.
@@ -101,7 +101,7 @@ class Callout:
         self._now = now
 
     def answer(self, data: bytes, server_xkey: str | None) -> bytes:
-        """answer returns the sealed answer to a sealed question; raises Unauthenticated for what is no question."""
+        """Return the sealed answer to a sealed question. Raises Unauthenticated for what is no question."""
         if not server_xkey:
             raise Unauthenticated("the NATS request is not sealed", problem="seal")
         claims = nats_jwt.decode(nats_jwt.unseal(self._sealer, server_xkey, data).decode())
@@ -143,7 +143,7 @@ class Callout:
 
 
 def connections_to_cut(authority: Authority, labels: dict[int, str]) -> list[int]:
-    """connections_to_cut returns which connections (id to label) were granted something else than what holds now.
+    """Return which connections (id to label) were granted something else than what holds now.
 
     They may come back at once with what holds now. Connections that are not terminals' are left alone.
     """
@@ -159,7 +159,7 @@ def connections_to_cut(authority: Authority, labels: dict[int, str]) -> list[int
 
 
 def read_connections(answer: bytes) -> tuple[dict[int, str], int]:
-    """read_connections reads a CONNZ answer: label by connection id, and how many there are; raises Unavailable."""
+    """Read a CONNZ answer: label by connection id, and how many there are; raises Unavailable."""
     try:
         data = json.loads(answer)["data"]
         return {one["cid"]: one.get("authorized_user", "") for one in data["connections"]}, int(data["total"])
@@ -168,7 +168,7 @@ def read_connections(answer: bytes) -> tuple[dict[int, str], int]:
 
 
 def read_server(answer: bytes) -> str:
-    """read_server reads a server's id from its answer to a ping; raises Unavailable."""
+    """Read a server's id from its answer to a ping. Raises Unavailable."""
     try:
         return str(json.loads(answer)["server"]["id"])
     except (ValueError, KeyError, TypeError) as error:

@@ -38,7 +38,7 @@ _PAGE = 1000
 
 @dataclass(frozen=True)
 class NatsUser:
-    """NatsUser is where and as whom to connect; `ca` is the authority of the server's certificate."""
+    """Where and as whom to connect; `ca` is the authority of the server's certificate."""
 
     url: str
     user: str
@@ -47,7 +47,7 @@ class NatsUser:
 
 
 async def stay_connected(who: NatsUser, work: Callable[[Client], Awaitable[None]]) -> None:
-    """stay_connected connects and runs `work` on the connection, again whenever it is lost, for ever."""
+    """Connect and run `work` on the connection, again whenever it is lost, for ever."""
     secure = {"tls": tls_context(who.ca.read_bytes())} if who.url.startswith("tls://") else {}
     said = False
     while True:
@@ -104,13 +104,13 @@ async def _log_error(error: Exception) -> None:
 
 
 class CalloutDoor:
-    """CalloutDoor answers the server's questions about who connects."""
+    """Answers the server's questions about who connects."""
 
     def __init__(self, callout: Callout) -> None:
         self._callout = callout
 
     async def serve(self, connection: Client) -> None:
-        """serve answers on one connection until it is cancelled."""
+        """Answer on one connection until it is cancelled."""
         await connection.subscribe(_CALLOUT_SUBJECT, _QUEUE, cb=self._answer)
         await connection.flush()
         await asyncio.Event().wait()
@@ -128,13 +128,13 @@ class CalloutDoor:
 
 
 class Revoker:
-    """Revoker cuts terminals' connections that hold another right than what the policy gives them now."""
+    """Cuts terminals' connections that hold another right than what the policy gives them now."""
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
 
     async def serve(self, connection: Client) -> None:
-        """serve sweeps at once, at every change of the policy and a little later, and now and then."""
+        """Sweep at once, at every change of the policy and a little later, and now and then."""
         patience = _SETTLED_SECONDS
         while True:
             changed = self._authority.changed()

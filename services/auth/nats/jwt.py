@@ -23,12 +23,12 @@ _NONCE_BYTES = 24
 
 
 def public_key(pair: nkeys.KeyPair) -> str:
-    """public_key is an nkey's public half as NATS writes it."""
+    """Return an nkey's public half as NATS writes it."""
     return pair.public_key.decode()
 
 
 def encode(pair: nkeys.KeyPair, subject: str, nats: dict[str, Any], now: float, **claims: Any) -> str:
-    """encode signs a NATS JWT about `subject`; `nats` is NATS' part of the claims."""
+    """Sign a NATS JWT about `subject`; `nats` is NATS' part of the claims."""
     body = {"iat": int(now), "iss": public_key(pair), "sub": subject, "nats": nats, **claims}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
     body["jti"] = base64.b32encode(digest).rstrip(b"=").decode()
@@ -37,7 +37,7 @@ def encode(pair: nkeys.KeyPair, subject: str, nats: dict[str, Any], now: float, 
 
 
 def decode(token: str) -> dict[str, Any]:
-    """decode returns the claims of a NATS JWT that its issuer (claim "iss") signed; raises Unauthenticated."""
+    """Return the claims of a NATS JWT that its issuer (claim "iss") signed. Raises Unauthenticated."""
     try:
         header, body, signature = token.split(".")
         claims = json.loads(_unbase64(body))
@@ -51,7 +51,7 @@ def decode(token: str) -> dict[str, Any]:
 
 
 def unseal(private: nacl.public.PrivateKey, sender: str, data: bytes) -> bytes:
-    """unseal opens what the xkey `sender` sealed for us; raises Unauthenticated."""
+    """Open what the xkey `sender` sealed for us. Raises Unauthenticated."""
     if not data.startswith(_SEAL_VERSION):
         raise Unauthenticated("the NATS request has another seal", problem="seal")
     try:
@@ -63,14 +63,14 @@ def unseal(private: nacl.public.PrivateKey, sender: str, data: bytes) -> bytes:
 
 
 def seal(private: nacl.public.PrivateKey, receiver: str, data: bytes) -> bytes:
-    """seal closes data so that only the xkey `receiver` can open it."""
+    """Close data so that only the xkey `receiver` can open it."""
     nonce = os.urandom(_NONCE_BYTES)
     box = nacl.public.Box(private, nacl.public.PublicKey(_raw(receiver)))
     return _SEAL_VERSION + nonce + box.encrypt(data, nonce).ciphertext
 
 
 def xkey(private: nacl.public.PrivateKey) -> str:
-    """xkey is the public half of a curve25519 key as NATS writes it."""
+    """Return the public half of a curve25519 key as NATS writes it."""
     raw = bytes([_XKEY_PREFIX]) + bytes(private.public_key)
     return base64.b32encode(raw + nkeys.crc16(raw).to_bytes(2, "little")).rstrip(b"=").decode()
 

@@ -33,7 +33,7 @@ SYSTEM_REACHES = frozenset({"groups.read", "groups.write", "accounts.create"})
 
 
 class Authority:
-    """Authority decides, from the policy that it keeps in memory.
+    """Decides, from the policy that it keeps in memory.
 
     revoked_seconds: how long a revoked login is remembered; longer than any access token lives.
     """
@@ -61,20 +61,20 @@ class Authority:
 
     @property
     def ready(self) -> bool:
-        """ready tells whether the policy in memory is whole and was compared with the database just now."""
+        """Whether the policy in memory is whole and was compared with the database just now."""
         return self._monotonic() - self._confirmed < CONFIRMED_SECONDS
 
     @property
     def thresholds(self) -> Mapping[str, int]:
-        """thresholds is what every action needs."""
+        """What every action needs."""
         return self._thresholds
 
     def changed(self) -> asyncio.Event:
-        """changed is set, and replaced by a new one, when earlier decisions may no longer hold."""
+        """Return set, and replaced by a new one, when earlier decisions may no longer hold."""
         return self._changed
 
     async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
-        """decide answers what Casbin decides for the action's threshold; raises Unavailable while not ready.
+        """Answer what Casbin decides for the action's threshold. Raises Unavailable while not ready.
 
         Actions of SYSTEM_REACHES are allowed in every project to who may do GROUPS_ADMIN in the system.
         """
@@ -100,18 +100,18 @@ class Authority:
         )
 
     def is_active(self, account: AccountName, login: str) -> bool:
-        """is_active tells whether the account is enabled and the login has not ended; raises Unavailable."""
+        """Tell whether the account is enabled and the login has not ended. Raises Unavailable."""
         self._require_ready()
         return account.account in self._enabled and login not in self._revoked
 
     def memberships(self, account: AccountName) -> list[ProjectName]:
-        """memberships returns the projects that an account is in, by id; raises Unavailable while not ready."""
+        """Return the projects that an account is in, by id. Raises Unavailable while not ready."""
         self._require_ready()
         found = (project for project, policy in self._policies.items() if account.account in policy.members)
         return [ProjectName(project) for project in sorted(found)]
 
     def allowed_projects(self, account: AccountName, action: str, login: str) -> list[ProjectName]:
-        """allowed_projects returns the projects in which the account may do an action, without the system."""
+        """Return the projects in which the account may do an action, without the system."""
         projects = (project for project in self.memberships(account) if project.project != SYSTEM)
         return [one for one in projects if self._decide(account.account, one.project, action, login).allowed]
 
@@ -120,7 +120,7 @@ class Authority:
             raise Unavailable("auth cannot vouch for its policy now; nothing is allowed meanwhile", dependency="policy")
 
     async def refresh(self) -> None:
-        """refresh brings memory up to the database's revision; raises Unavailable or DataLoss, then nothing holds."""
+        """Bring memory up to the database's revision. Raises Unavailable or DataLoss, then nothing holds."""
         async with self._lock:
             asked = self._monotonic()
             try:
@@ -185,7 +185,7 @@ class Authority:
         return self._policies.get(project) or ProjectPolicy(project, {}, {})
 
     async def revisions(self) -> AsyncIterator[int]:
-        """revisions yields the revision at once, at changes and every second; raises Unavailable while not ready."""
+        """Yield the revision at once, at changes and every second. Raises Unavailable while not ready."""
         while True:
             changed = self._changed
             self._require_ready()
@@ -194,7 +194,7 @@ class Authority:
                 await asyncio.wait_for(changed.wait(), POLL_SECONDS)
 
     async def poll(self) -> None:
-        """poll refreshes every second, for ever: a change by another process holds within two seconds here."""
+        """Refresh every second, for ever: a change by another process holds within two seconds here."""
         was_ready = self.ready
         while True:
             try:

@@ -11,7 +11,7 @@ from services.auth.policy.authority import Authority
 async def why_denied(
     authority: Authority, by: AccountName, account: AccountName, project: ProjectName, action: str, *, login: str
 ) -> tuple[Decision, str]:
-    """why_denied returns the decision about an account with a sentence that explains it.
+    """Return the decision about an account with a sentence that explains it.
 
     Anybody may ask about themselves; about others needs "groups.read" in that project (NotFound, PermissionDenied).
     """
@@ -28,7 +28,7 @@ async def why_denied(
 
 
 def explain(account: AccountName, project: ProjectName, action: str, decision: Decision) -> str:
-    """explain puts a decision into one sentence."""
+    """Put a decision into one sentence."""
     if not decision.active:
         return f"{account} is unknown or disabled, or this login has ended, so nothing is allowed."
     if not decision.member:

@@ -56,22 +56,22 @@ RuleRow = tuple[str, str, str, str | None]
 
 
 def user(account: str) -> str:
-    """user is an account's id in the policy."""
+    """Return an account's id in the policy."""
     return f"user:{account}"
 
 
 def role(project: str, group: str) -> str:
-    """role is a group's id in the policy; groups belong to their project, so the project is part of it."""
+    """Return a group's id in the policy; groups belong to their project, so the project is part of it."""
     return f"role:{project}:{group}"
 
 
 def domain(project: str) -> str:
-    """domain is a project's id in the policy."""
+    """Return a project's id in the policy."""
     return f"proj:{project}"
 
 
 def at_least(level: object, need: object) -> bool:
-    """at_least compares as numbers; raises ValueError unless level is "1" to "100" and need an int from 1 to 100."""
+    """Compare as numbers. Raises ValueError unless level is "1" to "100" and need an int from 1 to 100."""
     if not isinstance(level, str) or not _LEVEL.fullmatch(level):
         raise ValueError(f"level {level!r} is not a permission parameter")
     if not is_need(need):
@@ -80,19 +80,19 @@ def at_least(level: object, need: object) -> bool:
 
 
 def is_need(value: object) -> bool:
-    """is_need tells whether a value is an int from 1 to 100; True is none."""
+    """Tell whether a value is an int from 1 to 100; True is none."""
     return type(value) is int and LOWEST <= value <= HIGHEST
 
 
 class Memberships(RoleManager):
-    """Memberships answers Casbin's g(): exactly one project's rows, no inheritance, nobody is their own role."""
+    """Answers Casbin's g(): exactly one project's rows, no inheritance, nobody is their own role."""
 
     def __init__(self, project: str, members: Mapping[str, str]) -> None:
         self._project = project
         self._members = members
 
     def has_link(self, name1: str, name2: str, *domains: str) -> bool:
-        """has_link tells whether user `name1` has role `name2` in the one domain given."""
+        """Tell whether user `name1` has role `name2` in the one domain given."""
         match = _USER.fullmatch(name1)
         if match is None or domains != (domain(self._project),):
             return False
@@ -101,7 +101,7 @@ class Memberships(RoleManager):
 
 
 class ProjectPolicy:
-    """ProjectPolicy decides in one project. It never changes; `with_level` and `with_member` build another.
+    """Decides in one project. It never changes; `with_level` and `with_member` build another.
 
     levels: permission parameter by group. members: group by account. Both belong to the policy from now on.
     """
@@ -120,7 +120,7 @@ class ProjectPolicy:
         self._enforcer.model["g"]["g"].rm = memberships
 
     def allows(self, account: str, need: int) -> bool:
-        """allows tells what Casbin decides; anything malformed, and any exception, is a denial."""
+        """Tell what Casbin decides; anything malformed, and any exception, is a denial."""
         if not self.levels or not isinstance(account, str) or not _ID.fullmatch(account) or not is_need(need):
             return False
         known = self._decided.get((account, need))
@@ -137,11 +137,11 @@ class ProjectPolicy:
         return decided
 
     def with_level(self, group: str, level: int | None) -> ProjectPolicy:
-        """with_level is this policy with a group's parameter changed; None takes the group out."""
+        """Return this policy with a group's parameter changed; None takes the group out."""
         return ProjectPolicy(self.project, _with(self.levels, group, level), self.members.copy())
 
     def with_member(self, account: str, group: str | None) -> ProjectPolicy:
-        """with_member is this policy with an account in `group`; None takes it out."""
+        """Return this policy with an account in `group`; None takes it out."""
         return ProjectPolicy(self.project, self.levels.copy(), _with(self.members, account, group))
 
 
@@ -157,7 +157,7 @@ def _with(mapping: MappingProxyType[str, V], key: str, value: V | None) -> dict[
 
 @dataclass(frozen=True)
 class LevelRule:
-    """LevelRule is a p row, parsed."""
+    """A p row, parsed."""
 
     project: str
     group: str
@@ -166,7 +166,7 @@ class LevelRule:
 
 @dataclass(frozen=True)
 class MemberRule:
-    """MemberRule is a g row, parsed."""
+    """A g row, parsed."""
 
     project: str
     account: str
@@ -174,7 +174,7 @@ class MemberRule:
 
 
 def parse_level(row: RuleRow) -> LevelRule:
-    """parse_level reads a p row; raises DataLoss for one that this service would never have written."""
+    """Read a p row. Raises DataLoss for one that this service would never have written."""
     ptype, v0, v1, v2 = row
     found = _ROLE.fullmatch(v0)
     if ptype != "p" or found is None or not _LEVEL.fullmatch(v1) or v2 is not None:
@@ -183,7 +183,7 @@ def parse_level(row: RuleRow) -> LevelRule:
 
 
 def parse_member(row: RuleRow) -> MemberRule:
-    """parse_member reads a g row; raises DataLoss for one that this service would never have written."""
+    """Read a g row. Raises DataLoss for one that this service would never have written."""
     ptype, v0, v1, v2 = row
     who, found, where = _USER.fullmatch(v0), _ROLE.fullmatch(v1), _DOMAIN.fullmatch(v2 or "")
     if ptype != "g" or who is None or found is None or where is None or where[1] != found[1]:
@@ -196,7 +196,7 @@ def _damaged(row: RuleRow) -> DataLoss:
 
 
 def build_policies(rows: Iterable[RuleRow]) -> dict[str, ProjectPolicy]:
-    """build_policies builds the policy of every project; raises DataLoss for damaged, dangling or absent rows."""
+    """Build the policy of every project. Raises DataLoss for damaged, dangling or absent rows."""
     levels: dict[str, dict[str, int]] = {}
     members: dict[str, dict[str, str]] = {}
     for row in rows:

@@ -9,14 +9,14 @@ from services.auth.sessions.tokens import Tokens
 
 
 class Attempts:
-    """Attempts issues attempt tokens; whoever reads one asks for the account's present rights at every call."""
+    """Issues attempt tokens; whoever reads one asks for the account's present rights at every call."""
 
     def __init__(self, authority: Authority, tokens: Tokens) -> None:
         self._authority = authority
         self._tokens = tokens
 
     def issue(self, account: AccountName, job: JobName, attempt: int) -> tuple[str, int]:
-        """issue returns a token and its lifetime in seconds.
+        """Return a token and its lifetime in seconds.
 
         Raises FailedPrecondition for an unknown or disabled account.
         """

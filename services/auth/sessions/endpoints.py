@@ -9,15 +9,15 @@ from loupe.discovery import Instance
 
 
 class Catalogue(Protocol):
-    """Catalogue knows the healthy processes of a service."""
+    """Knows the healthy processes of a service."""
 
     async def instances(self, name: str) -> list[Instance]:
-        """instances returns them by id; empty when there is none."""
+        """Return them by id; empty when there is none."""
 
 
 @dataclass(frozen=True)
 class Doors:
-    """Doors are "host:port" of storage and scheduler, empty while there is none, and the URL of NATS."""
+    """The name "host:port" of storage and scheduler, empty while there is none, and the URL of NATS."""
 
     storage: str
     scheduler: str
@@ -25,14 +25,14 @@ class Doors:
 
 
 class Endpoints:
-    """Endpoints finds the doors that a terminal needs besides auth's."""
+    """Finds the doors that a terminal needs besides auth's."""
 
     def __init__(self, catalogue: Catalogue, nats_url: str) -> None:
         self._catalogue = catalogue
         self._nats_url = nats_url
 
     async def find(self) -> Doors:
-        """find returns the doors that are open now."""
+        """Return the doors that are open now."""
         storage = await self._door("loupe-storage")
         return Doors(storage, await self._door("loupe-scheduler"), self._nats_url)
 

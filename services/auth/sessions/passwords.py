@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 def check_strength(password: str) -> None:
-    """check_strength raises WeakPassword for a password that is too short, or absurdly long."""
+    """Raise WeakPassword for a password that is too short, or absurdly long."""
     if not MINIMUM_LENGTH <= len(password) <= MAXIMUM_LENGTH:
         raise WeakPassword(
             f"the password has {len(password)} characters; it needs {MINIMUM_LENGTH} to {MAXIMUM_LENGTH}",
@@ -30,7 +30,7 @@ def check_strength(password: str) -> None:
 
 
 class Passwords:
-    """Passwords hashes and verifies; each call takes tens of milliseconds of a thread, never of the event loop.
+    """Hashes and verifies; each call takes tens of milliseconds of a thread, never of the event loop.
 
     hasher: its parameters; PHC strings of other parameters still verify.
     """
@@ -42,11 +42,11 @@ class Passwords:
         self._nobody = self._hasher.hash(secrets.token_urlsafe(32))
 
     async def hash(self, password: str) -> str:
-        """hash returns the PHC string of a password."""
+        """Return the PHC string of a password."""
         return await self._run(self._hasher.hash, password)
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
-        """matches tells whether a password is the one that was hashed; None, an unknown account, takes as long."""
+        """Tell whether a password is the one that was hashed; None, an unknown account, take as long."""
         right = await self._run(self._verify, password_hash or self._nobody, password[: MAXIMUM_LENGTH + 1])
         return right and password_hash is not None
 
@@ -57,7 +57,7 @@ class Passwords:
             return False
 
     async def fingerprint(self, password: str, context: str) -> bytes:
-        """fingerprint stands for a password where two requests are compared; as slow to guess from as a hash."""
+        """Stand for a password where two requests are compared; as slow to guess from as a hash."""
         salt = hashlib.sha256(context.encode()).digest()[:16]
         return await self._run(self._derive, password.encode(), salt)
 
@@ -75,5 +75,5 @@ class Passwords:
             self._waiting -= 1
 
     def close(self) -> None:
-        """close ends the threads."""
+        """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)

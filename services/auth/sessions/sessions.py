@@ -23,7 +23,7 @@ SHORTEST_REQUEST_ID = 16
 
 @dataclass(frozen=True)
 class TokenPair:
-    """TokenPair is an access token and the refresh token that follows it; lifetimes in seconds."""
+    """An access token and the refresh token that follows it; lifetimes in seconds."""
 
     access_token: str
     refresh_token: str
@@ -32,7 +32,7 @@ class TokenPair:
 
 
 class Sessions:
-    """Sessions gives and takes tokens.
+    """Gives and takes tokens.
 
     A login is a family of refresh tokens of which only the newest is unused; using one twice, in different requests,
     ends the login.
@@ -48,7 +48,7 @@ class Sessions:
         self._tokens = tokens
 
     async def login(self, account: AccountName, password: str, peer: str) -> tuple[TokenPair, Account]:
-        """login starts a login.
+        """Start a login.
 
         Raises BadCredentials, the same after the same work for an unknown account, a wrong password and a disabled
         account; Throttled after too many failures of the account or the address `peer`.
@@ -74,7 +74,7 @@ class Sessions:
         return pair, described
 
     async def refresh(self, refresh_token: str, request_id: str = "") -> TokenPair:
-        """refresh exchanges a refresh token; raises Unauthenticated, or RefreshReplayed when it was used before.
+        """Exchange a refresh token. Raises Unauthenticated, or RefreshReplayed when it was used before.
 
         The same request again gives the same refresh token, as long as that was not used: its answer was lost.
         """
@@ -112,7 +112,7 @@ class Sessions:
         return pair
 
     async def logout(self, refresh_token: str) -> None:
-        """logout ends the login that a refresh token belongs to; ending it again is fine. Raises Unauthenticated."""
+        """End the login that a refresh token belongs to; ending it again is fine. Raises Unauthenticated."""
         async with self._store.write() as tx:
             row = await tx.refresh_token(_digest(refresh_token))
             if row is None:
@@ -129,7 +129,7 @@ class Sessions:
 
 
 def _successor(refresh_token: str, request_id: str) -> str:
-    """_successor is as random as a token and its request are, and the same when they are the same."""
+    """Return as random as a token and its request are, and the same when they are the same."""
     digest = hashlib.sha256(f"{refresh_token} {request_id}".encode()).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 

@@ -12,7 +12,7 @@ from loupe.errors import Throttled
 
 @dataclass(frozen=True)
 class Bucket:
-    """Bucket is a limit: so many at once, and so many a second in the long run."""
+    """A limit: so many at once, and so many a second in the long run."""
 
     size: float
     per_second: float
@@ -24,7 +24,7 @@ _KEPT = 100_000
 
 
 class Throttle:
-    """Throttle keeps the buckets; only failures take from them, so who knows the password hardly ever notices.
+    """Keeps the buckets; only failures take from them, so who knows the password hardly ever notices.
 
     monotonic: seconds that only go up. A refused attempt takes nothing: who storms one account leaves the others of
     the same address alone.
@@ -35,14 +35,14 @@ class Throttle:
         self._levels: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 
     def admit(self, account: str, peer: str) -> None:
-        """admit raises Throttled, with the seconds to wait, when the account or the address failed too often."""
+        """Raise Throttled, with the seconds to wait, when the account or the address failed too often."""
         wait = max(self._wait("account", account, ACCOUNT), self._wait("peer", peer, PEER))
         if wait > 0:
             seconds = math.ceil(wait)
             raise Throttled(f"too many failed logins; try again in {seconds} s", retry_after_seconds=seconds)
 
     def failed(self, account: str, peer: str) -> None:
-        """failed takes one from both buckets."""
+        """Take one from both buckets."""
         for kind, key, bucket in (("account", account, ACCOUNT), ("peer", peer, PEER)):
             level = self._level(kind, key, bucket)
             self._levels[kind, key] = (max(level - 1, 0.0), self._monotonic())
@@ -51,7 +51,7 @@ class Throttle:
             self._levels.popitem(last=False)
 
     def succeeded(self, account: str) -> None:
-        """succeeded fills the account's bucket again: its owner is here."""
+        """Fill the account's bucket again: its owner is here."""
         self._levels.pop(("account", account), None)
 
     def _level(self, kind: str, key: str, bucket: Bucket) -> float:

@@ -21,7 +21,7 @@ from services.auth.database.store import Store
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """Lifetimes are seconds: of access, refresh and attempt tokens, and the age at which a signing key is followed."""
+    """Seconds: of access, refresh and attempt tokens, and the age at which a signing key is followed."""
 
     access: int = 600
     refresh: int = 30 * 86_400
@@ -31,7 +31,7 @@ class Lifetimes:
 
 @dataclass(frozen=True)
 class SigningKey:
-    """SigningKey is one Ed25519 key with its id."""
+    """One Ed25519 key with its id."""
 
     kid: str
     private: Ed25519PrivateKey
@@ -39,7 +39,7 @@ class SigningKey:
 
 
 class KeyRing:
-    """KeyRing holds the signing keys of the database: the newest signs, all verify.
+    """Holds the signing keys of the database: the newest signs, all verify.
 
     A key is followed by a new one at its age, and forgotten once everything that it signed has expired.
     """
@@ -51,7 +51,7 @@ class KeyRing:
         self._keys: list[SigningKey] = []
 
     async def load(self) -> None:
-        """load reads the keys, makes the first or the next one when it is time, and forgets what is long over."""
+        """Read the keys, make the first or the next one when it is time, and forget what is long over."""
         async with self._store.write() as tx:
             stored = await tx.signing_keys()
             if not stored or self._now() - stored[0][2] >= self._lifetimes.signing_key:
@@ -65,17 +65,17 @@ class KeyRing:
 
     @property
     def newest(self) -> SigningKey:
-        """newest is the key that signs; raises Unavailable before load."""
+        """The key that signs; raises Unavailable before load."""
         if not self._keys:
             raise Unavailable("auth has no signing key yet", dependency="database")
         return self._keys[0]
 
     def public(self, kid: str) -> Ed25519PublicKey | None:
-        """public returns the public key with an id, None when there is none."""
+        """Return the public key with an id, None when there is none."""
         return next((key.private.public_key() for key in self._keys if key.kid == kid), None)
 
     def jwks(self) -> str:
-        """jwks is the JSON Web Key Set of the public keys, RFC 7517."""
+        """Return the JSON Web Key Set of the public keys, RFC 7517."""
         keys = []
         for key in self._keys:
             public = OKPAlgorithm.to_jwk(key.private.public_key(), as_dict=True)
@@ -84,7 +84,7 @@ class KeyRing:
 
 
 class Tokens:
-    """Tokens signs what it is told; whether somebody may have a token is decided elsewhere."""
+    """Signs what it is told; whether somebody may have a token is decided elsewhere."""
 
     def __init__(self, keys: KeyRing, lifetimes: Lifetimes, now: Callable[[], float] = time.time) -> None:
         self._keys = keys
@@ -92,11 +92,11 @@ class Tokens:
         self._now = now
 
     def access(self, account: AccountName, login: str) -> str:
-        """access returns an access token for a login."""
+        """Return an access token for a login."""
         return self._sign(ACCESS, account, self.lifetimes.access, {"login": login})
 
     def attempt(self, account: AccountName, job: JobName, attempt: int) -> str:
-        """attempt returns the token with which one training attempt works, with the rights of who submitted it."""
+        """Return the token with which one training attempt works, with the rights of who submitted it."""
         return self._sign(ATTEMPT, account, self.lifetimes.attempt, {"job": str(job), "attempt": attempt})
 
     def _sign(self, kind: str, account: AccountName, lifetime: int, more: dict[str, object]) -> str:

@@ -15,67 +15,67 @@ from loupe.trainer.v1.attempt_pb2 import AttemptEvent, AttemptKey, AttemptSpec, 
 
 
 class Catalogue(Protocol):
-    """Catalogue is what a job may refer to. Raises NotFound, and Unavailable while storage is away."""
+    """What a job may refer to. Raises NotFound, and Unavailable while storage is away."""
 
     async def dataset_version(self, name: DatasetVersionName) -> DatasetVersion:
-        """dataset_version returns a version; "latest" is resolved."""
+        """Return a version; "latest" is resolved."""
 
     async def algorithm_version(self, name: AlgorithmVersionName) -> AlgorithmVersion:
-        """algorithm_version returns a version; "latest" is resolved."""
+        """Return a version; "latest" is resolved."""
 
 
 class Library(Protocol):
-    """Library is where results go. Raises Unavailable while storage is away."""
+    """Where results go. Raises Unavailable while storage is away."""
 
     async def raise_fence(self, job: JobName, attempt: int) -> None:
-        """raise_fence refuses what older attempts write from now on."""
+        """Refuse what older attempts write from now on."""
 
     async def publish(self, model: ModelName, version: ModelVersion) -> ModelVersion:
-        """publish returns the job's one model version, made now or before."""
+        """Return the job's one model version, made now or before."""
 
 
 @dataclass(frozen=True)
 class StorageToken:
-    """StorageToken opens storage for one attempt. lifetime: seconds from when it was issued."""
+    """Opens storage for one attempt. lifetime: seconds from when it was issued."""
 
     value: str = field(repr=False)
     lifetime: float
 
 
 class Tokens(Protocol):
-    """Tokens gives attempts their access to storage."""
+    """Gives attempts their access to storage."""
 
     async def issue(self, submitter: str, job: JobName, attempt: int) -> StorageToken:
-        """issue returns a token; raises PermissionDenied and the like when the submitter has no right any more."""
+        """Return a token. Raises PermissionDenied and the like when the submitter has no right any more."""
 
 
 class Trainers(Protocol):
-    """Trainers are told what to do. Raises Unavailable for one that cannot be reached.
+    """Told what to do. Raises Unavailable for one that cannot be reached.
 
     lease, patience: seconds; patience is how long the call may take.
     """
 
     async def start(self, trainer: TrainerName, spec: AttemptSpec, lease: float, patience: float) -> None:
-        """start gives an attempt to a trainer; raises TrainerBusy, StaleAttempt, SandboxUnavailable."""
+        """Give an attempt to a trainer. Raises TrainerBusy, StaleAttempt, SandboxUnavailable."""
 
     def watch(self, trainer: TrainerName, key: AttemptKey, after: int) -> AsyncIterator[AttemptEvent]:
-        """watch yields the attempt's events after a sequence to the last; raises AttemptUnknown."""
+        """Yield the attempt's events after a sequence to the last. Raises AttemptUnknown."""
 
     async def renew(self, trainer: TrainerName, key: AttemptKey, lease: float, patience: float) -> AttemptState:
-        """renew gives the attempt more time and returns where it stands, UNSPECIFIED when it is not known."""
+        """Give the attempt more time and return where it stands, UNSPECIFIED when it is not known."""
 
     async def replace_token(self, trainer: TrainerName, key: AttemptKey, token: str, patience: float) -> None:
-        """replace_token gives the attempt a new storage token; raises AttemptUnknown."""
+        """Give the attempt a new storage token. Raises AttemptUnknown."""
 
     async def cancel(self, trainer: TrainerName, key: AttemptKey, patience: float) -> None:
-        """cancel stops the attempt; one that is not known is no error."""
+        """Stop the attempt; one that is not known is no error."""
 
 
 class Bus(Protocol):
-    """Bus takes job events to the terminals."""
+    """Takes job events to the terminals."""
 
     async def publish(self, event: JobEvent) -> None:
-        """publish returns when the event is taken; the same event again is dropped there. Raises Unavailable."""
+        """Return when the event is taken; the same event again is dropped there. Raises Unavailable."""
 
     async def close(self) -> None:
-        """close ends the connection."""
+        """End the connection."""

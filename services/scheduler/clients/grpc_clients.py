@@ -29,46 +29,46 @@ ChannelSource = Callable[[], Awaitable[grpc.aio.Channel]]
 
 
 class StorageClient:
-    """StorageClient is the Catalogue and the Library. timeout in seconds."""
+    """The Catalogue and the Library. timeout in seconds."""
 
     def __init__(self, channel: ChannelSource, timeout: float) -> None:
         self._channel = channel
         self._timeout = timeout
 
     async def dataset_version(self, name: DatasetVersionName) -> DatasetVersion:
-        """dataset_version returns a version; "latest" is resolved."""
+        """Return a version; "latest" is resolved."""
         stub = dataset_service_pb2_grpc.DatasetServiceStub(await self._channel())
         request = dataset_service_pb2.GetDatasetVersionRequest(name=str(name))
         return (await stub.GetDatasetVersion(request, timeout=self._timeout)).dataset_version
 
     async def algorithm_version(self, name: AlgorithmVersionName) -> AlgorithmVersion:
-        """algorithm_version returns a version; "latest" is resolved."""
+        """Return a version; "latest" is resolved."""
         stub = algorithm_service_pb2_grpc.AlgorithmServiceStub(await self._channel())
         request = algorithm_service_pb2.GetAlgorithmVersionRequest(name=str(name))
         return (await stub.GetAlgorithmVersion(request, timeout=self._timeout)).algorithm_version
 
     async def raise_fence(self, job: JobName, attempt: int) -> None:
-        """raise_fence refuses what older attempts write from now on."""
+        """Refuse what older attempts write from now on."""
         stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
         request = model_service_pb2.RaiseFenceRequest(job=str(job), attempt=attempt)
         await stub.RaiseFence(request, timeout=self._timeout)
 
     async def publish(self, model: ModelName, version: ModelVersion) -> ModelVersion:
-        """publish returns the job's one model version, made now or before."""
+        """Return the job's one model version, made now or before."""
         stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
         request = model_service_pb2.PublishModelVersionRequest(parent=str(model), model_version=version)
         return (await stub.PublishModelVersion(request, timeout=self._timeout)).model_version
 
 
 class AuthClient:
-    """AuthClient is the Tokens. timeout in seconds."""
+    """The Tokens. timeout in seconds."""
 
     def __init__(self, channel: ChannelSource, timeout: float) -> None:
         self._channel = channel
         self._timeout = timeout
 
     async def issue(self, submitter: str, job: JobName, attempt: int) -> StorageToken:
-        """issue returns a token for one attempt."""
+        """Return a token for one attempt."""
         stub = policy_service_pb2_grpc.PolicyServiceStub(await self._channel())
         request = policy_service_pb2.IssueAttemptTokenRequest(account=submitter, job=str(job), attempt=attempt)
         response = await stub.IssueAttemptToken(request, timeout=self._timeout)
@@ -76,7 +76,7 @@ class AuthClient:
 
 
 class TrainerClient:
-    """TrainerClient is the Trainers: one channel to each, opened anew when Consul names another address.
+    """The Trainers: one channel to each, opened anew when Consul names another address.
 
     address: the trainer's last known internal address, empty when there never was one. open_channel: dials it.
     """
@@ -98,13 +98,13 @@ class TrainerClient:
         return attempt_service_pb2_grpc.AttemptServiceStub(self._channels[trainer][1])
 
     async def start(self, trainer: TrainerName, spec: AttemptSpec, lease: float, patience: float) -> None:
-        """start gives an attempt to a trainer."""
+        """Give an attempt to a trainer."""
         stub = await self._stub(trainer)
         request = attempt_service_pb2.StartAttemptRequest(spec=spec, lease=_duration(lease))
         await stub.StartAttempt(request, timeout=patience)
 
     async def watch(self, trainer: TrainerName, key: AttemptKey, after: int) -> AsyncIterator[AttemptEvent]:
-        """watch yields the attempt's events after a sequence to the last."""
+        """Yield the attempt's events after a sequence to the last."""
         stub = await self._stub(trainer)
         request = attempt_service_pb2.WatchAttemptRequest(key=key, after_sequence=after)
         call = stub.WatchAttempt(request)
@@ -115,24 +115,24 @@ class TrainerClient:
             call.cancel()
 
     async def renew(self, trainer: TrainerName, key: AttemptKey, lease: float, patience: float) -> AttemptState:
-        """renew gives the attempt more time and returns where it stands."""
+        """Give the attempt more time and return where it stands."""
         stub = await self._stub(trainer)
         request = attempt_service_pb2.RenewLeasesRequest(keys=[key], lease=_duration(lease))
         return (await stub.RenewLeases(request, timeout=patience)).states[0]
 
     async def replace_token(self, trainer: TrainerName, key: AttemptKey, token: str, patience: float) -> None:
-        """replace_token gives the attempt a new storage token."""
+        """Give the attempt a new storage token."""
         stub = await self._stub(trainer)
         request = attempt_service_pb2.ReplaceStorageTokenRequest(key=key, storage_token=token)
         await stub.ReplaceStorageToken(request, timeout=patience)
 
     async def cancel(self, trainer: TrainerName, key: AttemptKey, patience: float) -> None:
-        """cancel stops the attempt."""
+        """Stop the attempt."""
         stub = await self._stub(trainer)
         await stub.CancelAttempt(attempt_service_pb2.CancelAttemptRequest(key=key), timeout=patience)
 
     async def close(self) -> None:
-        """close closes every channel."""
+        """Close every channel."""
         for _, channel in self._channels.values():
             await channel.close()
         self._channels.clear()

@@ -26,7 +26,7 @@ Attempt = tuple[str, int]
 
 @dataclass(frozen=True)
 class _Report:
-    """_Report is a trainer's newest report as it stood in Consul, and when it came, on the monotonic clock here."""
+    """A trainer's newest report as it stood in Consul, and when it came, on the monotonic clock here."""
 
     value: bytes
     load: TrainerLoad
@@ -36,7 +36,7 @@ class _Report:
 
 @dataclass(frozen=True)
 class _Known:
-    """_Known is a cluster's state as it was worked out last; after `until` one of its trainers is another."""
+    """A cluster's state as it was worked out last; after `until` one of its trainers is another."""
 
     state: ClusterState
     until: float
@@ -49,7 +49,7 @@ class _Avoidance:
 
 
 class Fleet:
-    """Fleet is the trainers that report, under the rule that nothing is believed that is old, malformed or foreign.
+    """The trainers that report, under the rule that nothing is believed that is old, malformed or foreign.
 
     monotonic: seconds that only go up; max_age: seconds after which a report no longer counts. Ages are measured
     from receipt, so that no trainer's clock matters.
@@ -67,11 +67,11 @@ class Fleet:
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, changed: Callable[[], None]) -> None:
-        """listen has `changed` called whenever a report or an address is new."""
+        """Have `changed` called whenever a report or an address is new."""
         self._listeners.append(changed)
 
     def observe(self, entries: Mapping[str, bytes]) -> None:
-        """observe takes in all keys under loupe/trainers/; what is not a report of its key's own trainer is ignored."""
+        """Take in all keys under loupe/trainers/; what is not a report of its key's own trainer is ignored."""
         now = self._monotonic()
         seen: dict[TrainerName, _Report] = {}
         by_key = {key_of(name): (name, report) for name, report in self._reports.items()}
@@ -100,18 +100,18 @@ class Fleet:
         self._changed()
 
     def locate(self, instances: Sequence[Instance]) -> None:
-        """locate takes in where trainers are reached; addresses of those that are not named any more stay known."""
+        """Take in where trainers are reached; addresses of those that are not named any more stay known."""
         self._addresses |= {instance.id: instance.internal for instance in instances}
         self._known.clear()
         self._changed()
 
     def give(self, trainer: TrainerName, attempt: Attempt) -> None:
-        """give notes an attempt that a trainer was given: it takes a slot, reported or not."""
+        """Note an attempt that a trainer was given: it takes a slot, reported or not."""
         self._given.setdefault(trainer, set()).add(attempt)
         self._known.pop(trainer.cluster, None)
 
     def take_back(self, trainer: TrainerName, attempt: Attempt) -> None:
-        """take_back notes that an attempt is over, as far as the scheduler is concerned."""
+        """Note that an attempt is over, as far as the scheduler is concerned."""
         attempts = self._given.get(trainer, set())
         attempts.discard(attempt)
         if not attempts:
@@ -119,25 +119,25 @@ class Fleet:
         self._known.pop(trainer.cluster, None)
 
     def address(self, trainer: TrainerName) -> str:
-        """address is the trainer's last known "host:port"; empty when there never was one."""
+        """Return the trainer's last known "host:port"; empty when there never was one."""
         return self._addresses.get(_instance_of(trainer), "")
 
     def unlocated(self) -> bool:
-        """unlocated is true when a trainer reports whose address is not known."""
+        """Return true when a trainer reports whose address is not known."""
         return any(not self.address(name) for name in self._reports)
 
     def avoid(self, trainer: TrainerName, seconds: float, why: str) -> None:
-        """avoid keeps new jobs away from a trainer for some time; why is told to people."""
+        """Keep new jobs away from a trainer for some time; why is told to people."""
         self._avoided[trainer] = _Avoidance(self._monotonic() + seconds, why)
         self._known.pop(trainer.cluster, None)
 
     def report_time(self, trainer: TrainerName) -> datetime | None:
-        """report_time is when, by its own clock, the trainer made its newest report."""
+        """Return when, by its own clock, the trainer made its newest report."""
         report = self._reports.get(trainer)
         return _EPOCH + timedelta(milliseconds=report.load.at_ms) if report else None
 
     def clusters(self) -> list[ClusterState]:
-        """clusters returns the clusters of live trainers, both by name.
+        """Return the clusters of live trainers, both by name.
 
         An attempt that a trainer was given, and that its report does not show yet, counts as busy.
         """
@@ -146,7 +146,7 @@ class Fleet:
         return [state for state in states if state.trainers]
 
     def _cluster(self, cluster: str, now: float) -> ClusterState:
-        """_cluster is worked out anew only when something changed: of a thousand trainers few did since last time."""
+        """Return worked out anew only when something changed: of a thousand trainers few did since last time."""
         known = self._known.get(cluster)
         if known is not None and now <= known.until:
             return known.state
@@ -189,12 +189,12 @@ class Fleet:
 
 
 def _instance_of(trainer: TrainerName) -> str:
-    """_instance_of is the trainer's service id in Consul."""
+    """Return the trainer's service id in Consul."""
     return f"trainer-{trainer.cluster}-{trainer.trainer}"
 
 
 async def follow_fleet(fleet: Fleet, discovery: Discovery, monotonic: Callable[[], float]) -> None:
-    """follow_fleet keeps the fleet current until it is cancelled."""
+    """Keep the fleet current until it is cancelled."""
     locate_at = float("-inf")
     async for entries in discovery.watch_prefix(PREFIX):
         fleet.observe(entries)

@@ -12,7 +12,7 @@ LOAD_STEPS = 10
 
 @dataclass(frozen=True)
 class Requirements:
-    """Requirements is what an algorithm image needs. min_memory_mb in MiB; gpu is "none", "optional" or "required"."""
+    """What an algorithm image needs. min_memory_mb in MiB; gpu is "none", "optional" or "required"."""
 
     built_in: bool = True
     min_memory_mb: int = 0
@@ -21,7 +21,7 @@ class Requirements:
 
 @dataclass(frozen=True)
 class TrainerState:
-    """TrainerState is a live trainer as placement sees it.
+    """A live trainer as placement sees it.
 
     Fractions are 0 to 1. busy counts reported jobs and jobs that it was given since. free_memory_mb in MiB.
     avoid says why it gets nothing now; empty when it may. free_slots is how many jobs it can take now.
@@ -50,7 +50,7 @@ class TrainerState:
 
 @dataclass(frozen=True)
 class ClusterState:
-    """ClusterState is a cluster with its live trainers.
+    """A cluster with its live trainers.
 
     load is the mean of theirs, 1 without any; free_slots is how many jobs they can take now.
     """
@@ -68,7 +68,7 @@ class ClusterState:
 
 @dataclass(frozen=True)
 class Considered:
-    """Considered is a cluster and why it was taken or passed over. obstacle is a stable word, empty for a candidate."""
+    """A cluster and why it was taken or passed over. obstacle is a stable word, empty for a candidate."""
 
     cluster: ClusterName
     load: float
@@ -80,7 +80,7 @@ class Considered:
 
 @dataclass(frozen=True)
 class Placement:
-    """Placement is where a job goes, or that it waits; considered are all clusters, best first."""
+    """Where a job goes, or that it waits; considered are all clusters, best first."""
 
     trainer: TrainerName | None
     considered: tuple[Considered, ...]
@@ -89,12 +89,12 @@ class Placement:
 
     @property
     def waits_for(self) -> str:
-        """waits_for is a word that changes when the reason for waiting does, and not with every figure."""
+        """A word that changes when the reason for waiting does, and not with every figure."""
         return "" if self.trainer else ",".join(sorted({each.obstacle for each in self.considered})) or "no_trainer"
 
 
 def rank_clusters(requirements: Requirements, fleet: Iterable[ClusterState], threshold: float) -> Placement:
-    """rank_clusters chooses the cluster: the lowest load in LOAD_STEPS steps, then the most free warm slots, then
+    """Choose the cluster: the lowest load in LOAD_STEPS steps, then the most free warm slots, then
     the exact load, then the name: a job starts seconds sooner in a warm slot, and a few percent of load are noise.
 
     Within it the trainer: one with a warm slot before others, then the least loaded, then the name.
@@ -124,7 +124,7 @@ def rank_clusters(requirements: Requirements, fleet: Iterable[ClusterState], thr
 
 
 def _judge(cluster: ClusterState, needs: Requirements, threshold: float) -> tuple[str, str, list[TrainerState]]:
-    """_judge returns an obstacle and its explanation, or the trainers that can take the job now."""
+    """Return an obstacle and its explanation, or the trainers that can take the job now."""
     able: Sequence[TrainerState] = cluster.trainers
     if not needs.built_in:
         able = [each for each in able if each.sandboxed]
@@ -156,7 +156,7 @@ def _slots(trainers: Sequence[TrainerState]) -> str:
 
 
 def _busy(cluster: ClusterState) -> str:
-    """_busy adds what a person can do something about: is it our jobs, or something else on the machines?"""
+    """Add what a person can do something about: is it our jobs, or something else on the machines?"""
     taken = sum(min(each.busy, each.slots) for each in cluster.trainers)
     return f" ({_slots(cluster.trainers)})" if taken else " (no job runs there: something else keeps it busy)"
 

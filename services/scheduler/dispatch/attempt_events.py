@@ -29,7 +29,7 @@ _LOST = Reason.Name(Reason.REASON_UNAVAILABLE).removeprefix("REASON_")
 
 
 def absorb(job: Job, received: Sequence[AttemptEvent], now: datetime, bounds: Bounds) -> Change:
-    """absorb turns events of a RUNNING job's current attempt into one change, the last event's move included.
+    """Turn events of a RUNNING job's current attempt into one change, the last event's move included.
 
     Events that the job has already are left out; nothing follows the one that ends the attempt.
     """
@@ -89,7 +89,7 @@ def _failed(job: Job, failed: AttemptFailed, now: datetime, bounds: Bounds) -> C
 
 
 async def batches(source: AsyncIterator[AttemptEvent]) -> AsyncIterator[list[AttemptEvent]]:
-    """batches yields what came while the last batch was dealt with: one event when they are rare, many when not.
+    """Yield what came while the last batch was dealt with: one event when they are rare, many when not.
 
     Raises what the source raises, after the events before it.
     """

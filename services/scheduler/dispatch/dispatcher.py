@@ -28,12 +28,12 @@ _CANCEL_PAUSE = 0.5
 
 
 def entry_of(job: Job) -> Entry:
-    """entry_of is a job's place in the queue."""
+    """Return a job's place in the queue."""
     return Entry(job.uid, job.name.project, job.spec.priority, job.create_time, job.spec.requirements)
 
 
 class Dispatcher:
-    """Dispatcher places jobs while it leads, and drives those at work whether it leads or not.
+    """Places jobs while it leads, and drives those at work whether it leads or not.
 
     Losing the lock stops new placements only: attempts that run are followed on, their leases renewed. Two
     dispatchers that drive the same job do no harm, and only the one that holds the lock gives work away.
@@ -66,11 +66,11 @@ class Dispatcher:
 
     @property
     def leading(self) -> bool:
-        """leading is true while this process holds the leader lock."""
+        """True while this process holds the leader lock."""
         return self._leading
 
     def lead(self, leading: bool) -> None:
-        """lead says whether this process holds the leader lock."""
+        """Say whether this process holds the leader lock."""
         log.info("leader" if leading else "not the leader")
         self._leading = leading
         self._seen_revision = -1
@@ -78,7 +78,7 @@ class Dispatcher:
         self._bell.ring()
 
     async def run(self) -> None:
-        """run dispatches until it is cancelled; then every driver is stopped, and the jobs stay as they are."""
+        """Dispatch until it is cancelled; then every driver is stopped, and the jobs stay as they are."""
         try:
             while True:
                 wake = self._bell.next()
@@ -96,7 +96,7 @@ class Dispatcher:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _noticed(self, job: Job) -> None:
-        """_noticed keeps queue and work in step with what this process commits."""
+        """Keep queue and work in step with what this process commits."""
         if job.state is State.QUEUED:
             self._queue.add(entry_of(job))
         else:
@@ -111,7 +111,7 @@ class Dispatcher:
         self._bell.ring()
 
     async def _sweep(self) -> None:
-        """_sweep takes in what other replicas wrote, and what was there before this process."""
+        """Take in what other replicas wrote, and what was there before this process."""
         store, now = self._with.store, self._with.monotonic()
         if now < self._sweep_at:
             return
@@ -159,7 +159,7 @@ class Dispatcher:
         return Counter(job.name.project for job in self._at_work.values())
 
     def _begins_work(self, job: Job) -> None:
-        """_begins_work counts a job's slot as taken, before its trainer reports it."""
+        """Count a job's slot as taken, before its trainer reports it."""
         self._ends_work(job.uid)
         self._at_work[job.uid] = job
         if job.trainer is not None:
@@ -171,7 +171,7 @@ class Dispatcher:
             self._fleet.take_back(job.trainer, (str(job.name), job.attempt))
 
     async def _tell_waiting(self, blocked: Mapping[Requirements, Placement]) -> None:
-        """_tell_waiting says why jobs wait, to the first in each line, and again when the reason is another one."""
+        """Say why jobs wait, to the first in each line, and again when the reason is another one."""
         store = self._with.store
         for requirements, placement in blocked.items():
             heads = self._queue.heads(requirements)
@@ -213,7 +213,7 @@ class Dispatcher:
         task.add_done_callback(self._dismissals.discard)
 
     async def _dismiss(self, job: Job) -> None:
-        """_dismiss tells the trainer that the attempt is not wanted any more, while its lease could still live."""
+        """Tell the trainer that the attempt is not wanted any more, while its lease could still live."""
         assert job.trainer is not None
         deadline = self._with.monotonic() + 2 * self._with.lease
         while self._with.monotonic() < deadline:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import structlog
 
-from loupe.concurrency import first, together
+from loupe.concurrency import gather, race
 from loupe.errors import (
     AttemptUnknown,
     Cancelled,
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Neighbourhood is what a driver works with.
+    """What a driver works with.
 
     monotonic in seconds, now in UTC. may_give_away says whether this process may take work away from a trainer that
     is silent. avoid keeps jobs away from a trainer for some seconds, and says why.
@@ -81,7 +81,7 @@ class Neighbourhood:
 
 
 class Driver:
-    """Driver drives one job while it is DISPATCHING, RUNNING or PUBLISHING, from wherever it stands.
+    """Drives one job while it is DISPATCHING, RUNNING or PUBLISHING, from wherever it stands.
 
     Everything is written by compare-and-set, so two drivers of one job do no harm: the loser reads again.
     """
@@ -94,11 +94,11 @@ class Driver:
         self._token_due = -math.inf
 
     def disturb(self) -> None:
-        """disturb makes the driver look again where the job stands: it was cancelled."""
+        """Make the driver look again where the job stands: it was cancelled."""
         self._disturbed.set()
 
     async def run(self) -> Job:
-        """run returns the job as it is when this attempt needs nobody any more: queued again, final, or another's."""
+        """Return the job as it is when this attempt needs nobody any more: queued again, final, or another's."""
         steps = {State.DISPATCHING: self._start, State.RUNNING: self._follow, State.PUBLISHING: self._publish}
         job = self._job
         while job.state in ACTIVE and job.attempt == self._job.attempt:
@@ -110,22 +110,22 @@ class Driver:
         return job
 
     async def _unless_disturbed(self, step: Awaitable[Job]) -> Job:
-        return await first(step, self._stop_when_disturbed())
+        return await race(step, self._stop_when_disturbed())
 
     async def _stop_when_disturbed(self) -> Job:
         await self._disturbed.wait()
         raise Conflict("somebody changed the job")
 
     async def _start(self, job: Job) -> Job:
-        """_start fences off older attempts, gets the token, and tells the trainer."""
+        """Fence off older attempts, get the token, and tell the trainer."""
         try:
-            token, *_ = await together(self._issue_token(job), *self._fences(job))
+            token, *_ = await gather(self._issue_token(job), *self._fences(job))
         except LoupeError as error:
             return await self._commit(fail(job, error.reason_name(), error.message, self._with.now()))
         return await self._commit(await self._tell_trainer(job, token.value))
 
     def _fences(self, job: Job) -> list[Awaitable[None]]:
-        """_fences are the calls after which no older attempt can write; a first attempt has none before it."""
+        """Return the calls after which no older attempt can write; a first attempt has none before it."""
         if job.attempt == 1:
             return []
         return [self._persist(lambda: self._with.library.raise_fence(job.name, job.attempt))]
@@ -157,8 +157,8 @@ class Driver:
         return self._lost(job, "it did not answer when it was given the job")
 
     async def _follow(self, job: Job) -> Job:
-        """_follow writes down what the trainer tells, and keeps its lease and its token alive meanwhile."""
-        return await first(self._watch(job), self._renew(job), self._replace_token(job))
+        """Write down what the trainer tells, and keep its lease and its token alive meanwhile."""
+        return await race(self._watch(job), self._renew(job), self._replace_token(job))
 
     async def _watch(self, job: Job) -> Job:
         assert job.trainer is not None, "a job that is RUNNING has a trainer"
@@ -207,7 +207,7 @@ class Driver:
         return await self._commit(self._lost(job, "it cannot be reached any more"))
 
     async def _replace_token(self, job: Job) -> Job:
-        """_replace_token gives the attempt a new token when half the life of its last one is over, and never returns.
+        """Give the attempt a new token when half the life of its last one is over, and never returns.
 
         Without a new one the attempt goes on until storage refuses it: that ends the job with storage's reason.
         """
@@ -223,7 +223,7 @@ class Driver:
                 self._token_due = with_.monotonic() + with_.lease / 5
 
     async def _check_stands(self, job: Job) -> None:
-        """_check_stands notices what no event tells this process: that another replica moved the job."""
+        """Notice what no event tells this process: that another replica moved the job."""
         if not await self._with.store.stands(job):
             raise Conflict(f"{job.name} was moved by another replica")
 
@@ -245,7 +245,7 @@ class Driver:
         return give_up_or_requeue(job, Loss.TRAINER, why, self._with.now(), self._with.bounds)
 
     async def _publish(self, job: Job) -> Job:
-        """_publish puts the result into the library, for as long as it takes, and ends the job."""
+        """Put the result into the library, for as long as it takes, and end the job."""
         assert job.finished is not None, "a job that is PUBLISHING has its result"
         try:
             publication = prepare(job, job.finished)
@@ -262,7 +262,7 @@ class Driver:
         return await self._persist(lambda: self._with.store.commit(change))
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """_persist tries until the neighbour answers; what no try can change is raised.
+        """Try until the neighbour answers; what no try can change is raised.
 
         An INTERNAL error is raised too when it comes ten times in a row.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class LeaseClock:
-    """LeaseClock follows the lease of one attempt on a monotonic clock, all figures in seconds.
+    """Follows the lease of one attempt on a monotonic clock, all figures in seconds.
 
     The trainer stops by itself within `lease` of the last renewal that reached it. A renewal whose answer was lost
     may have reached it, so none is sent later than `lease` after the last answer: thus the trainer has stopped at twice
@@ -17,12 +17,12 @@ class LeaseClock:
         self._ticked = now
 
     def renewed(self, now: float) -> None:
-        """renewed notes that the trainer answered a renewal."""
+        """Note that the trainer answered a renewal."""
         self._renewed = now
         self._ticked = now
 
     def tick(self, now: float) -> None:
-        """tick is called more often than once a lease. A longer gap means that this process was stopped meanwhile.
+        """Return called more often than once a lease. A longer gap means that this process was stopped meanwhile.
 
         Somebody else may have renewed the lease then, so the clock starts anew, as after a restart.
         """
@@ -32,21 +32,21 @@ class LeaseClock:
 
     @property
     def interval(self) -> float:
-        """interval is the time between two renewals."""
+        """The time between two renewals."""
         return self.lease / 4
 
     @property
     def retry_interval(self) -> float:
-        """retry_interval is the time after which a renewal that failed is tried again."""
+        """The time after which a renewal that failed is tried again."""
         return self.lease / 20
 
     def patience(self, now: float) -> float:
-        """patience is how long a renewal that is sent now may take; 0 or less: none may be sent any more.
+        """Return how long a renewal that is sent now may take; 0 or less: none may be sent any more.
 
         A trainer winds up well before its lease ends, so a renewal that hangs has to leave time for another one.
         """
         return min(self.lease / 5, self._renewed + self.lease - now)
 
     def may_give_away(self, now: float) -> bool:
-        """may_give_away is true from twice the lease after the last answer on."""
+        """Return true from twice the lease after the last answer on."""
         return now >= self._renewed + 2 * self.lease

@@ -43,19 +43,19 @@ class _Report(_Part):
 
 @dataclass(frozen=True)
 class Publication:
-    """Publication is what goes into the library, and what is told about it. model is None when training made none."""
+    """What goes into the library, and what is told about it. model is None when training made none."""
 
     model: ModelVersion | None
     result: JobResult
 
     @property
     def released(self) -> bool:
-        """released is true when the model passed its gate: the target was reached on validation pictures."""
+        """True when the model passed its gate: the target was reached on validation pictures."""
         return self.model is not None and self.model.released
 
 
 def prepare(job: Job, finished: AttemptFinished) -> Publication:
-    """prepare reads an attempt's report; raises AlgorithmFailed when it is not what loupe.algorithm writes."""
+    """Read an attempt's report. Raises AlgorithmFailed when it is not what loupe.algorithm writes."""
     if not finished.artifacts:
         verdict = "Training was stopped before there was a model."
         result = JobResult(outcome=finished.outcome, verdict=verdict, report_json=finished.report_json)

@@ -12,7 +12,7 @@ from services.scheduler.clusters.placement import Requirements
 
 @dataclass(frozen=True)
 class Entry:
-    """Entry is a waiting job, as far as its place in the queue goes."""
+    """A waiting job, as far as its place in the queue goes."""
 
     uid: str
     project: str
@@ -25,7 +25,7 @@ _Heap = list[tuple[datetime, str]]
 
 
 class JobQueue:
-    """JobQueue holds the waiting jobs in lines of one priority, project and requirements, each ordered by age.
+    """Holds the waiting jobs in lines of one priority, project and requirements, each ordered by age.
 
     next() costs about the number of projects, not the number of jobs.
 
@@ -46,27 +46,27 @@ class JobQueue:
         return uid in self._entries
 
     def add(self, entry: Entry) -> None:
-        """add puts a job into the queue; one that is in it stays where it is."""
+        """Put a job into the queue; one that is in it stays where it is."""
         if entry.uid not in self._entries:
             self._entries[entry.uid] = entry
             project = self._lines.setdefault(entry.priority, {}).setdefault(entry.project, {})
             heapq.heappush(project.setdefault(entry.requirements, []), (entry.create_time, entry.uid))
 
     def discard(self, uid: str) -> None:
-        """discard takes a job out, whether or not it is in."""
+        """Take a job out, whether or not it is in."""
         self._entries.pop(uid, None)
 
     def served(self, project: str) -> None:
-        """served notes that a job of the project was placed."""
+        """Note that a job of the project was placed."""
         self._clock += 1
         self._served[project] = self._clock
 
     def uids(self) -> Collection[str]:
-        """uids are the jobs that wait."""
+        """Return the jobs that wait."""
         return self._entries.keys()
 
     def next(self, running: Mapping[str, int], blocked: Collection[Requirements] = ()) -> Entry | None:
-        """next returns the job whose turn it is, of those whose requirements are not blocked. It stays in the queue.
+        """Return the job whose turn it is, of those whose requirements are not blocked. It stays in the queue.
 
         running: jobs at work by project.
         """
@@ -84,7 +84,7 @@ class JobQueue:
         return None
 
     def heads(self, requirements: Requirements) -> list[Entry]:
-        """heads returns the first job of each line with these requirements: those whose waiting is worth telling."""
+        """Return the first job of each line with these requirements: those whose waiting is worth telling."""
         others = {kind for projects in self._lines.values() for lines in projects.values() for kind in lines}
         others.discard(requirements)
         found = [
@@ -95,7 +95,7 @@ class JobQueue:
         return [self._entries[head[1]] for head in found if head is not None]
 
     def _oldest(self, priority: int, project: str, blocked: Collection[Requirements]) -> tuple[datetime, str] | None:
-        """_oldest returns a project's oldest job that is not blocked, and clears away what has left the queue."""
+        """Return a project's oldest job that is not blocked, and clears away what has left the queue."""
         lines = self._lines[priority][project]
         oldest: tuple[datetime, str] | None = None
         for requirements, heap in list(lines.items()):

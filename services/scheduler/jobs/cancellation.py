@@ -11,7 +11,7 @@ from services.scheduler.jobs.store import Conflict, JobStore
 
 
 async def cancel_job(store: JobStore, name: JobName, by: str, now: Callable[[], datetime]) -> Job:
-    """cancel_job returns the job as it is afterwards: cancelled, or unchanged where it is too late. Raises NotFound."""
+    """Return the job as it is afterwards: cancelled, or unchanged where it is too late. Raises NotFound."""
     while True:
         job = await store.get(name)
         if job.state not in CANCELLABLE:

@@ -24,7 +24,7 @@ from services.scheduler.clusters.placement import Requirements
 
 
 class State(enum.IntEnum):
-    """State is where a job stands; the numbers are those of JobState."""
+    """Where a job stands; the numbers are those of JobState."""
 
     QUEUED = 1
     DISPATCHING = 2
@@ -37,7 +37,7 @@ class State(enum.IntEnum):
 
 
 class Trigger(enum.Enum):
-    """Trigger is what moves a job from one state to another."""
+    """What moves a job from one state to another."""
 
     PLACE = "place"
     START = "start"
@@ -76,7 +76,7 @@ CANCELLABLE = frozenset(state for state, trigger in TRANSITIONS if trigger is Tr
 
 
 def next_state(state: State, trigger: Trigger) -> State:
-    """next_state returns where a trigger leads; raises FailedPrecondition where it leads nowhere."""
+    """Return where a trigger leads. Raises FailedPrecondition where it leads nowhere."""
     try:
         return TRANSITIONS[state, trigger]
     except KeyError:
@@ -84,7 +84,7 @@ def next_state(state: State, trigger: Trigger) -> State:
 
 
 class Loss(enum.Enum):
-    """Loss says which bound an attempt that brought nothing counts against."""
+    """Says which bound an attempt that brought nothing counts against."""
 
     CRASH = "crash"
     TRAINER = "trainer"
@@ -93,7 +93,7 @@ class Loss(enum.Enum):
 
 @dataclass(frozen=True)
 class JobSpec:
-    """JobSpec is what was asked for, with versions, defaults and parameters resolved. It never changes.
+    """What was asked for, with versions, defaults and parameters resolved. It never changes.
 
     max_seconds: bound of the training time. max_epochs: 0 for no bound.
     """
@@ -115,7 +115,7 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """Job is a training job as it stands in the database.
+    """A training job as it stands in the database.
 
     failures and losses count attempts that crashed and trainers that vanished. trainer_sequence is the last event of
     the current attempt that was written, last_sequence the last event of the job. finished is kept while PUBLISHING.
@@ -143,13 +143,13 @@ class Job:
 
     @property
     def final(self) -> bool:
-        """final is true when the job will never change again."""
+        """True when the job will never change again."""
         return self.state in FINAL
 
 
 @dataclass(frozen=True)
 class Change:
-    """Change is one compare-and-set: it holds only while the job is in before's state and attempt.
+    """One compare-and-set: it holds only while the job is in before's state and attempt.
 
     events carry no sequence yet; the store numbers them in the transaction that writes the job.
     retold: a power cut may take it back, since the trainer tells the same again to whoever asks from `before` on
@@ -162,7 +162,7 @@ class Change:
     retold: bool = False
 
     def written(self) -> dict[str, Any]:
-        """written returns the fields that differ; what others wrote meanwhile to the rest stays."""
+        """Return the fields that differ; what others wrote meanwhile to the rest stays."""
         names = (each.name for each in fields(Job) if each.name != "last_sequence")
         return {
             name: getattr(self.after, name) for name in names if getattr(self.after, name) != getattr(self.before, name)
@@ -170,14 +170,14 @@ class Change:
 
 
 def event_of(job: Job, now: datetime) -> JobEvent:
-    """event_of returns an event of the job's current attempt without content and sequence."""
+    """Return an event of the job's current attempt without content and sequence."""
     event = JobEvent(job=str(job.name), attempt=job.attempt)
     event.time.FromDatetime(now)
     return event
 
 
 def state_event(job: Job, now: datetime) -> JobEvent:
-    """state_event returns the event that says where the job stands; the report is left out."""
+    """Return the event that says where the job stands; the report is left out."""
     event = event_of(job, now)
     event.state_change.CopyFrom(StateChange(state=int(job.state), message=job.state_message))
     if job.result is not None:
@@ -196,7 +196,7 @@ def _move(job: Job, trigger: Trigger, now: datetime, message: str, **written: An
 
 
 def place(job: Job, trainer: TrainerName, placement: PlacementMessage, now: datetime) -> Change:
-    """place gives a queued job to a trainer under the next attempt number."""
+    """Give a queued job to a trainer under the next attempt number."""
     change = _move(
         job,
         Trigger.PLACE,
@@ -213,37 +213,37 @@ def place(job: Job, trainer: TrainerName, placement: PlacementMessage, now: date
 
 
 def start(job: Job, now: datetime) -> Change:
-    """start notes that the trainer took the attempt on."""
+    """Note that the trainer took the attempt on."""
     return _move(job, Trigger.START, now, f"{job.trainer} works on it (attempt {job.attempt})")
 
 
 def note(job: Job, message: str, now: datetime) -> Change:
-    """note tells in which way the job waits; its state stays."""
+    """Tell in which way the job waits; its state stays."""
     after = replace(job, state_message=message)
     return Change(job, after, (state_event(after, now),))
 
 
 def requeue(job: Job, loss: Loss, message: str, now: datetime) -> Change:
-    """requeue ends an attempt that brought nothing; the job waits for the next one."""
+    """End an attempt that brought nothing; the job waits for the next one."""
     return _move(job, Trigger.REQUEUE, now, message, **_counted(job, loss))
 
 
 def fail(job: Job, reason: str, message: str, now: datetime, loss: Loss = Loss.NOTHING) -> Change:
-    """fail ends the job: it could not be run. reason is a Reason's name without the prefix."""
+    """End the job: it could not be run. reason is a Reason's name without the prefix."""
     failure = JobFailure(reason=reason, message=message)
     return _move(job, Trigger.FAIL, now, message, failure=failure, **_counted(job, loss))
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds are how many crashes and lost trainers a job survives, less one."""
+    """How many crashes and lost trainers a job survives, less one."""
 
     crashes: int
     trainers: int
 
 
 def give_up_or_requeue(job: Job, loss: Loss, why: JobFailure, now: datetime, bounds: Bounds) -> Change:
-    """give_up_or_requeue requeues the job while its bounds allow another attempt, and fails it otherwise."""
+    """Requeue the job while its bounds allow another attempt, and fail it otherwise."""
     reason, message = why.reason, why.message
     counted = _counted(job, loss)
     crashes, trainers = counted.get("failures", job.failures), counted.get("losses", job.losses)
@@ -254,18 +254,18 @@ def give_up_or_requeue(job: Job, loss: Loss, why: JobFailure, now: datetime, bou
 
 
 def finish(job: Job, finished: AttemptFinished, now: datetime) -> Change:
-    """finish notes that training is over; from here on the job cannot be cancelled."""
+    """Note that training is over; from here on the job cannot be cancelled."""
     return _move(job, Trigger.FINISH, now, "training is over; the model joins the library", finished=finished)
 
 
 def conclude(job: Job, result: JobResult, released: bool, now: datetime) -> Change:
-    """conclude ends the job with its published model: SUCCEEDED when it was released, TARGET_MISSED otherwise."""
+    """End the job with its published model: SUCCEEDED when it was released, TARGET_MISSED otherwise."""
     trigger = Trigger.RELEASE if released else Trigger.MISS
     return _move(job, trigger, now, result.verdict, result=result)
 
 
 def cancel(job: Job, by: str, now: datetime) -> Change:
-    """cancel ends a job that nobody wants any more; by names who said so."""
+    """End a job that nobody wants any more; by names who said so."""
     return _move(job, Trigger.CANCEL, now, f"cancelled by {by}")
 
 

@@ -15,7 +15,7 @@ from services.scheduler.jobs.store import JobStore
 async def list_jobs(
     store: JobStore, project: ProjectName, states: Sequence[int], size: int, page_token: str
 ) -> tuple[list[Job], str]:
-    """list_jobs returns a page and the next page's token, empty for the last. Raises InvalidArgument, BadPageToken."""
+    """Return a page and the next page's token, empty for the last. Raises InvalidArgument, BadPageToken."""
     wanted = sorted(_state(number) for number in set(states))
     scope = f"{project}/jobs?states={wanted}"
     jobs = await store.page(project, wanted, size + 1, _after(scope, page_token))

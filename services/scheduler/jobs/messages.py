@@ -19,7 +19,7 @@ from services.scheduler.jobs.submission import Order
 
 
 def pack_job(job: Job, *, with_report: bool = True) -> training_job_pb2.TrainingJob:
-    """pack_job returns the resource, its report left out on request."""
+    """Return the resource, its report left out on request."""
     spec = job.spec
     message = training_job_pb2.TrainingJob(
         name=str(job.name),
@@ -51,7 +51,7 @@ def pack_job(job: Job, *, with_report: bool = True) -> training_job_pb2.Training
 
 
 def pack_placement(placement: Placement) -> cluster_pb2.Placement:
-    """pack_placement returns the message of a placement."""
+    """Return the message of a placement."""
     considered = [
         cluster_pb2.ConsideredCluster(
             cluster=str(each.cluster),
@@ -72,12 +72,12 @@ def pack_placement(placement: Placement) -> cluster_pb2.Placement:
 
 
 def attempt_key(job: Job) -> AttemptKey:
-    """attempt_key names the job's current attempt."""
+    """Name the job's current attempt."""
     return AttemptKey(job=str(job.name), attempt=job.attempt)
 
 
 def attempt_spec(job: Job, storage_token: str) -> AttemptSpec:
-    """attempt_spec is what the trainer is told about the job's current attempt."""
+    """Return what the trainer is told about the job's current attempt."""
     spec = job.spec
     message = AttemptSpec(
         key=attempt_key(job),
@@ -96,14 +96,14 @@ def attempt_spec(job: Job, storage_token: str) -> AttemptSpec:
 
 
 def pack_parameters(parameters: Mapping[str, Any]) -> Struct:
-    """pack_parameters returns parameters as a Struct."""
+    """Return parameters as a Struct."""
     struct = Struct()
     struct.update(parameters)
     return struct
 
 
 def unpack_parameters(struct: Struct) -> dict[str, Any]:
-    """unpack_parameters returns a Struct's values; numbers are floats, as JSON has them."""
+    """Return a Struct's values; numbers are floats, as JSON has them."""
     return {name: _plain(value) for name, value in struct.fields.items()}
 
 
@@ -120,7 +120,7 @@ def _plain(value: Value) -> Any:
 
 
 def unpack_order(request: SubmitTrainingJobRequest) -> Order:
-    """unpack_order returns what somebody asks for; output-only fields are not looked at."""
+    """Return what somebody asks for; output-only fields are not looked at."""
     asked = request.training_job
     return Order(
         parent=request.parent,
@@ -138,7 +138,7 @@ def unpack_order(request: SubmitTrainingJobRequest) -> Order:
 
 
 def unpack_request(request: SubmitTrainingJobRequest, submitter: AccountName) -> Request:
-    """unpack_request returns what makes a repeated call the same call."""
+    """Return what makes a repeated call the same call."""
     body = SubmitTrainingJobRequest()
     body.CopyFrom(request)
     body.request_id = ""
@@ -146,7 +146,7 @@ def unpack_request(request: SubmitTrainingJobRequest, submitter: AccountName) ->
 
 
 def pack_cluster(cluster: ClusterState, report_time: Callable[[TrainerName], datetime | None]) -> cluster_pb2.Cluster:
-    """pack_cluster returns the resource of a cluster; report_time gives each trainer's last report."""
+    """Return the resource of a cluster; report_time gives each trainer's last report."""
     return cluster_pb2.Cluster(
         name=str(cluster.name),
         load=cluster.load,

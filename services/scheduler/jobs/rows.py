@@ -36,12 +36,12 @@ _NAMES: Mapping[str, type[Name]] = {
 
 
 def micros_of(time: datetime) -> int:
-    """micros_of returns microseconds since 1970."""
+    """Return microseconds since 1970."""
     return (time - _EPOCH) // _MICROSECOND
 
 
 def time_of(micros: int) -> datetime:
-    """time_of returns the time in UTC of microseconds since 1970."""
+    """Return the time in UTC of microseconds since 1970."""
     return _EPOCH + micros * _MICROSECOND
 
 
@@ -64,7 +64,7 @@ def _column(value: Any) -> Any:
 
 
 def row_of(job: Job) -> dict[str, Any]:
-    """row_of returns all columns of a job."""
+    """Return all columns of a job."""
     row = {each.name: _column(getattr(job, each.name)) for each in fields(Job) if each.name not in ("name", "spec")}
     return row | {
         "project": job.name.project,
@@ -75,12 +75,12 @@ def row_of(job: Job) -> dict[str, Any]:
 
 
 def columns_of(written: Mapping[str, Any]) -> dict[str, Any]:
-    """columns_of returns the columns for some of a job's fields; name and spec never change."""
+    """Return the columns for some of a job's fields; name and spec never change."""
     return {name: _column(value) for name, value in written.items()}
 
 
 def job_of(row: Row[Any]) -> Job:
-    """job_of returns the job that a row of all columns holds."""
+    """Return the job that a row of all columns holds."""
     columns = row._mapping
     messages = {
         name: None if columns[name] is None else kind.FromString(columns[name]) for name, kind in _MESSAGES.items()
@@ -105,7 +105,7 @@ def job_of(row: Row[Any]) -> Job:
 
 
 def dump_spec(spec: JobSpec) -> str:
-    """dump_spec returns the spec as JSON."""
+    """Return the spec as JSON."""
     values = {each.name: getattr(spec, each.name) for each in fields(JobSpec)}
     values |= {name: str(values[name]) for name in _NAMES}
     values["requirements"] = {each.name: getattr(spec.requirements, each.name) for each in fields(Requirements)}
@@ -113,7 +113,7 @@ def dump_spec(spec: JobSpec) -> str:
 
 
 def load_spec(text: str) -> JobSpec:
-    """load_spec returns the spec that dump_spec wrote."""
+    """Return the spec that dump_spec wrote."""
     values = json.loads(text)
     values |= {name: kind.parse(values[name]) for name, kind in _NAMES.items()}
     values["requirements"] = Requirements(**values["requirements"])

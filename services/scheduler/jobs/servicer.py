@@ -29,7 +29,7 @@ from services.scheduler.progress.watch import follow
 
 
 class TrainingJobServicer(training_job_service_pb2_grpc.TrainingJobServiceServicer):
-    """TrainingJobServicer serves loupe.scheduler.v1.TrainingJobService.
+    """Serves loupe.scheduler.v1.TrainingJobService.
 
     patience: seconds after which a watch looks for what other replicas wrote.
     """
@@ -56,7 +56,7 @@ class TrainingJobServicer(training_job_service_pb2_grpc.TrainingJobServiceServic
     async def SubmitTrainingJob(
         self, request: training_job_service_pb2.SubmitTrainingJobRequest, context: grpc.aio.ServicerContext
     ) -> training_job_service_pb2.SubmitTrainingJobResponse:
-        """SubmitTrainingJob accepts a job; when it answers, the job is durable."""
+        """Accept a job; when it answers, the job is durable."""
         submitter = current_caller().account
         assert submitter is not None, "the access table lets accounts only submit"
         job = await self._submission.submit(unpack_order(request), submitter, unpack_request(request, submitter))
@@ -65,14 +65,14 @@ class TrainingJobServicer(training_job_service_pb2_grpc.TrainingJobServiceServic
     async def GetTrainingJob(
         self, request: training_job_service_pb2.GetTrainingJobRequest, context: grpc.aio.ServicerContext
     ) -> training_job_service_pb2.GetTrainingJobResponse:
-        """GetTrainingJob returns a job."""
+        """Return a job."""
         job = await self._store.get(JobName.parse(request.name))
         return training_job_service_pb2.GetTrainingJobResponse(training_job=pack_job(job))
 
     async def ListTrainingJobs(
         self, request: training_job_service_pb2.ListTrainingJobsRequest, context: grpc.aio.ServicerContext
     ) -> training_job_service_pb2.ListTrainingJobsResponse:
-        """ListTrainingJobs lists a project's jobs, newest first."""
+        """List a project's jobs, newest first."""
         project, size = ProjectName.parse(request.parent, "parent"), paging.page_size(request.page_size)
         jobs, token = await list_jobs(self._store, project, list(request.states), size, request.page_token)
         packed = [pack_job(job, with_report=False) for job in jobs]
@@ -81,7 +81,7 @@ class TrainingJobServicer(training_job_service_pb2_grpc.TrainingJobServiceServic
     async def CancelTrainingJob(
         self, request: training_job_service_pb2.CancelTrainingJobRequest, context: grpc.aio.ServicerContext
     ) -> training_job_service_pb2.CancelTrainingJobResponse:
-        """CancelTrainingJob cancels a job that is not publishing and not final; otherwise it returns it as it is."""
+        """Cancel a job that is not publishing and not final; otherwise it returns it as it is."""
         by = str(current_caller().account)
         job = await cancel_job(self._store, JobName.parse(request.name), by, self._now)
         return training_job_service_pb2.CancelTrainingJobResponse(training_job=pack_job(job))
@@ -89,7 +89,7 @@ class TrainingJobServicer(training_job_service_pb2_grpc.TrainingJobServiceServic
     async def ExplainPlacement(
         self, request: training_job_service_pb2.ExplainPlacementRequest, context: grpc.aio.ServicerContext
     ) -> training_job_service_pb2.ExplainPlacementResponse:
-        """ExplainPlacement says where the job would go now and why."""
+        """Say where the job would go now and why."""
         job = await self._store.get(JobName.parse(request.name))
         current = rank_clusters(job.spec.requirements, self._fleet.clusters(), self._threshold)
         return training_job_service_pb2.ExplainPlacementResponse(current=pack_placement(current), last=job.placement)
@@ -97,7 +97,7 @@ class TrainingJobServicer(training_job_service_pb2_grpc.TrainingJobServiceServic
     async def WatchTrainingJob(
         self, request: training_job_service_pb2.WatchTrainingJobRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[training_job_service_pb2.WatchTrainingJobResponse]:
-        """WatchTrainingJob sends a job's events after a cursor, then live ones, to the final one."""
+        """Send a job's events after a cursor, then live ones, to the final one."""
         name = JobName.parse(request.name)
         source = follow(self._store, self._signals, name, request.after_sequence, self._patience)
         async with aclosing(source) as events:
@@ -106,7 +106,7 @@ class TrainingJobServicer(training_job_service_pb2_grpc.TrainingJobServiceServic
 
 
 class ClusterServicer(cluster_service_pb2_grpc.ClusterServiceServicer):
-    """ClusterServicer serves loupe.scheduler.v1.ClusterService."""
+    """Serves loupe.scheduler.v1.ClusterService."""
 
     def __init__(self, fleet: Fleet, load_threshold: float) -> None:
         self._fleet = fleet
@@ -115,6 +115,6 @@ class ClusterServicer(cluster_service_pb2_grpc.ClusterServiceServicer):
     async def ListClusters(
         self, request: cluster_service_pb2.ListClustersRequest, context: grpc.aio.ServicerContext
     ) -> cluster_service_pb2.ListClustersResponse:
-        """ListClusters lists all clusters with their trainers and loads, by name."""
+        """List all clusters with their trainers and load, by name."""
         clusters = [pack_cluster(cluster, self._fleet.report_time) for cluster in self._fleet.clusters()]
         return cluster_service_pb2.ListClustersResponse(clusters=clusters, load_threshold=self._threshold)

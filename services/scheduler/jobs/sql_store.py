@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from loupe.concurrency import shielded_method
 from loupe.database import connected, transaction
 from loupe.errors import AlreadyExists, Unavailable, not_found
 from loupe.idempotency import RequestLog
 from loupe.names import JobName, ProjectName
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
-from loupe.uninterrupted import runs_to_its_end
 from services.scheduler.database.tables import events, jobs
 from services.scheduler.dispatch.queue import Entry
 from services.scheduler.jobs.job import ACTIVE, Change, Job, State, state_event
@@ -31,7 +31,7 @@ class _NotAnsweredError(Exception):
 
 
 class SqlJobStore:
-    """SqlJobStore is the JobStore on SQLite or PostgreSQL.
+    """The JobStore on SQLite or PostgreSQL.
 
     committed: called with each job whose change is durable, and whether its state changed.
     Writers of this process wait for each other here, because SQLite's own waiting is in steps of up to 100 ms.
@@ -48,9 +48,9 @@ class SqlJobStore:
         self._waiting: list[tuple[Change, asyncio.Future[Job]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    @runs_to_its_end
+    @shielded_method
     async def submit(self, job: Job, request: Request) -> Job:
-        """submit inserts a new job with its first event; the same request again returns the job of the first."""
+        """Insert a new job with its first event; the same request again returns the job of the first."""
         fresh = False
 
         async def insert() -> bytes:
@@ -69,9 +69,9 @@ class SqlJobStore:
             self._committed(job, True)
         return await self.load(uid)
 
-    @runs_to_its_end
+    @shielded_method
     async def answered(self, request: Request) -> Job | None:
-        """answered returns the job that an earlier call of this request made, as it is now; None: there was none."""
+        """Return the job that an earlier call of this request made, as it is now; None: there was none."""
         if not request.request_id:
             return None
 
@@ -96,14 +96,14 @@ class SqlJobStore:
         )
         return answer.decode()
 
-    @runs_to_its_end
+    @shielded_method
     async def get(self, name: JobName) -> Job:
-        """get returns a job; raises NotFound."""
+        """Return a job. Raises NotFound."""
         return await self._one((jobs.c.project == name.project) & (jobs.c.job == name.job), name)
 
-    @runs_to_its_end
+    @shielded_method
     async def load(self, uid: str) -> Job:
-        """load returns a job by its uid; raises NotFound."""
+        """Return a job by its uid. Raises NotFound."""
         return await self._one(jobs.c.uid == uid, uid)
 
     async def _one(self, where: sa.ColumnElement[bool], name: object) -> Job:
@@ -113,18 +113,18 @@ class SqlJobStore:
             raise not_found(name)
         return job_of(row)
 
-    @runs_to_its_end
+    @shielded_method
     async def stands(self, job: Job) -> bool:
-        """stands says whether the job is still in this state and attempt."""
+        """Say whether the job is still in this state and attempt."""
         where = (jobs.c.uid == job.uid) & (jobs.c.state == int(job.state)) & (jobs.c.attempt == job.attempt)
         async with self._read() as connection:
             return (await connection.execute(sa.select(jobs.c.uid).where(where))).first() is not None
 
-    @runs_to_its_end
+    @shielded_method
     async def page(
         self, project: ProjectName, states: Sequence[State], size: int, after: tuple[int, str] | None
     ) -> list[Job]:
-        """page returns up to size jobs, newest first, after a row's (create_time in microseconds, uid)."""
+        """Return up to size jobs, newest first, after a row's (create_time in microseconds, uid)."""
         query = sa.select(jobs).where(jobs.c.project == project.project)
         if states:
             query = query.where(jobs.c.state.in_([int(state) for state in states]))
@@ -134,16 +134,16 @@ class SqlJobStore:
         async with self._read() as connection:
             return [job_of(row) for row in await connection.execute(query)]
 
-    @runs_to_its_end
+    @shielded_method
     async def queued(self) -> set[str]:
-        """queued returns the uids of all waiting jobs."""
+        """Return the uids of all waiting jobs."""
         query = sa.select(jobs.c.uid).where(jobs.c.state == int(State.QUEUED))
         async with self._read() as connection:
             return set((await connection.execute(query)).scalars())
 
-    @runs_to_its_end
+    @shielded_method
     async def entries(self, uids: Collection[str]) -> list[Entry]:
-        """entries returns the places in the queue of those of these jobs that wait."""
+        """Return the places in the queue of those of these jobs that wait."""
         columns = (jobs.c.uid, jobs.c.project, jobs.c.priority, jobs.c.create_time, jobs.c.spec)
         ordered, found = sorted(uids), []
         for start in range(0, len(ordered), _AT_ONCE):
@@ -162,16 +162,16 @@ class SqlJobStore:
             for row in found
         ]
 
-    @runs_to_its_end
+    @shielded_method
     async def active(self) -> list[Job]:
-        """active returns the jobs that somebody must drive: DISPATCHING, RUNNING and PUBLISHING."""
+        """Return the jobs that somebody must drive: DISPATCHING, RUNNING and PUBLISHING."""
         query = sa.select(jobs).where(jobs.c.state.in_([int(state) for state in ACTIVE])).order_by(jobs.c.create_time)
         async with self._read() as connection:
             return [job_of(row) for row in await connection.execute(query)]
 
-    @runs_to_its_end
+    @shielded_method
     async def commit(self, change: Change) -> Job:
-        """commit writes a change and its events; changes that come while another commit is under way share the next."""
+        """Write a change and its events; changes that come while another commit is under way share the next."""
         future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         self._waiting.append((change, future))
         if self._writer is None or self._writer.done():
@@ -222,17 +222,17 @@ class SqlJobStore:
         if rows:
             await connection.execute(events.insert(), rows)
 
-    @runs_to_its_end
+    @shielded_method
     async def events(self, uid: str, after: int, limit: int) -> list[JobEvent]:
-        """events returns up to `limit` of a job's events after a sequence, in order."""
+        """Return up to `limit` of a job's events after a sequence, in order."""
         where = (events.c.uid == uid) & (events.c.sequence > after)
         query = sa.select(events.c.body).where(where).order_by(events.c.sequence).limit(limit)
         async with self._read() as connection:
             return [JobEvent.FromString(row.body) for row in await connection.execute(query)]
 
-    @runs_to_its_end
+    @shielded_method
     async def unpublished(self, after: int, limit: int) -> list[Unpublished]:
-        """unpublished returns up to `limit` events that are not marked, after a position, by position."""
+        """Return up to `limit` events that are not marked, after a position, by position."""
         query = (
             sa.select(events.c.position, events.c.body)
             .where((events.c.published == sa.false()) & (events.c.position > after))
@@ -243,9 +243,9 @@ class SqlJobStore:
             rows = (await connection.execute(query)).all()
         return [Unpublished(row.position, JobEvent.FromString(row.body)) for row in rows]
 
-    @runs_to_its_end
+    @shielded_method
     async def mark_published(self, positions: Iterable[int]) -> None:
-        """mark_published notes that NATS has these events."""
+        """Note that NATS has these events."""
         ordered = sorted(positions)
         for start in range(0, len(ordered), _AT_ONCE):
             some = ordered[start : start + _AT_ONCE]
@@ -253,9 +253,9 @@ class SqlJobStore:
             async with self._writing, self._transaction(self._hasty) as connection:
                 await connection.execute(events.update().where(events.c.position.in_(some)).values(published=True))
 
-    @runs_to_its_end
+    @shielded_method
     async def revision(self) -> int:
-        """revision goes up with every event of any job, of any replica."""
+        """Go up with every event of any job, of any replica."""
         async with self._read() as connection:
             return (await connection.execute(sa.select(sa.func.max(events.c.position)))).scalar() or 0
 

@@ -14,12 +14,12 @@ from services.scheduler.jobs.job import Change, Job, State
 
 
 class Conflict(FailedPrecondition):
-    """Conflict: the job is no longer in the state and attempt that a change was made for; read it again."""
+    """The job is no longer in the state and attempt that a change was made for; read it again."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Request identifies a repeated call: who, which id, and the body without it."""
+    """Identifies a repeated call: who, which id, and the body without it."""
 
     caller: str
     request_id: str
@@ -28,62 +28,62 @@ class Request:
 
 @dataclass(frozen=True)
 class Unpublished:
-    """Unpublished is an event that NATS has not acknowledged; positions of one job go up with its sequence."""
+    """An event that NATS has not acknowledged; positions of one job go up with its sequence."""
 
     position: int
     event: JobEvent
 
 
 class JobStore(Protocol):
-    """JobStore keeps jobs. What a method returned from is durable. All raise Unavailable when the database is."""
+    """Keeps jobs. What a method returned from is durable. All raise Unavailable when the database is."""
 
     async def submit(self, job: Job, request: Request) -> Job:
-        """submit inserts a new job with its first event; the same request again returns the job of the first.
+        """Insert a new job with its first event; the same request again returns the job of the first.
 
         Raises AlreadyExists when the name is taken, RequestIdReused when the id came with another body.
         """
 
     async def answered(self, request: Request) -> Job | None:
-        """answered returns the job that an earlier call of this request made, as it is now; None: there was none."""
+        """Return the job that an earlier call of this request made, as it is now; None: there was none."""
 
     async def get(self, name: JobName) -> Job:
-        """get returns a job; raises NotFound."""
+        """Return a job. Raises NotFound."""
 
     async def stands(self, job: Job) -> bool:
-        """stands says whether the job is still in this state and attempt."""
+        """Say whether the job is still in this state and attempt."""
 
     async def page(
         self, project: ProjectName, states: Sequence[State], size: int, after: tuple[int, str] | None
     ) -> list[Job]:
-        """page returns up to size jobs, newest first, after a row's (create_time in microseconds, uid)."""
+        """Return up to size jobs, newest first, after a row's (create_time in microseconds, uid)."""
 
     async def queued(self) -> set[str]:
-        """queued returns the uids of all waiting jobs."""
+        """Return the uids of all waiting jobs."""
 
     async def entries(self, uids: Collection[str]) -> list[Entry]:
-        """entries returns the places in the queue of those of these jobs that wait."""
+        """Return the places in the queue of those of these jobs that wait."""
 
     async def active(self) -> list[Job]:
-        """active returns the jobs that somebody must drive: DISPATCHING, RUNNING and PUBLISHING."""
+        """Return the jobs that somebody must drive: DISPATCHING, RUNNING and PUBLISHING."""
 
     async def load(self, uid: str) -> Job:
-        """load returns a job by its uid; raises NotFound."""
+        """Return a job by its uid. Raises NotFound."""
 
     async def commit(self, change: Change) -> Job:
-        """commit writes a change and its events in one transaction and returns the job as it is now.
+        """Write a change and its events in one transaction and return the job as it is now.
 
         Compare-and-set on (uid, state, attempt), and on the trainer's sequence where the change moves it.
         Raises Conflict.
         """
 
     async def events(self, uid: str, after: int, limit: int) -> list[JobEvent]:
-        """events returns up to `limit` of a job's events after a sequence, in order."""
+        """Return up to `limit` of a job's events after a sequence, in order."""
 
     async def unpublished(self, after: int, limit: int) -> list[Unpublished]:
-        """unpublished returns up to `limit` events that are not marked, after a position, by position."""
+        """Return up to `limit` events that are not marked, after a position, by position."""
 
     async def mark_published(self, positions: Iterable[int]) -> None:
-        """mark_published notes that NATS has these events."""
+        """Note that NATS has these events."""
 
     async def revision(self) -> int:
-        """revision goes up with every event of any job, of any replica."""
+        """Go up with every event of any job, of any replica."""

@@ -40,7 +40,7 @@ _ID_TRIES = 5
 
 
 def job_id(now: datetime, random: int) -> str:
-    """job_id returns "job-" and 10 letters or digits that sort by time: hundredths of seconds, then 13 random bits."""
+    """Return "job-" and 10 letters or digits that sort by time: hundredths of seconds, then 13 random bits."""
     ticks = round((now - _ID_EPOCH).total_seconds() * 100)
     number = ticks << _ID_RANDOM_BITS | random & (1 << _ID_RANDOM_BITS) - 1
     return "job-" + "".join(_ID_DIGITS[number >> 5 * place & 31] for place in reversed(range(_ID_LENGTH)))
@@ -48,7 +48,7 @@ def job_id(now: datetime, random: int) -> str:
 
 @dataclass(frozen=True)
 class Order:
-    """Order is what somebody asks for, as it came: empty text and None mean the default."""
+    """What somebody asks for, as it came: empty text and None mean the default."""
 
     parent: str
     dataset_version: str
@@ -64,7 +64,7 @@ class Order:
 
 
 class Submission:
-    """Submission turns orders into jobs.
+    """Turns orders into jobs.
 
     now: wall-clock time in UTC. random_bits: an int of so many random bits.
     """
@@ -84,7 +84,7 @@ class Submission:
         self._random_bits = random_bits
 
     async def submit(self, order: Order, submitter: AccountName, request: Request) -> Job:
-        """submit returns a job that is durable; the same request again returns the same job.
+        """Return a job that is durable; the same request again returns the same job.
 
         Raises InvalidArgument, NotFound, BadDataset, BadParameter, AlreadyExists, RequestIdReused, and Unavailable
         while storage is away.
@@ -148,7 +148,7 @@ class Submission:
 
 
 def check_order(order: Order) -> None:
-    """check_order raises InvalidArgument for the first figure or id that cannot be."""
+    """Raise InvalidArgument for the first figure or id that cannot be."""
     if order.job_id:
         check_id("job_id", order.job_id)
     if not (math.isfinite(order.target_accuracy) and 0 < order.target_accuracy <= 1):
@@ -164,7 +164,7 @@ def check_order(order: Order) -> None:
 
 
 def check_dataset(version: DatasetVersion) -> None:
-    """check_dataset raises BadDataset where there is nothing to tell apart, to learn from or to decide by."""
+    """Raise BadDataset where there is nothing to tell apart, to learn from or to decide by."""
     trained = [each.label for each in version.labels if each.train_count > 0]
     if not trained:
         raise BadDataset(

@@ -21,7 +21,7 @@ _RETRY_SECONDS = 1.0
 
 
 class Outbox:
-    """Outbox publishes every event at least once, and each job's in the order of their sequence.
+    """Publishes every event at least once, and each job's in the order of their sequence.
 
     connect: returns a bus that is ready to publish; raises Unavailable. Events are marked as published some at a
     time and later, off the way to the terminals: after a crash some are published again, which the bus drops.
@@ -34,7 +34,7 @@ class Outbox:
         self._unmarked: set[int] = set()
 
     async def run(self) -> None:
-        """run publishes until it is cancelled."""
+        """Publish until it is cancelled."""
         away = False
         while True:
             try:
@@ -72,7 +72,7 @@ class Outbox:
                 await heard(wake, _MARK_SECONDS)
 
     async def _publish(self, bus: Bus, events: list[Unpublished]) -> None:
-        """_publish sends one job's events; an event is sent only when the one before it was taken."""
+        """Send one job's events; an event is sent only when the one before it was taken."""
         for each in events:
             await bus.publish(each.event)
             self._unmarked.add(each.position)

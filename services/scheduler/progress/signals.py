@@ -10,23 +10,23 @@ from services.scheduler.jobs.job import Job
 
 
 class Bell:
-    """Bell wakes everybody who waits. Take next() first, look at the state then, and wait last: no ring is missed."""
+    """Wakes everybody who waits. Take next() first, look at the state then, and wait last: no ring is missed."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def ring(self) -> None:
-        """ring wakes all who hold the current next()."""
+        """Wake all who hold the current next()."""
         self._event.set()
         self._event = asyncio.Event()
 
     def next(self) -> asyncio.Event:
-        """next is set by the next ring."""
+        """Return set by the next ring."""
         return self._event
 
 
 async def heard(event: asyncio.Event, patience: float | None) -> bool:
-    """heard waits for an event and returns True, or False after `patience` seconds."""
+    """Wait for an event and return True, or False after `patience` seconds."""
     try:
         async with asyncio.timeout(patience):
             await event.wait()
@@ -36,7 +36,7 @@ async def heard(event: asyncio.Event, patience: float | None) -> bool:
 
 
 class Signals:
-    """Signals tell what was committed. any: some job got an event."""
+    """Tell what was committed. any: some job got an event."""
 
     def __init__(self) -> None:
         self.any = Bell()
@@ -44,18 +44,18 @@ class Signals:
         self._listeners: list[Callable[[Job], None]] = []
 
     def of(self, uid: str) -> Bell:
-        """of is the bell of one job; it lives as long as somebody holds it."""
+        """Return the bell of one job; it lives as long as somebody holds it."""
         bell = self._jobs.get(uid)
         if bell is None:
             bell = self._jobs[uid] = Bell()
         return bell
 
     def listen(self, moved: Callable[[Job], None]) -> None:
-        """listen has `moved` called with every job whose state changed."""
+        """Have `moved` called with every job whose state changed."""
         self._listeners.append(moved)
 
     def committed(self, job: Job, moved: bool) -> None:
-        """committed passes on that a job's change is durable; moved is true when its state changed."""
+        """Pass on that a job's change is durable; moved is true when its state changed."""
         self.any.ring()
         if (bell := self._jobs.get(job.uid)) is not None:
             bell.ring()

@@ -17,7 +17,7 @@ _PAGE = 500
 async def follow(
     store: JobStore, signals: Signals, name: JobName, after: int, patience: Callable[[], float]
 ) -> AsyncIterator[JobEvent]:
-    """follow yields a job's events with a sequence above `after`, and ends after the event of its final state.
+    """Yield a job's events with a sequence above `after`, and end after the event of its final state.
 
     patience: seconds after which to look again unasked, for what other replicas wrote. Raises NotFound.
     """

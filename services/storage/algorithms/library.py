@@ -38,7 +38,7 @@ _NO_LIMIT = 1 << 30
 
 @dataclass(frozen=True)
 class Closing:
-    """Closing ends a stream, as the header began it: sha256 in hex and size of the packed image."""
+    """Ends a stream, as the header began it: sha256 in hex and size of the packed image."""
 
     digest: str
     size: int
@@ -53,7 +53,7 @@ class _Verified:
 
 
 class Algorithms:
-    """Algorithms takes, lists and gives algorithm images.
+    """Takes, lists and gives algorithm images.
 
     now: wall-clock seconds.
     """
@@ -71,7 +71,7 @@ class Algorithms:
     async def publish(
         self, header: Closing, parts: AsyncIterator[bytes | Closing], creator: AccountName | None
     ) -> algorithm_pb2.AlgorithmVersion:
-        """publish verifies a packed image and puts it into the library; the same image again is the same version.
+        """Verify a packed image and put it into the library; the same image again is the same version.
 
         creator: None for an image that ships with Loupe. Raises BadAlgorithm, AlreadyExists, DigestMismatch,
         SizeMismatch, UploadIncomplete, ResourceExhausted; then nothing of it stays.
@@ -168,13 +168,13 @@ class Algorithms:
         return version
 
     async def get(self, name: AlgorithmVersionName) -> algorithm_pb2.AlgorithmVersion:
-        """get returns a version; "latest" is the one that joined last. Raises NotFound."""
+        """Return a version; "latest" is the one that joined last. Raises NotFound."""
         return _version(await self._find(name))
 
     async def list(
         self, algorithm: str, page_size: int, page_token: str
     ) -> tuple[Sequence[algorithm_pb2.AlgorithmVersion], str]:
-        """list returns a page of the newest version of each algorithm, or of all versions of one, newest first."""
+        """Return a page of the newest version of each algorithm, or of all versions of one, newest first."""
         scope, size = f"algorithm versions of {algorithm}", paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
@@ -189,14 +189,14 @@ class Algorithms:
         return [_version(row) for row in rows[:size]], more
 
     async def download(self, name: AlgorithmVersionName) -> AsyncIterator[bytes]:
-        """download yields a packed image; raises NotFound, DataLoss."""
+        """Yield a packed image. Raises NotFound, DataLoss."""
         row = await self._find(name)
         file = PiecedFile(_key(row.digest), Measured(row.digest, row.size, row.piece_digests))
         async for _, data in read_pieces(self._files, file):
             yield data
 
     async def recover(self) -> None:
-        """recover removes, after a start, images that never joined and what was being verified."""
+        """Remove, after a start, images that never joined and what was being verified."""
         for key in await self._files.keys("algorithms"):
             await self._remove_unknown(key.rsplit("/", 1)[1])
         await asyncio.to_thread(shutil.rmtree, self._staging, ignore_errors=True)
@@ -216,7 +216,7 @@ class Algorithms:
 
 
 def _verify(packed: Path, tree: Path) -> _Verified:
-    """Unpacks the image into a folder that is thrown away: what unpacks here unpacks on a trainer."""
+    """Unpack the image into a folder that is thrown away: what unpacks here unpacks on a trainer."""
     try:
         with packed.open("rb") as archive:
             found = image.unpack(archive, tree)

@@ -17,7 +17,7 @@ _PARTS = {"chunk": bytes, "closing": lambda closing: Closing(closing.digest, clo
 
 
 class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
-    """AlgorithmServicer serves loupe.storage.v1.AlgorithmService."""
+    """Serves loupe.storage.v1.AlgorithmService."""
 
     def __init__(self, algorithms: Algorithms) -> None:
         self._algorithms = algorithms

@@ -16,7 +16,7 @@ _FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 def check_files(files: Sequence[ModelFile]) -> None:
-    """check_files raises InvalidArgument unless each file has a plain name of its own and a digest."""
+    """Raise InvalidArgument unless each file has a plain name of its own and a digest."""
     if len(files) > _MAX_FILES:
         raise invalid("files", len(files), f"at most {_MAX_FILES} files")
     seen: set[str] = set()
@@ -30,7 +30,7 @@ def check_files(files: Sequence[ModelFile]) -> None:
 
 
 async def hold_files(session: Session, holder: Holder, files: Sequence[ModelFile]) -> None:
-    """hold_files keeps the files' blobs from being removed while the holder names them.
+    """Keep the files' blobs from being removed while the holder names them.
 
     Raises BlobMissing for a file that the project does not have, SizeMismatch for one that has another size.
     """

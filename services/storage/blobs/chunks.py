@@ -21,7 +21,7 @@ _READ_AHEAD = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """Measured is what a file's bytes are: sha256 in hex, size, and the 32-byte sha256 of each MiB, joined."""
+    """What a file's bytes are: sha256 in hex, size, and the 32-byte sha256 of each MiB, joined."""
 
     digest: str
     size: int
@@ -30,14 +30,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class PiecedFile:
-    """PiecedFile is a finished file and what its bytes must be."""
+    """A finished file and what its bytes must be."""
 
     key: str
     measured: Measured
 
 
 def measure(path: Path) -> Measured:
-    """measure reads a local file and returns what its bytes are."""
+    """Read a local file and return what its bytes are."""
     whole, pieces, size = hashlib.sha256(), [], 0
     with path.open("rb", buffering=0) as file:
         while piece := file.read(PIECE):
@@ -48,7 +48,7 @@ def measure(path: Path) -> Measured:
 
 
 async def read_pieces(files: Files, file: PiecedFile, offset: int = 0) -> AsyncIterator[tuple[int, bytes]]:
-    """read_pieces yields (offset, bytes) up to the end, at most 1 MiB each; raises DataLoss before a damaged piece."""
+    """Yield (offset, bytes) up to the end, at most 1 MiB each. Raises DataLoss before a damaged piece."""
     size, position = file.measured.size, offset
     while position < size:
         first = position // PIECE

@@ -15,7 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Disk:
-    """Disk does the steps; a test puts another one in its place that dies between them.
+    """Does the steps; a test puts another one in its place that dies between them.
 
     reserve: bytes that are left free for the database.
     """
@@ -24,34 +24,34 @@ class Disk:
         self._reserve = reserve
 
     def require_space(self, folder: Path, size: int) -> None:
-        """require_space raises ResourceExhausted when `size` bytes more would leave too little on the disk."""
+        """Raise ResourceExhausted when `size` bytes more would leave too little on the disk."""
         if shutil.disk_usage(folder).free - self._reserve < size:
             raise ResourceExhausted(f"the disk has no room for {size} bytes more; nothing was stored", limit="disk")
 
     def create(self, path: Path) -> int:
-        """create opens a file for reading and writing, making it and its entry in the folder durable."""
+        """Open a file for reading and writing, making it and its entry in the folder durable."""
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.sync_folder(path.parent)
         return descriptor
 
     def write(self, descriptor: int, data: bytes, position: int) -> None:
-        """write puts all of the data at a position; not durable before sync."""
+        """Put all of the data at a position; not durable before sync."""
         view = memoryview(data)
         while view:
             written = os.pwrite(descriptor, view, position)
             view, position = view[written:], position + written
 
     def sync(self, descriptor: int) -> None:
-        """sync makes the file's bytes durable."""
+        """Make the file's bytes durable."""
         os.fdatasync(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
-        """rename moves a file within the disk; not durable before the folder is synced."""
+        """Move a file within the disk; not durable before the folder is synced."""
         source.replace(target)
 
     def sync_folder(self, folder: Path) -> None:
-        """sync_folder makes new, renamed and removed entries of a folder durable."""
+        """Make new, renamed and removed entries of a folder durable."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -61,7 +61,7 @@ class Disk:
 
 @contextmanager
 def full_disk_is_exhaustion() -> Iterator[None]:
-    """full_disk_is_exhaustion turns the operating system's "no space" into ResourceExhausted."""
+    """Turn the operating system's "no space" into ResourceExhausted."""
     try:
         yield
     except OSError as error:

@@ -19,7 +19,7 @@ from services.storage.pictures.store import PictureRow
 
 @dataclass(frozen=True)
 class Piece:
-    """Piece is part of a blob, or a whole small one: its bytes begin at `offset` of `size`."""
+    """Part of a blob, or a whole small one: its bytes begin at `offset` of `size`."""
 
     digest: str
     offset: int
@@ -28,7 +28,7 @@ class Piece:
 
 
 class Downloads:
-    """Downloads reads what one project has."""
+    """Reads what one project has."""
 
     def __init__(self, database: Database, packs: Packs, files: Files) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class Downloads:
         self._files = files
 
     async def read(self, project: ProjectName, digests: Sequence[str], offset: int) -> AsyncIterator[list[Piece]]:
-        """read yields messages of about 1 MiB: the blobs in the order asked for, the first from an offset on.
+        """Yield messages of about 1 MiB: the blobs in the order asked for, the first from an offset on.
 
         Raises BlobMissing before anything is sent when the project lacks one, DataLoss before a damaged one.
         """
@@ -74,7 +74,7 @@ class Downloads:
     def _start(
         self, project: str, group: list[PictureRow | BlobRow]
     ) -> tuple[list[PictureRow | BlobRow], asyncio.Task[list[bytes]]]:
-        """Reads a group while the one before it is sent; a large blob is read only as it is sent."""
+        """Read a group while the one before it is sent; a large blob is read only as it is sent."""
         pictures = [row for row in group if isinstance(row, PictureRow)]
         return group, asyncio.create_task(self._read_pictures(project, pictures))
 

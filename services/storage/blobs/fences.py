@@ -9,13 +9,13 @@ from services.storage.database.session import Database, Session
 
 
 class Fences:
-    """Fences keeps, for each job, the lowest attempt that may write."""
+    """Keeps, for each job, the lowest attempt that may write."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def raise_to(self, job: JobName, attempt: int) -> int:
-        """raise_to refuses, from now on, writes of attempts below; returns what holds, which never goes down."""
+        """Refuse, from now on, write of attempts below; return what holds, which never goes down."""
         if attempt < 1:
             raise invalid("attempt", attempt, "1 or more")
         async with self._database.write() as session:
@@ -25,7 +25,7 @@ class Fences:
 
 
 async def require_current(session: Session, grant: AttemptGrant | None) -> None:
-    """require_current raises StaleAttempt when the grant is below its job's fence; nothing happens without a grant.
+    """Raise StaleAttempt when the grant is below its job's fence; nothing happens without a grant.
 
     To be asked in the very transaction that writes.
     """

@@ -18,33 +18,33 @@ Range = tuple[int, int]
 
 
 class Files(Protocol):
-    """Files keeps finished files under keys like "blobs/line-7/ab12…"."""
+    """Keeps finished files under keys like "blobs/line-7/ab12…"."""
 
     async def publish(self, source: Path, key: str) -> None:
-        """publish moves a local file to a key; durable when it returns, and all or nothing under the key."""
+        """Move a local file to a key; durable when it returns, and all or nothing under the key."""
 
     async def read(self, key: str, ranges: Sequence[Range]) -> list[bytes]:
-        """read returns the ranges, shorter where the file ends; raises FileNotFoundError."""
+        """Return the ranges, shorter where the file ends. Raises FileNotFoundError."""
 
     async def delete(self, key: str) -> None:
-        """delete removes a file; nothing happens when it is not there."""
+        """Remove a file; nothing happens when it is not there."""
 
     async def exists(self, key: str) -> bool:
-        """exists says whether there is a file under the key."""
+        """Say whether there is a file under the key."""
 
     async def keys(self, folder: str) -> list[str]:
-        """keys lists all keys below a folder."""
+        """List all keys below a folder."""
 
 
 class LocalFiles:
-    """LocalFiles keeps files in a folder, in the same file system as the files that are published."""
+    """Keeps files in a folder, in the same file system as the files that are published."""
 
     def __init__(self, root: Path, disk: Disk) -> None:
         self._root = root
         self._disk = disk
 
     async def publish(self, source: Path, key: str) -> None:
-        """publish syncs the file, renames it, and syncs the folders that the rename touched."""
+        """Sync the file, renames it, and sync the folders that the rename touched."""
         await asyncio.to_thread(self._publish, source, self._root / key)
 
     def _publish(self, source: Path, target: Path) -> None:
@@ -65,19 +65,19 @@ class LocalFiles:
             self._disk.sync_folder(folder.parent)
 
     async def read(self, key: str, ranges: Sequence[Range]) -> list[bytes]:
-        """read returns the ranges."""
+        """Return the ranges."""
         return await asyncio.to_thread(read_ranges, self._root / key, ranges)
 
     async def delete(self, key: str) -> None:
-        """delete removes a file."""
+        """Remove a file."""
         await asyncio.to_thread((self._root / key).unlink, missing_ok=True)
 
     async def exists(self, key: str) -> bool:
-        """exists says whether there is a file under the key."""
+        """Say whether there is a file under the key."""
         return await asyncio.to_thread((self._root / key).is_file)
 
     async def keys(self, folder: str) -> list[str]:
-        """keys lists all keys below a folder."""
+        """List all keys below a folder."""
         return await asyncio.to_thread(self._keys, folder)
 
     def _keys(self, folder: str) -> list[str]:
@@ -86,18 +86,18 @@ class LocalFiles:
 
 
 class ObjectFiles:
-    """ObjectFiles keeps files in an object store, for example S3."""
+    """Keeps files in an object store, for example S3."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     async def publish(self, source: Path, key: str) -> None:
-        """publish uploads the file in parts and removes the local one; the key appears with the last part."""
+        """Upload the file in parts and remove the local one; the key appears with the last part."""
         await obstore.put_async(self._store, key, source)
         await asyncio.to_thread(source.unlink)
 
     async def read(self, key: str, ranges: Sequence[Range]) -> list[bytes]:
-        """read returns the ranges; neighbours are fetched together."""
+        """Return the ranges; neighbours are fetched together."""
         size = (await obstore.head_async(self._store, key))["size"]
         inside = [(offset, max(0, min(length, size - offset))) for offset, length in ranges]
         wanted = [each for each in inside if each[1]]
@@ -108,14 +108,14 @@ class ObjectFiles:
         return [bytes(next(found)) if length else b"" for _, length in inside]
 
     async def delete(self, key: str) -> None:
-        """delete removes a file."""
+        """Remove a file."""
         try:
             await obstore.delete_async(self._store, key)
         except FileNotFoundError:
             return
 
     async def exists(self, key: str) -> bool:
-        """exists says whether there is a file under the key."""
+        """Say whether there is a file under the key."""
         try:
             await obstore.head_async(self._store, key)
         except FileNotFoundError:
@@ -123,12 +123,12 @@ class ObjectFiles:
         return True
 
     async def keys(self, folder: str) -> list[str]:
-        """keys lists all keys below a folder."""
+        """List all keys below a folder."""
         return [meta["path"] async for page in obstore.list(self._store, folder) for meta in page]
 
 
 def read_ranges(path: Path, ranges: Sequence[Range]) -> list[bytes]:
-    """read_ranges reads ranges of a local file; raises FileNotFoundError."""
+    """Read ranges of a local file. Raises FileNotFoundError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return [os.pread(descriptor, length, offset) for offset, length in ranges]

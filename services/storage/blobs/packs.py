@@ -14,8 +14,8 @@ from pathlib import Path
 
 import structlog
 
+from loupe.concurrency import shielded
 from loupe.errors import DataLoss
-from loupe.uninterrupted import uninterrupted
 from services.storage.blobs.disk import Disk, full_disk_is_exhaustion
 from services.storage.blobs.files import Files, Range, read_ranges
 from services.storage.database.session import Database
@@ -37,7 +37,7 @@ class _OpenPack:
 
 @dataclass(frozen=True)
 class Placed:
-    """Placed says where appended pictures stand: durable in the pack's file, to be indexed now."""
+    """Says where appended pictures stand: durable in the pack's file, to be indexed now."""
 
     pack: PackRow
     positions: list[int]
@@ -50,7 +50,7 @@ class _Project:
 
 
 class Packs:
-    """Packs appends pictures to the current pack of each project, and reads them back, checked.
+    """Appends pictures to the current pack of each project, and reads them back, checked.
 
     An open pack is a local file; at `pack_bytes` it is sealed: moved to the finished files under "packs/".
     """
@@ -66,7 +66,7 @@ class Packs:
 
     @asynccontextmanager
     async def append(self, project: str, pictures: Sequence[bytes]) -> AsyncIterator[Placed]:
-        """append makes the pictures durable with one sync; the block is to index them in the database.
+        """Make the pictures durable with one sync; the block is to index them in the database.
 
         What is not indexed when the process dies is cut off at the next start. Raises ResourceExhausted.
         """
@@ -75,7 +75,7 @@ class Packs:
         async with state.lock:
             pack = state.current = state.current or await asyncio.to_thread(self._create, project)
             start = pack.end
-            await uninterrupted(asyncio.to_thread(self._write, pack, data))
+            await shielded(asyncio.to_thread(self._write, pack, data))
             pack.end += len(data)
             pack.unindexed += 1
             if pack.end >= self._pack_bytes:
@@ -122,7 +122,7 @@ class Packs:
             log.exception("a pack could not be sealed", pack=pack.name, project=pack.project)
 
     async def read(self, project: str, rows: Sequence[PictureRow]) -> list[bytes]:
-        """read returns the pictures in the order of the rows; raises DataLoss when one is not what was stored."""
+        """Return the pictures in the order of the rows. Raises DataLoss when one is not what was stored."""
         by_pack: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
         for number, row in enumerate(rows):
             by_pack[row.pack, row.sealed].append(number)
@@ -147,7 +147,7 @@ class Packs:
             raise DataLoss("the file that held stored pictures is gone", pack=pack) from error
 
     async def recover(self) -> None:
-        """recover brings files and index together after a start: what was not indexed goes, seals are finished."""
+        """Bring files and index together after a start: what was not indexed goes, seals are finished."""
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         async with self._database.read() as session:
             rows = await session.pictures.open_packs()
@@ -187,7 +187,7 @@ class Packs:
         return _OpenPack(row.pack, row.project, path, descriptor, min(size, row.length))
 
     async def close(self) -> None:
-        """close waits for running seals and closes the files."""
+        """Wait for running seals and close the files."""
         await asyncio.gather(*self._sealing)
         for state in self._projects.values():
             if state.current is not None:

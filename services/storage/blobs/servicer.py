@@ -27,7 +27,7 @@ _BLOB_PARTS = {"chunk": bytes, "closing": lambda closing: blobs.Closing(closing.
 
 
 class BlobServicer(blob_service_pb2_grpc.BlobServiceServicer):
-    """BlobServicer serves loupe.storage.v1.BlobService."""
+    """Serves loupe.storage.v1.BlobService."""
 
     def __init__(self, uploads: PictureUploads, large: Blobs, downloads: Downloads) -> None:
         self._uploads = uploads

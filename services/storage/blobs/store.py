@@ -16,7 +16,7 @@ from services.storage.pictures.store import DAMAGED
 
 @dataclass(frozen=True)
 class BlobRow:
-    """BlobRow is a blob that stands alone; piece_digests are the 32-byte sha256 of its pieces of 1 MiB, joined."""
+    """A blob that stands alone; piece_digests are the 32-byte sha256 of its pieces of 1 MiB, joined."""
 
     digest: str
     size: int
@@ -26,7 +26,7 @@ class BlobRow:
 
 @dataclass(frozen=True)
 class Holder:
-    """Holder is what a blob is part of: kind "checkpoint" or "model", and its resource name."""
+    """What a blob is part of: kind "checkpoint" or "model", and its resource name."""
 
     project: str
     kind: str
@@ -35,7 +35,7 @@ class Holder:
 
 @cache
 def _missing(listed: sa.ColumnElement[str]) -> sa.Select[tuple[str]]:
-    """_missing selects what is listed and not there; built once, as building it takes as long as running it."""
+    """Select what is listed and not there; built once, as building it takes as long as running it."""
     project, job = sa.bindparam("project", type_=sa.String), sa.bindparam("job", type_=sa.String)
     lasting = blobs.c.job.is_(None) | (blobs.c.job == job)
     blob = sa.exists().where(blobs.c.project == project, blobs.c.digest == listed, lasting)
@@ -44,13 +44,13 @@ def _missing(listed: sa.ColumnElement[str]) -> sa.Select[tuple[str]]:
 
 
 class BlobTable:
-    """BlobTable reads and writes blobs, holders and fences inside one transaction."""
+    """Reads and writes blobs, holders and fences inside one transaction."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def missing(self, project: str, digests: Sequence[str], job: str | None) -> set[str]:
-        """missing returns those of the digests that the project has neither as whole pictures nor as blobs that last.
+        """Return those of the digests that the project has neither as whole pictures nor as blobs that last.
 
         Blobs of this job last for it; those of other jobs go with their checkpoints.
         """
@@ -59,13 +59,13 @@ class BlobTable:
         return set((await self._connection.execute(_missing(among.value), parameters)).scalars())
 
     async def known(self, project: str, digests: Sequence[str]) -> set[str]:
-        """known returns those of the digests that the project has as blobs."""
+        """Return those of the digests that the project has as blobs."""
         among = Among(self._connection, digests)
         query = sa.select(blobs.c.digest).where(blobs.c.project == project, blobs.c.digest.in_(among.values))
         return set((await self._connection.execute(query, among.parameters)).scalars())
 
     async def locate(self, project: str, digests: Sequence[str]) -> dict[str, BlobRow]:
-        """locate returns these blobs; those that are not there are left out."""
+        """Return these blobs; those that are not there are left out."""
         among = Among(self._connection, digests)
         query = sa.select(blobs.c.digest, blobs.c.size, blobs.c.piece_digests, blobs.c.job).where(
             blobs.c.project == project, blobs.c.digest.in_(among.values)
@@ -73,17 +73,17 @@ class BlobTable:
         return {row[0]: BlobRow(*row) for row in await self._connection.execute(query, among.parameters)}
 
     async def add(self, project: str, row: BlobRow) -> None:
-        """add writes a blob."""
+        """Write a blob."""
         await self._connection.execute(blobs.insert().values(project=project, **row.__dict__))
 
     async def keep(self, project: str, digests: Sequence[str]) -> None:
-        """keep takes blobs away from the jobs that uploaded them, so that they stay when the checkpoints go."""
+        """Take blobs away from the jobs that uploaded them, so that they stay when the checkpoints go."""
         among = Among(self._connection, digests)
         key = (blobs.c.project == project) & blobs.c.digest.in_(among.values)
         await self._connection.execute(blobs.update().where(key).values(job=None), among.parameters)
 
     async def hold(self, holder: Holder, files: Sequence[tuple[str, str]]) -> None:
-        """hold writes what a holder consists of: (filename, digest), in place of what it held before."""
+        """Write what a holder consists of: (filename, digest), in place of what it held before."""
         mine = (held_blobs.c.project == holder.project) & (held_blobs.c.kind == holder.kind)
         await self._connection.execute(held_blobs.delete().where(mine, held_blobs.c.holder == holder.name))
         values = [
@@ -100,7 +100,7 @@ class BlobTable:
             await self._connection.execute(held_blobs.insert(), values)
 
     async def drop_unheld(self, project: str, job: str, digests: Sequence[str]) -> list[str]:
-        """drop_unheld removes those of the blobs that only this job uploaded and that nothing holds; returns them."""
+        """Remove those of the blobs that only this job uploaded and that nothing holds; return them."""
         among = Among(self._connection, digests)
         held = sa.select(held_blobs.c.digest).where(held_blobs.c.project == project)
         key = (
@@ -115,12 +115,12 @@ class BlobTable:
         return dropped
 
     async def fence(self, job: str) -> int:
-        """fence returns the lowest attempt of the job that may write; 0 before any was set."""
+        """Return the lowest attempt of the job that may write; 0 before any was set."""
         query = sa.select(fences.c.attempt).where(fences.c.job == job)
         return (await self._connection.execute(query)).scalar_one_or_none() or 0
 
     async def raise_fence(self, job: str, attempt: int) -> int:
-        """raise_fence sets the lowest attempt that may write, never lower than it is; returns what holds."""
+        """Set the lowest attempt that may write, never lower than it is; return what holds."""
         current = await self.fence(job)
         if current == 0:
             await self._connection.execute(fences.insert().values(job=job, attempt=attempt))

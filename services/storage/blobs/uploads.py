@@ -12,10 +12,10 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from loupe.concurrency import shielded
 from loupe.errors import DigestMismatch, ResourceExhausted, SizeMismatch, UploadIncomplete, invalid, not_found
 from loupe.names import ProjectName, check_sha256, check_sha256s
 from loupe.rpc.identity import AttemptGrant
-from loupe.uninterrupted import uninterrupted
 from services.storage.blobs.chunks import Measured, PiecedFile, measure
 from services.storage.blobs.disk import Disk, full_disk_is_exhaustion
 from services.storage.blobs.fences import require_current
@@ -31,7 +31,7 @@ _KEPT_SECONDS = 7 * 24 * 3600
 
 @dataclass(frozen=True)
 class BlobOrder:
-    """BlobOrder announces a blob; grant is set when a training attempt sends it."""
+    """Announces a blob; grant is set when a training attempt sends it."""
 
     project: ProjectName
     digest: str
@@ -42,14 +42,14 @@ class BlobOrder:
 
 @dataclass(frozen=True)
 class Closing:
-    """Closing ends a stream: the whole blob's sha256 in hex and its size."""
+    """Ends a stream: the whole blob's sha256 in hex and its size."""
 
     digest: str
     size: int
 
 
 def check_digests(digests: Sequence[str]) -> Sequence[str]:
-    """check_digests returns a request's list of digests; raises InvalidArgument, ResourceExhausted above 20,000."""
+    """Return a request's list of digests. Raises InvalidArgument, ResourceExhausted above 20,000."""
     if len(digests) > MAX_DIGESTS:
         raise ResourceExhausted(
             f"{len(digests)} digests in one request; at most {MAX_DIGESTS}", limit="digests", value=MAX_DIGESTS
@@ -58,12 +58,12 @@ def check_digests(digests: Sequence[str]) -> Sequence[str]:
 
 
 def blob_file(project: str, row: BlobRow) -> PiecedFile:
-    """blob_file says where a blob's bytes are and what they must be."""
+    """Say where a blob's bytes are and what they must be."""
     return PiecedFile(_key(project, row.digest), Measured(row.digest, row.size, row.piece_digests))
 
 
 class Blobs:
-    """Blobs takes single files of any size.
+    """Takes single files of any size.
 
     staging: folder for what is not complete. max_bytes: largest size that is taken.
     """
@@ -90,7 +90,7 @@ class Blobs:
     async def find_missing(
         self, project: ProjectName, digests: Sequence[str], grant: AttemptGrant | None = None
     ) -> list[str]:
-        """find_missing returns those of the digests that this project has neither as picture nor as blob."""
+        """Return those of the digests that this project has neither as picture nor as blob."""
         wanted = check_digests(digests)
         async with self._database.read() as session:
             missing = await session.blobs.missing(project.project, wanted, _job(grant))
@@ -102,7 +102,7 @@ class Blobs:
         return [digest for digest in wanted if digest in missing]
 
     async def query(self, project: ProjectName, digest: str, grant: AttemptGrant | None) -> tuple[int, bool]:
-        """query returns how many bytes of a blob are durable, and whether it is complete."""
+        """Return how many bytes of a blob are durable, and whether it is complete."""
         check_sha256("digest", digest)
         row = await self._find(BlobOrder(project, digest, 0, 0, grant))
         if row is not None:
@@ -110,7 +110,7 @@ class Blobs:
         return await asyncio.to_thread(self._committed, self._part(project.project, digest)), False
 
     async def receive(self, order: BlobOrder, parts: AsyncIterator[bytes | Closing]) -> None:
-        """receive stores a blob, durable when it returns; a blob that is there already is not read again.
+        """Store a blob, durable when it returns; a blob that is there already is not read again.
 
         Raises UploadIncomplete (what came can be resumed), SizeMismatch, DigestMismatch (what came is thrown away),
         StaleAttempt, ResourceExhausted.
@@ -119,14 +119,14 @@ class Blobs:
         path, key = self._part(order.project.project, order.digest), _key(order.project.project, order.digest)
         writer = object()
         try:
-            if not await uninterrupted(self._begin(order, path, key, writer)):
+            if not await shielded(self._begin(order, path, key, writer)):
                 return
             position = await self._write_all(order, parts, path, key, writer)
             if position != order.size:
                 raise SizeMismatch(
                     f"{order.size} bytes were announced, but {position} came", announced=order.size, received=position
                 )
-            await uninterrupted(self._complete(order, path, key, writer))
+            await shielded(self._complete(order, path, key, writer))
         finally:
             if self._writers.get(key) is writer:
                 del self._writers[key]
@@ -141,7 +141,7 @@ class Blobs:
             )
 
     async def _begin(self, order: BlobOrder, path: Path, key: str, writer: object) -> bool:
-        """Makes this stream the one that writes the blob, in place of an older one; False when the blob is there."""
+        """Make this stream the one that writes the blob, in place of an older one; False when the blob is there."""
         async with self._lock(key):
             if await self._find(order) is not None:
                 return False
@@ -150,7 +150,7 @@ class Blobs:
             return True
 
     async def _find(self, order: BlobOrder) -> BlobRow | None:
-        """Returns the blob when it is there; one that somebody else asks about no longer goes with a checkpoint."""
+        """Return the blob when it is there; one that somebody else asks about no longer goes with a checkpoint."""
         project = order.project.project
         async with self._database.read() as session:
             if await session.projects.find(project) is None:
@@ -191,7 +191,7 @@ class Blobs:
                 raise SizeMismatch(message, announced=order.size, received=received)
             async with self._lock(key):
                 self._require_writer(key, writer)
-                await uninterrupted(asyncio.to_thread(self._write, path, part, position))
+                await shielded(asyncio.to_thread(self._write, path, part, position))
             position += len(part)
         raise UploadIncomplete(f"the stream ended without its closing message; go on at {position}", committed=position)
 
@@ -233,7 +233,7 @@ class Blobs:
             raise
 
     async def remove(self, project: str, digests: Sequence[str]) -> None:
-        """remove deletes the files of blobs that are no longer in the database."""
+        """Delete the files of blobs that are no longer in the database."""
         for digest in digests:
             async with self._lock(_key(project, digest)):
                 await self._remove_unknown(project, digest)
@@ -245,7 +245,7 @@ class Blobs:
             await self._files.delete(_key(project, digest))
 
     async def recover(self) -> None:
-        """recover removes, after a start, finished files without a row and temporary files older than a week."""
+        """Remove, after a start, finished files without a row and temporary files older than a week."""
         for key in await self._files.keys("blobs"):
             _, project, digest = key.split("/")
             await self._remove_unknown(project, digest)

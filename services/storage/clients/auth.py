@@ -13,7 +13,7 @@ _SECONDS = 10
 
 
 class AuthMemberships:
-    """AuthMemberships asks auth's PolicyService.
+    """Asks auth's PolicyService.
 
     channel: returns a channel to auth.
     """
@@ -22,12 +22,12 @@ class AuthMemberships:
         self._channel = channel
 
     async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
-        """ensure_project makes the project's groups and puts the owner into "owners"; raises Unavailable."""
+        """Make the project's groups and put the owner into "owners". Raises Unavailable."""
         request = policy_service_pb2.EnsureProjectRequest(project=str(project), project_uid=uid, owner=str(owner))
         await (await self._stub()).EnsureProject(request, timeout=_SECONDS)
 
     async def of(self, account: AccountName) -> list[ProjectName]:
-        """of returns the projects that an account is in; raises Unavailable."""
+        """Return the projects that an account is in. Raises Unavailable."""
         request = policy_service_pb2.ListMembershipsRequest(account=str(account))
         answer = await (await self._stub()).ListMemberships(request, timeout=_SECONDS)
         return [ProjectName.parse(name, "projects") for name in answer.projects]

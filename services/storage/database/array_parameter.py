@@ -17,7 +17,7 @@ _VALUES = {dialect: sa.select(listed.c.value) for dialect, listed in _LISTED.ite
 
 
 class Among:
-    """Among is a list of values inside a query: `column.in_(among.values)`, run with `among.parameters`."""
+    """A list of values inside a query: `column.in_(among.values)`, run with `among.parameters`."""
 
     def __init__(self, connection: AsyncConnection, values: Sequence[str]) -> None:
         dialect = connection.dialect.name

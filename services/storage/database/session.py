@@ -26,7 +26,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Session:
-    """Session is one transaction over the tables; it commits when its block ends and rolls back on any error."""
+    """One transaction over the tables; it commits when its block ends and rolls back on any error."""
 
     def __init__(self, connection: AsyncConnection, requests: RequestLog) -> None:
         self._connection = connection
@@ -34,45 +34,45 @@ class Session:
 
     @cached_property
     def projects(self) -> ProjectTable:
-        """projects are the projects."""
+        """The projects."""
         return ProjectTable(self._connection)
 
     @cached_property
     def pictures(self) -> PictureTable:
-        """pictures are the small files in packs, and the packs."""
+        """The small files in packs, and the packs."""
         return PictureTable(self._connection)
 
     @cached_property
     def blobs(self) -> BlobTable:
-        """blobs are the files that stand alone, what holds them, and the fences of the jobs that write them."""
+        """The files that stand alone, what holds them, and the fences of the jobs that write them."""
         return BlobTable(self._connection)
 
     @cached_property
     def datasets(self) -> DatasetTable:
-        """datasets are the data sets, their versions and items."""
+        """The data sets, their versions and items."""
         return DatasetTable(self._connection)
 
     @cached_property
     def algorithms(self) -> AlgorithmTable:
-        """algorithms are the versions in the algorithm image library."""
+        """The versions in the algorithm image library."""
         return AlgorithmTable(self._connection)
 
     @cached_property
     def models(self) -> ModelTable:
-        """models are the models, their versions, and checkpoints."""
+        """The models, their versions, and checkpoints."""
         return ModelTable(self._connection)
 
     async def once(
         self, caller: str, method: str, request_id: str, body: bytes, effect: Callable[[], Awaitable[bytes]]
     ) -> bytes:
-        """once runs the effect, or returns the answer that this request had before; see loupe.idempotency."""
+        """Run the effect, or return the answer that this request had before; see loupe.idempotency."""
         return await self._requests.run(
             self._connection, caller=caller, method=method, request_id=request_id, body=body, effect=effect
         )
 
 
 class Database:
-    """Database opens sessions.
+    """Opens sessions.
 
     A full disk surfaces as ResourceExhausted, with nothing written.
     """
@@ -85,12 +85,12 @@ class Database:
         self._turn = asyncio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     async def migrate(self) -> None:
-        """migrate brings the schema to its newest revision."""
+        """Bring the schema to its newest revision."""
         await migrate(self._engine, MIGRATIONS)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Session]:
-        """write opens a session that commits; when the block has ended without error, it is durable."""
+        """Open a session that commits; when the block has ended without error, it is durable."""
         try:
             async with self._turn, transaction(self._engine) as connection:
                 yield Session(connection, self._requests)
@@ -101,13 +101,13 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Session]:
-        """read opens a session that sees one state of the tables and writes nothing."""
+        """Open a session that sees one state of the tables and write nothing."""
         async with connected(self._engine) as connection:
             await connection.execution_options(read_only=True)
             yield Session(connection, self._requests)
 
     async def close(self) -> None:
-        """close gives all connections back."""
+        """Give all connections back."""
         await self._engine.dispose()
 
 

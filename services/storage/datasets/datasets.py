@@ -23,7 +23,7 @@ _NO_LIMIT = 1 << 30
 
 
 class Datasets:
-    """Datasets creates data sets and reads what they hold.
+    """Creates data sets and reads what they hold.
 
     now: wall-clock seconds.
     """
@@ -35,7 +35,7 @@ class Datasets:
     async def create(
         self, project: ProjectName, dataset_id: str, display_name: str, caller: AccountName, request_id: str
     ) -> dataset_pb2.Dataset:
-        """create makes a data set without versions; raises AlreadyExists, NotFound, InvalidArgument."""
+        """Make a data set without versions. Raises AlreadyExists, NotFound, InvalidArgument."""
         name = DatasetName(project.project, check_id("dataset_id", dataset_id))
         if len(display_name) > 200:
             raise invalid("dataset.display_name", display_name, "at most 200 characters")
@@ -55,14 +55,14 @@ class Datasets:
         return dataset_pb2.Dataset.FromString(answer)
 
     async def get(self, name: DatasetName) -> dataset_pb2.Dataset:
-        """get returns a data set; raises NotFound."""
+        """Return a data set. Raises NotFound."""
         async with self._database.read() as session:
             return _dataset(await _find(session, name))
 
     async def list(
         self, project: ProjectName, page_size: int, page_token: str
     ) -> tuple[Sequence[dataset_pb2.Dataset], str]:
-        """list returns a page of data sets by id, and the next page's token."""
+        """Return a page of data sets by id, and the next page's token."""
         scope, size = f"datasets of {project}", paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
@@ -71,7 +71,7 @@ class Datasets:
         return [_dataset(row) for row in rows[:size]], more
 
     async def get_version(self, name: DatasetVersionName) -> dataset_pb2.DatasetVersion:
-        """get_version returns a version; "latest" is the newest. Raises NotFound."""
+        """Return a version; "latest" is the newest. Raises NotFound."""
         async with self._database.read() as session:
             number = int(name.number) if name.number != "latest" else None
             if number is None:
@@ -85,7 +85,7 @@ class Datasets:
     async def list_versions(
         self, name: DatasetName, page_size: int, page_token: str
     ) -> tuple[Sequence[dataset_pb2.DatasetVersion], str]:
-        """list_versions returns a page of versions, newest first, and the next page's token; raises NotFound."""
+        """Return a page of versions, newest first, and the next page's token. Raises NotFound."""
         scope, size = f"versions of {name}", paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
@@ -96,7 +96,7 @@ class Datasets:
         return [dataset_pb2.DatasetVersion.FromString(document) for _, document in rows[:size]], more
 
     async def read_items(self, name: DatasetVersionName, offset: int) -> AsyncIterator[Sequence[ItemRow]]:
-        """read_items yields a version's items in their order, from an offset on.
+        """Yield a version's items in their order, from an offset on.
 
         Reading from the start is checked against the version's digest: DataLoss at its end when the table has changed.
         """

@@ -9,7 +9,7 @@ from loupe.errors import invalid
 
 
 def check_label(label: str) -> str:
-    """check_label returns a label in Unicode's composed form; raises InvalidArgument when it breaks labels.RULE."""
+    """Return a label in Unicode's composed form. Raises InvalidArgument when it breaks labels.RULE."""
     try:
         return labels.normalise_label(label)
     except ValueError as error:
@@ -17,7 +17,7 @@ def check_label(label: str) -> str:
 
 
 def check_filename(filename: str) -> str:
-    """check_filename returns what the terminal called a picture; raises InvalidArgument when it is no usable text."""
+    """Return what the terminal called a picture. Raises InvalidArgument when it is no usable text."""
     if len(filename) > 1024 or any(unicodedata.category(each) in ("Cc", "Cs") for each in filename):
         raise invalid("filename", filename, "at most 1024 characters, no control characters")
     return filename

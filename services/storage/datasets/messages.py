@@ -10,7 +10,7 @@ from services.storage.pictures.admission import Verdict
 
 
 def verdict_messages(verdicts: Iterable[Verdict]) -> list[blob_service_pb2.PictureVerdict]:
-    """verdict_messages packs verdicts."""
+    """Pack verdicts."""
     return [
         blob_service_pb2.PictureVerdict(digest=each.digest, problem=each.problem, message=each.message)
         for each in verdicts
@@ -18,7 +18,7 @@ def verdict_messages(verdicts: Iterable[Verdict]) -> list[blob_service_pb2.Pictu
 
 
 def item_messages(items: Iterable[ItemRow]) -> list[dataset_pb2.DatasetItem]:
-    """item_messages packs items."""
+    """Pack items."""
     return [
         dataset_pb2.DatasetItem(
             digest=each.digest, label=each.label, split=each.split, filename=each.filename, size=each.size

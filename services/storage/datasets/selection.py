@@ -31,7 +31,7 @@ _NAMED_AT_MOST = 5
 
 @dataclass
 class Selection:
-    """Selection is a version in the making: its items in their final order, and what is to be said about the rest.
+    """A version in the making: its items in their final order, and what is to be said about the rest.
 
     refused are verdicts over pictures that cannot be taken; repeated are those over files that were named twice.
     """
@@ -45,7 +45,7 @@ class Selection:
 
 
 def version_digest(items: Iterable[ItemRow]) -> str:
-    """version_digest is the sha256, hex, over the lines "digest NUL label NUL split newline" of all items."""
+    """Return the sha256, hex, over the lines "digest NUL label NUL split newline" of all items."""
     total = hashlib.sha256()
     for item in items:
         total.update(f"{item.digest}\0{item.label}\0{item.split}\n".encode())
@@ -53,7 +53,7 @@ def version_digest(items: Iterable[ItemRow]) -> str:
 
 
 def select(items: Sequence[ItemRow], index: Mapping[str, IndexRow], fractions: Fractions, seed: int) -> Selection:
-    """select makes a version's items of what was named and of what decoding the pictures told.
+    """Make a version's items of what was named and of what decoding the pictures told.
 
     Items are ordered by label and digest, so that the order of upload changes nothing. Raises BadDataset when nothing
     can be trained on them, InvalidArgument when only some items say their split.

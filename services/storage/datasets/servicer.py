@@ -21,7 +21,7 @@ _PARTS = {
 
 
 class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
-    """DatasetServicer serves loupe.storage.v1.DatasetService."""
+    """Serves loupe.storage.v1.DatasetService."""
 
     def __init__(self, datasets: Datasets, versions: DatasetVersions) -> None:
         self._datasets = datasets

@@ -18,7 +18,7 @@ Fractions = tuple[float, float, float]
 
 
 def check_fractions(fractions: Fractions) -> Fractions:
-    """check_fractions returns the fractions for training, validation and test; all 0 means 0.6, 0.2, 0.2.
+    """Return the fractions for training, validation and test; all 0 means 0.6, 0.2, 0.2.
 
     Raises InvalidArgument unless they are at least 0, add up to 1, and leave something for training and validation.
     """
@@ -43,7 +43,7 @@ class _Unit:
 def assign_splits(
     digests: Sequence[str], labels: Sequence[str], clusters: Sequence[int], fractions: Fractions, seed: int
 ) -> list[int]:
-    """assign_splits returns TRAIN, VALIDATION or TEST for each picture.
+    """Return TRAIN, VALIDATION or TEST for each picture.
 
     The same pictures, labels, clusters and seed give the same answer in whatever order they come. Pictures of one
     cluster never part. Each class is divided by the fractions as closely as its clusters allow, and a class with at
@@ -70,7 +70,7 @@ def assign_splits(
 
 
 def crossing_clusters(clusters: Sequence[int], splits: Sequence[int]) -> int:
-    """crossing_clusters counts the clusters that have pictures on more than one side of a given split."""
+    """Count the clusters that have pictures on more than one side of a given split."""
     sides: defaultdict[int, set[int]] = defaultdict(set)
     for cluster, split in zip(clusters, splits, strict=True):
         sides[cluster].add(split)

@@ -15,7 +15,7 @@ _ITEMS_AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class DatasetRow:
-    """DatasetRow is a data set; latest is its newest version's number, 0 while there is none."""
+    """A data set; latest is its newest version's number, 0 while there is none."""
 
     project: str
     dataset: str
@@ -27,7 +27,7 @@ class DatasetRow:
 
 @dataclass(frozen=True)
 class ItemRow:
-    """ItemRow is a labelled picture of a version; split is the contract's number."""
+    """A labelled picture of a version; split is the contract's number."""
 
     digest: str
     label: str
@@ -38,7 +38,7 @@ class ItemRow:
 
 @dataclass(frozen=True)
 class VersionRow:
-    """VersionRow is a version without its items; document is the contract's DatasetVersion, encoded."""
+    """A version without its items; document is the contract's DatasetVersion, encoded."""
 
     number: int
     uid: str
@@ -47,23 +47,23 @@ class VersionRow:
 
 
 class DatasetTable:
-    """DatasetTable reads and writes data sets inside one transaction."""
+    """Reads and writes data sets inside one transaction."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def find(self, project: str, dataset: str, *, lock: bool = False) -> DatasetRow | None:
-        """find returns a data set; with lock, nobody else may add a version before this transaction ends."""
+        """Return a data set; with lock, nobody else may add a version before this transaction ends."""
         query = sa.select(datasets).where(datasets.c.project == project, datasets.c.dataset == dataset)
         row = (await self._connection.execute(query.with_for_update() if lock else query)).first()
         return DatasetRow(**row._mapping) if row else None
 
     async def add(self, row: DatasetRow) -> None:
-        """add writes a new data set."""
+        """Write a new data set."""
         await self._connection.execute(datasets.insert().values(**row.__dict__))
 
     async def page(self, project: str, after: str, limit: int) -> list[DatasetRow]:
-        """page returns data sets by id, after one of them."""
+        """Return data sets by id, after one of them."""
         query = (
             sa.select(datasets)
             .where(datasets.c.project == project, datasets.c.dataset > after)
@@ -73,7 +73,7 @@ class DatasetTable:
         return [DatasetRow(**row._mapping) for row in await self._connection.execute(query)]
 
     async def add_version(self, dataset: DatasetRow, version: VersionRow, items: Sequence[ItemRow]) -> None:
-        """add_version writes a version with its items and makes it the newest."""
+        """Write a version with its items and make it the newest."""
         key = (datasets.c.project == dataset.project) & (datasets.c.dataset == dataset.dataset)
         await self._connection.execute(datasets.update().where(key).values(latest=version.number))
         await self._connection.execute(
@@ -87,11 +87,11 @@ class DatasetTable:
             await self._connection.execute(dataset_items.insert(), values)
 
     async def version(self, project: str, dataset: str, number: int) -> bytes | None:
-        """version returns a version's document."""
+        """Return a version's document."""
         return await self._document(project, dataset, dataset_versions.c.number == number)
 
     async def version_by_digest(self, project: str, dataset: str, digest: str) -> bytes | None:
-        """version_by_digest returns the document of the version that has exactly these items."""
+        """Return the document of the version that has exactly these items."""
         return await self._document(project, dataset, dataset_versions.c.digest == digest)
 
     async def _document(self, project: str, dataset: str, which: sa.ColumnElement[bool]) -> bytes | None:
@@ -101,7 +101,7 @@ class DatasetTable:
         return (await self._connection.execute(query)).scalar_one_or_none()
 
     async def versions(self, project: str, dataset: str, before: int, limit: int) -> list[tuple[int, bytes]]:
-        """versions returns (number, document), newest first, numbers below `before`."""
+        """Return (number, document), newest first, numbers below `before`."""
         query = (
             sa.select(dataset_versions.c.number, dataset_versions.c.document)
             .where(
@@ -115,7 +115,7 @@ class DatasetTable:
         return [(row.number, row.document) for row in await self._connection.execute(query)]
 
     async def items(self, uid: str, offset: int, limit: int) -> list[ItemRow]:
-        """items returns a version's items in their order, from an offset on."""
+        """Return a version's items in their order, from an offset on."""
         query = (
             sa.select(
                 dataset_items.c.digest,

@@ -30,7 +30,7 @@ _VERDICTS_AT_MOST = 1000
 
 @dataclass(frozen=True)
 class VersionOrder:
-    """VersionOrder is what a version is to be made for, and by whom."""
+    """What a version is to be made for, and by whom."""
 
     dataset: DatasetName
     fractions: Fractions
@@ -42,7 +42,7 @@ class VersionOrder:
 
 @dataclass(frozen=True)
 class Closing:
-    """Closing ends a stream: how many items were sent."""
+    """Ends a stream: how many items were sent."""
 
     item_count: int
 
@@ -51,14 +51,14 @@ Part = Sequence[ItemRow] | Closing
 
 
 def checked_item(digest: str, label: str, split: int, filename: str) -> ItemRow:
-    """checked_item returns an item as it is stored; raises InvalidArgument naming the field."""
+    """Return an item as it is stored. Raises InvalidArgument naming the field."""
     if split not in (0, TRAIN, VALIDATION, TEST):
         raise invalid("split", split, "SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST or none")
     return ItemRow(check_sha256("digest", digest), check_label(label), split, check_filename(filename), 0)
 
 
 class DatasetVersions:
-    """DatasetVersions makes immutable versions of pictures that were uploaded before.
+    """Makes immutable versions of pictures that were uploaded before.
 
     now: wall-clock seconds.
     """
@@ -69,7 +69,7 @@ class DatasetVersions:
         self._now = now
 
     async def create(self, order: VersionOrder, parts: AsyncIterator[Part]) -> CreateDatasetVersionResponse:
-        """create makes a version, or returns the one that has exactly the same items, labels and splits.
+        """Make a version, or return the one that has exactly the same items, labels and splits.
 
         Raises UploadIncomplete, SizeMismatch, BlobMissing, BadDataset, InvalidArgument, NotFound; nothing is made then.
         """
@@ -101,7 +101,7 @@ class DatasetVersions:
     async def _write(
         self, order: VersionOrder, fractions: Fractions, items: Sequence[ItemRow], selection: Selection
     ) -> CreateDatasetVersionResponse:
-        """Writes version and answer in one transaction."""
+        """Write version and answer in one transaction."""
         digest = await asyncio.to_thread(version_digest, selection.items)
         body = await asyncio.to_thread(_fingerprint, order, fractions, items)
         async with self._database.write() as session:

@@ -14,14 +14,14 @@ from services.storage.database.session import Database
 
 
 class Checkpoints:
-    """Checkpoints keeps each job's last whole checkpoint, and removes the blobs of the one before."""
+    """Keeps each job's last whole checkpoint, and removes the blobs of the one before."""
 
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self._database = database
         self._blobs = blobs
 
     async def save(self, checkpoint: model_service_pb2.Checkpoint, grant: AttemptGrant | None) -> None:
-        """save puts a checkpoint in place of the job's last one, durable when it returns.
+        """Put a checkpoint in place of the job's last one, durable when it returns.
 
         Raises StaleAttempt unless it is written by the very attempt that it names and no newer one was begun.
         """
@@ -45,7 +45,7 @@ class Checkpoints:
         await self._blobs.remove(job.project, dropped)
 
     async def get(self, job: JobName, grant: AttemptGrant | None) -> model_service_pb2.Checkpoint | None:
-        """get returns the job's last whole checkpoint, of any attempt; None when there is none."""
+        """Return the job's last whole checkpoint, of any attempt; None when there is none."""
         _own(job, grant)
         async with self._database.read() as session:
             document = await session.models.checkpoint(str(job))

@@ -21,7 +21,7 @@ _NO_LIMIT = 1 << 30
 
 
 class Models:
-    """Models publishes and lists models.
+    """Publishes and lists models.
 
     now: wall-clock seconds.
     """
@@ -31,7 +31,7 @@ class Models:
         self._now = now
 
     async def publish(self, parent: ModelName, version: model_pb2.ModelVersion) -> model_pb2.ModelVersion:
-        """publish puts a job's result into the library, or returns what this job published before.
+        """Put a job's result into the library, or return what this job published before.
 
         Raises StaleAttempt, BlobMissing, NotFound, InvalidArgument, FailedPrecondition; then nothing was made.
         """
@@ -66,14 +66,14 @@ class Models:
         return made
 
     async def get(self, name: ModelName) -> model_pb2.Model:
-        """get returns a model; raises NotFound."""
+        """Return a model. Raises NotFound."""
         async with self._database.read() as session:
             return _model(await _find(session, name))
 
     async def list(
         self, project: ProjectName, page_size: int, page_token: str
     ) -> tuple[Sequence[model_pb2.Model], str]:
-        """list returns a page of models by id, and the next page's token."""
+        """Return a page of models by id, and the next page's token."""
         scope, size = f"models of {project}", paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
@@ -82,7 +82,7 @@ class Models:
         return [_model(row) for row in rows[:size]], more
 
     async def get_version(self, name: ModelVersionName) -> model_pb2.ModelVersion:
-        """get_version returns a version; "latest" is the newest released one. Raises NotFound."""
+        """Return a version; "latest" is the newest released one. Raises NotFound."""
         async with self._database.read() as session:
             if name.number == "latest":
                 model = await _find(session, ModelName(name.project, name.model))
@@ -97,7 +97,7 @@ class Models:
     async def list_versions(
         self, name: ModelName, page_size: int, page_token: str
     ) -> tuple[Sequence[model_pb2.ModelVersion], str]:
-        """list_versions returns a page of versions without their reports, newest first, and the next page's token."""
+        """Return a page of versions without their reports, newest first, and the next page's token."""
         scope, size = f"versions of {name}", paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
@@ -111,7 +111,7 @@ class Models:
         return versions, more
 
     async def file(self, name: ModelVersionName, filename: str) -> model_pb2.ModelFile:
-        """file returns a version's file by its name; raises NotFound."""
+        """Return a version's file by its name. Raises NotFound."""
         version = await self.get_version(name)
         for file in version.files:
             if file.filename == filename:

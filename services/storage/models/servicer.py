@@ -17,7 +17,7 @@ from services.storage.models.library import Models
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """ModelServicer serves loupe.storage.v1.ModelService."""
+    """Serves loupe.storage.v1.ModelService."""
 
     def __init__(self, models: Models, checkpoints: Checkpoints, fences: Fences, downloads: Downloads) -> None:
         self._models = models

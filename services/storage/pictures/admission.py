@@ -20,7 +20,7 @@ PROBLEMS: dict[str, PictureProblem.ValueType] = {
 
 @dataclass(frozen=True)
 class UploadedPicture:
-    """UploadedPicture is a file as it came: the announced digest and the bytes."""
+    """A file as it came: the announced digest and the bytes."""
 
     digest: str
     data: bytes
@@ -28,7 +28,7 @@ class UploadedPicture:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict says why a picture was not stored, or not taken into a version."""
+    """Says why a picture was not stored, or not taken into a version."""
 
     digest: str
     problem: PictureProblem.ValueType
@@ -36,7 +36,7 @@ class Verdict:
 
 
 def check(pictures: Sequence[UploadedPicture]) -> list[Verdict | None]:
-    """check looks at digest, size, format and header of each picture; None where it can be stored. Decodes nothing."""
+    """Look at digest, size, format and header of each picture; None where it can be stored. Decodes nothing."""
     return [_check(each) for each in pictures]
 
 

@@ -28,18 +28,18 @@ Encoded = tuple[str, bytes]
 
 
 class Decoders:
-    """Decoders is a small pool of processes at low priority; one that died is replaced."""
+    """A small pool of processes at low priority; one that died is replaced."""
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
         self._pool: ProcessPoolExecutor | None = None
 
     async def warm(self) -> None:
-        """warm starts a process ahead of the first picture, which need not wait for it then."""
+        """Start a process ahead of the first picture, which need not wait for it then."""
         await self._run([])
 
     async def look(self, pictures: Sequence[Encoded]) -> list[Looked]:
-        """look decodes pictures and returns what was found out, in any order.
+        """Decode pictures and return what was found out, in any order.
 
         A picture on which a decoder dies is broken; the others are looked at again. Raises Unavailable when decoders
         die of themselves: that is no picture's fault.
@@ -61,7 +61,7 @@ class Decoders:
         return [Looked(digest, "decoding it failed badly")]
 
     async def _run(self, pictures: Sequence[Encoded]) -> list[Looked] | None:
-        """Returns None when the process died."""
+        """Return None when the process died."""
         pool = self._pool = self._pool or self._start()
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, _look_all, pictures)
@@ -77,7 +77,7 @@ class Decoders:
         return ProcessPoolExecutor(self.processes, context, initializer=_prepare, initargs=(os.getpid(),))
 
     async def close(self) -> None:
-        """close ends the processes."""
+        """End the processes."""
         if self._pool is not None:
             await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 

@@ -21,7 +21,7 @@ _AT_ONCE = 64
 
 
 class Indexer:
-    """Indexer sees to it that each picture is decoded once, in the background or because a version waits for it."""
+    """Sees to it that each picture is decoded once, in the background or because a version waits for it."""
 
     def __init__(self, database: Database, packs: Packs, decoders: Decoders) -> None:
         self._database = database
@@ -34,22 +34,22 @@ class Indexer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """start begins to work in the background, with what was left over from before."""
+        """Begin to work in the background, with what was left over from before."""
         self._work.set()
         self._task = asyncio.create_task(self._follow(), name="indexer")
 
     def wake(self) -> None:
-        """wake says that there are new pictures."""
+        """Say that there are new pictures."""
         self._work.set()
 
     async def close(self) -> None:
-        """close stops after the pictures that are being decoded now."""
+        """Stop after the pictures that are being decoded now."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def ensure(self, project: str, digests: Sequence[str]) -> None:
-        """ensure returns when each of these pictures that the project has is decoded."""
+        """Return when each of these pictures that the project has is decoded."""
         async with self._database.read() as session:
             left = await session.pictures.to_decode_among(project, digests)
         for start in range(0, len(left), self._at_once):

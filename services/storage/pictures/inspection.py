@@ -20,7 +20,7 @@ THUMBNAIL_SIZE = 16
 
 @dataclass(frozen=True)
 class Looked:
-    """Looked is what decoding told. problem: empty for a whole picture; a broken one has no hash and no thumbnail.
+    """What decoding told. problem: empty for a whole picture; a broken one has no hash and no thumbnail.
 
     perceptual_hash: imagehash's phash, 64 bits in 8 bytes. thumbnail: 16x16 grey levels in 256 bytes, row by row.
     """
@@ -32,7 +32,7 @@ class Looked:
 
 
 def look(digest: str, data: bytes) -> Looked:
-    """look decodes a picture."""
+    """Decode a picture."""
     try:
         pixels = picture.decode(data, _SIZE, _SIZE)
     except BadPicture as error:

@@ -24,7 +24,7 @@ _MEMBERS = 8
 
 @dataclass(frozen=True)
 class Clusters:
-    """Clusters says which pictures belong together.
+    """Says which pictures belong together.
 
     of: [n], the smallest index in the picture's cluster. dissolved: how many pictures were taken out of clusters
     that were so large that their likeness says nothing, for example a camera that always sees the same part.
@@ -34,12 +34,12 @@ class Clusters:
     dissolved: int
 
     def count(self) -> int:
-        """count is how many clusters have more than one picture."""
+        """Return how many clusters have more than one picture."""
         return sum(size > 1 for size in Counter(self.of.tolist()).values())
 
 
 def find_clusters(hashes: np.ndarray, thumbnails: np.ndarray, labels: Sequence[str]) -> Clusters:
-    """find_clusters joins pictures whose hashes differ in at most 6 of 64 bits and whose thumbnails confirm it.
+    """Join pictures whose hashes differ in at most 6 of 64 bits and whose thumbnails confirm it.
 
     hashes: uint64 [n]. thumbnails: uint8 [n, 256]. A thumbnail confirms when its mean absolute difference, after
     taking out overall brightness, is at most 4 grey levels of 255. A cluster that holds more than a fifth of a class

@@ -17,7 +17,7 @@ TO_DECODE, WHOLE, BROKEN, DAMAGED = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class PackRow:
-    """PackRow is a pack file; `length` bytes of it are indexed."""
+    """A pack file; `length` bytes of it are indexed."""
 
     pack: str
     project: str
@@ -27,7 +27,7 @@ class PackRow:
 
 @dataclass(frozen=True)
 class PictureRow:
-    """PictureRow says where a picture's bytes stand: `size` bytes at `position` of its project's `pack`."""
+    """Says where a picture's bytes stand: `size` bytes at `position` of its project's `pack`."""
 
     digest: str
     size: int
@@ -38,7 +38,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class IndexRow:
-    """IndexRow is what decoding told of a picture; a broken one has no hash (8 bytes) or thumbnail (256 bytes)."""
+    """What decoding told of a picture; a broken one has no hash (8 bytes) or thumbnail (256 bytes)."""
 
     digest: str
     size: int
@@ -49,13 +49,13 @@ class IndexRow:
 
 
 class PictureTable:
-    """PictureTable reads and writes pictures and packs inside one transaction."""
+    """Reads and writes pictures and packs inside one transaction."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def known(self, project: str, digests: Sequence[str]) -> set[str]:
-        """known returns those of the digests that the project has as pictures; damaged ones do not count."""
+        """Return those of the digests that the project has as pictures; damaged ones do not count."""
         among = Among(self._connection, digests)
         query = sa.select(pictures.c.digest).where(
             pictures.c.project == project,
@@ -65,7 +65,7 @@ class PictureTable:
         return set((await self._connection.execute(query, among.parameters)).scalars())
 
     async def add(self, project: str, rows: Sequence[PictureRow], pack: PackRow) -> None:
-        """add writes pictures and how far their pack is indexed.
+        """Write pictures and how far their pack is indexed.
 
         A picture that is there already stays as it is, unless its bytes are known to be damaged.
         """
@@ -93,7 +93,7 @@ class PictureTable:
         await self._connection.execute(healed, values)
 
     async def locate(self, project: str, digests: Sequence[str]) -> dict[str, PictureRow]:
-        """locate says where these pictures stand; those that are not there are left out."""
+        """Say where these pictures stand; those that are not there are left out."""
         among = Among(self._connection, digests)
         query = (
             sa.select(pictures.c.digest, pictures.c.size, pictures.c.pack, pictures.c.position, packs.c.sealed)
@@ -103,12 +103,12 @@ class PictureTable:
         return {row[0]: PictureRow(*row) for row in await self._connection.execute(query, among.parameters)}
 
     async def to_decode(self, limit: int) -> list[tuple[str, str]]:
-        """to_decode returns (project, digest) of pictures that nobody decoded yet."""
+        """Return (project, digest) of pictures that nobody decoded yet."""
         query = sa.select(pictures.c.project, pictures.c.digest).where(pictures.c.state == TO_DECODE).limit(limit)
         return [(row.project, row.digest) for row in await self._connection.execute(query)]
 
     async def to_decode_among(self, project: str, digests: Sequence[str]) -> list[str]:
-        """to_decode_among returns those of the digests that nobody decoded yet."""
+        """Return those of the digests that nobody decoded yet."""
         among = Among(self._connection, digests)
         query = sa.select(pictures.c.digest).where(
             pictures.c.project == project,
@@ -118,7 +118,7 @@ class PictureTable:
         return list((await self._connection.execute(query, among.parameters)).scalars())
 
     async def set_index(self, project: str, rows: Sequence[IndexRow]) -> None:
-        """set_index writes what decoding told."""
+        """Write what decoding told."""
         update = (
             pictures.update()
             .where(pictures.c.project == project, pictures.c.digest == sa.bindparam("key"))
@@ -142,13 +142,13 @@ class PictureTable:
         await self._connection.execute(update, values)
 
     async def set_damaged(self, project: str, digests: Sequence[str]) -> None:
-        """set_damaged says that the stored bytes of these pictures are no longer right, so that they can come again."""
+        """Say that the stored bytes of these pictures are no longer right, so that they can come again."""
         among = Among(self._connection, digests)
         key = (pictures.c.project == project) & pictures.c.digest.in_(among.values)
         await self._connection.execute(pictures.update().where(key).values(state=DAMAGED), among.parameters)
 
     async def index(self, project: str, digests: Sequence[str]) -> list[IndexRow]:
-        """index returns what is known of these pictures; those that are not there are left out."""
+        """Return what is known of these pictures; those that are not there are left out."""
         among = Among(self._connection, digests)
         query = sa.select(
             pictures.c.digest,
@@ -161,10 +161,10 @@ class PictureTable:
         return [IndexRow(*row) for row in await self._connection.execute(query, among.parameters)]
 
     async def open_packs(self) -> list[PackRow]:
-        """open_packs returns the packs that are not sealed."""
+        """Return the packs that are not sealed."""
         query = sa.select(packs.c.pack, packs.c.project, packs.c.length, packs.c.sealed).where(~packs.c.sealed)
         return [PackRow(*row) for row in await self._connection.execute(query)]
 
     async def seal(self, pack: str) -> None:
-        """seal says that the pack is finished and lies among the finished files."""
+        """Say that the pack is finished and lies among the finished files."""
         await self._connection.execute(packs.update().where(packs.c.pack == pack).values(sealed=True))

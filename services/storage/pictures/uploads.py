@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
+from loupe.concurrency import shielded
 from loupe.errors import SizeMismatch, UploadIncomplete, not_found
 from loupe.names import ProjectName
 from loupe.storage.v1.blob_service_pb2 import PictureProblem
-from loupe.uninterrupted import uninterrupted
 from services.storage.blobs.packs import Packs
 from services.storage.database.session import Database
 from services.storage.pictures.admission import UploadedPicture, Verdict, check
@@ -21,7 +21,7 @@ _BATCHES_AHEAD = 6
 
 @dataclass(frozen=True)
 class Closing:
-    """Closing ends a stream: how many pictures were sent, and how many bytes they have together."""
+    """Ends a stream: how many pictures were sent, and how many bytes they have together."""
 
     picture_count: int
     byte_count: int
@@ -29,7 +29,7 @@ class Closing:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer says how many pictures of the stream are durable by now, and what is to be said of the last batch."""
+    """Says how many pictures of the stream are durable by now, and what is to be said of the last batch."""
 
     stored_count: int
     verdicts: Sequence[Verdict]
@@ -65,7 +65,7 @@ _Ahead = _Coming | Closing | _Ended
 
 
 class PictureUploads:
-    """PictureUploads stores streams of pictures in packs."""
+    """Stores streams of pictures in packs."""
 
     def __init__(self, database: Database, packs: Packs, indexer: Indexer) -> None:
         self._database = database
@@ -73,7 +73,7 @@ class PictureUploads:
         self._indexer = indexer
 
     async def receive(self, project: ProjectName, parts: AsyncIterator[Part]) -> AsyncIterator[Answer]:
-        """receive answers each batch once it is durable, and the closing once counts and bytes agree.
+        """Answer each batch once it is durable, and the closing once counts and bytes agree.
 
         Raises UploadIncomplete when the stream ends without its closing, SizeMismatch when the closing does not agree;
         what was answered stays stored.
@@ -90,7 +90,7 @@ class PictureUploads:
                 if batches:
                     received += sum(len(each.pictures) for each in batches)
                     received_bytes += sum(len(picture.data) for each in batches for picture in each.pictures)
-                    for added, said in await uninterrupted(self._store(project.project, batches)):
+                    for added, said in await shielded(self._store(project.project, batches)):
                         stored += added
                         yield Answer(stored, said)
                 if isinstance(end, Closing):
@@ -145,7 +145,7 @@ class PictureUploads:
 
 
 async def _take(ahead: asyncio.Queue[_Ahead]) -> tuple[list[_Batch], Closing | _Ended | None]:
-    """Waits for what comes next, and takes along all batches that came meanwhile: they share a sync and a commit."""
+    """Wait for what comes next, and take along all batches that came meanwhile: they share a sync and a commit."""
     batches: list[_Batch] = []
     while not batches or (len(batches) < _BATCHES_AHEAD and not ahead.empty()):
         part = await ahead.get()

@@ -16,17 +16,17 @@ from services.storage.projects.store import ProjectRow
 
 
 class Memberships(Protocol):
-    """Memberships is what storage asks of auth."""
+    """What storage asks of auth."""
 
     async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
-        """ensure_project makes the project's groups and puts the owner into "owners"; once per uid."""
+        """Make the project's groups and put the owner into "owners"; once per uid."""
 
     async def of(self, account: AccountName) -> list[ProjectName]:
-        """of returns the projects that an account is in."""
+        """Return the projects that an account is in."""
 
 
 class Projects:
-    """Projects creates and lists projects.
+    """Creates and lists projects.
 
     now: wall-clock seconds.
     """
@@ -39,7 +39,7 @@ class Projects:
     async def create(
         self, project_id: str, display_name: str, creator: AccountName, request_id: str
     ) -> project_pb2.Project:
-        """create makes a project whose owner is its creator; raises AlreadyExists, InvalidArgument, Unavailable.
+        """Make a project whose owner is its creator. Raises AlreadyExists, InvalidArgument, Unavailable.
 
         After Unavailable the same call again goes on where it stopped.
         """
@@ -62,7 +62,7 @@ class Projects:
         return project
 
     async def get(self, name: ProjectName) -> project_pb2.Project:
-        """get returns a project; raises NotFound."""
+        """Return a project. Raises NotFound."""
         async with self._database.read() as session:
             row = await session.projects.find(name.project)
         if row is None or not row.active:
@@ -72,7 +72,7 @@ class Projects:
     async def list(
         self, account: AccountName, page_size: int, page_token: str
     ) -> tuple[Sequence[project_pb2.Project], str]:
-        """list returns a page of the projects that an account is in, by id, and the next page's token."""
+        """Return a page of the projects that an account is in, by id, and the next page's token."""
         scope, size = f"projects of {account}", paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         mine = [name.project for name in await self._memberships.of(account)]
@@ -83,7 +83,7 @@ class Projects:
 
 
 async def _begin(session: Session, row: ProjectRow) -> ProjectRow:
-    """Writes the row, or returns the one that the same creator began and could not finish."""
+    """Write the row, or return the one that the same creator began and could not finish."""
     there = await session.projects.find(row.project)
     if there is None:
         await session.projects.add(row)

@@ -12,7 +12,7 @@ from services.storage.streams import require_account
 
 
 class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
-    """ProjectServicer serves loupe.storage.v1.ProjectService."""
+    """Serves loupe.storage.v1.ProjectService."""
 
     def __init__(self, projects: Projects) -> None:
         self._projects = projects

@@ -12,7 +12,7 @@ from services.storage.database.schema import projects
 
 @dataclass(frozen=True)
 class ProjectRow:
-    """ProjectRow is a project; while it is not active, its groups are still being made."""
+    """A project; while it is not active, its groups are still being made."""
 
     project: str
     uid: str
@@ -23,26 +23,26 @@ class ProjectRow:
 
 
 class ProjectTable:
-    """ProjectTable reads and writes projects inside one transaction."""
+    """Reads and writes projects inside one transaction."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def find(self, project: str) -> ProjectRow | None:
-        """find returns a project in any state."""
+        """Return a project in any state."""
         row = (await self._connection.execute(sa.select(projects).where(projects.c.project == project))).first()
         return ProjectRow(**row._mapping) if row else None
 
     async def add(self, row: ProjectRow) -> None:
-        """add writes a new project."""
+        """Write a new project."""
         await self._connection.execute(projects.insert().values(**row.__dict__))
 
     async def activate(self, project: str) -> None:
-        """activate says that the project's groups are there."""
+        """Say that the project's groups are there."""
         await self._connection.execute(projects.update().where(projects.c.project == project).values(active=True))
 
     async def page(self, among: list[str], after: str, limit: int) -> list[ProjectRow]:
-        """page returns active projects among these ids, by id, after one of them."""
+        """Return active projects among these ids, by id, after one of them."""
         wanted = sorted(each for each in among if each > after)
         found: list[ProjectRow] = []
         for start in range(0, len(wanted), 1000):

@@ -11,7 +11,7 @@ from loupe.rpc.identity import Caller
 
 
 class NobodyElse:
-    """NobodyElse refuses every token and allows no account anything: the verifier and the authorizer of a trainer."""
+    """Refuses every token and allows no account anything: the verifier and the authorizer of a trainer."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
@@ -23,5 +23,5 @@ class NobodyElse:
         raise PermissionDenied(f"{account} may not call a trainer", account=account, action=action, project=project)
 
     def changed(self) -> asyncio.Event:
-        """changed is never set: what is always refused does not change."""
+        """Return never set: what is always refused does not change."""
         return self._changed

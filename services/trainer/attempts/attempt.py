@@ -24,7 +24,7 @@ KEPT_EVENTS = 20_000
 
 
 class State(enum.Enum):
-    """State is where an attempt stands."""
+    """Where an attempt stands."""
 
     PREPARING = 1
     RUNNING = 2
@@ -33,7 +33,7 @@ class State(enum.Enum):
 
 
 class StopReason(enum.Enum):
-    """StopReason is why an attempt has to end before it is done."""
+    """Why an attempt has to end before it is done."""
 
     CANCELLED = enum.auto()
     LEASE_LOST = enum.auto()
@@ -43,7 +43,7 @@ class StopReason(enum.Enum):
 
 
 class Attempt:
-    """Attempt is one attempt as its trainer sees it; it changes only from the event loop.
+    """One attempt as its trainer sees it; it changes only from the event loop.
 
     clock: monotonic seconds. now: the time of day, for people.
     """
@@ -70,15 +70,15 @@ class Attempt:
 
     @property
     def live(self) -> bool:
-        """live says that it has not ended."""
+        """Says that it has not ended."""
         return self.ended_at is None
 
     def begin(self, work: Callable[[Attempt], Awaitable[Finished]]) -> None:
-        """begin starts the work in the background; its result, or its failure, is the attempt's last event."""
+        """Start the work in the background; its result, or its failure, is the attempt's last event."""
         self._task = asyncio.create_task(self._live(work))
 
     def emit(self, what: Happening) -> None:
-        """emit adds an event. After the last one nothing is added any more."""
+        """Add an event. After the last one nothing is added any more."""
         if not self.live:
             return
         self._sequence += 1
@@ -92,14 +92,14 @@ class Attempt:
         self._news = asyncio.Event()
 
     def running(self, run: Run, overtime: float | None) -> None:
-        """running says that the algorithm runs now. overtime: seconds after which it is stopped."""
+        """Say that the algorithm runs now. overtime: seconds after which it is stopped."""
         self._run = run
         self._deadline = None if overtime is None else self._clock() + overtime
         if self._stopping is not None:
             self._pass_stop_on()
 
     async def watch(self, after: int) -> AsyncIterator[Event]:
-        """watch yields the events after a sequence number, then those that come, to the last."""
+        """Yield the events after a sequence number, then those that come, to the last."""
         while True:
             news = self._news
             held = self._sequence - len(self._events)  # how many of the oldest are dropped
@@ -113,7 +113,7 @@ class Attempt:
                 await news.wait()
 
     def stop(self, reason: StopReason, grace: float) -> None:
-        """stop asks the run to end, and ends it after `grace` seconds; the first reason counts."""
+        """Ask the run to end, and end it after `grace` seconds; the first reason counts."""
         if self._stopping is None:
             self._stopping = reason
             self._pass_stop_on()
@@ -123,7 +123,7 @@ class Attempt:
             self._kill()
 
     def tick(self, grace: float) -> None:
-        """tick does what is due by now: the lease, overtime, and the end of somebody's patience."""
+        """Do what is due by now: the lease, overtime, and the end of somebody's patience."""
         if not self.live:
             return
         now = self._clock()
@@ -137,7 +137,7 @@ class Attempt:
             self._kill()
 
     async def ended(self) -> None:
-        """ended returns when the attempt is over and its sandbox is gone."""
+        """Return when the attempt is over and its sandbox is gone."""
         if self._task is not None:
             await asyncio.wait({self._task})
 
@@ -159,7 +159,7 @@ class Attempt:
         self.emit(last)
 
     def _counts(self, last: Happening) -> bool:
-        """_counts says whether a run that was asked to stop got done all the same, and may have its result."""
+        """Say whether a run that was asked to stop got done all the same, and may have its result."""
         done = isinstance(last, Finished) and last.outcome is not Outcome.STOPPED
         return done and self._stopping in (StopReason.DRAINING, StopReason.OVERTIME)
 
@@ -175,7 +175,7 @@ class Attempt:
             self._task.cancel()
 
     def _stopped(self) -> Failed:
-        """_stopped says why there is no result."""
+        """Say why there is no result."""
         key = self.spec.key
         match self._stopping:
             case StopReason.CANCELLED:

@@ -20,7 +20,7 @@ REMEMBERED_JOBS = 10_000
 
 
 class Attempts:
-    """Attempts is the trainer's list of attempts.
+    """The trainer's list of attempts.
 
     work: does one attempt. slots: how many run at once. isolated: whether foreign images may run here.
     grace: seconds in which a run that was asked to stop may save what it has.
@@ -48,11 +48,11 @@ class Attempts:
 
     @property
     def live(self) -> list[Attempt]:
-        """live are the attempts that have not ended."""
+        """The attempts that have not ended."""
         return [attempt for attempt in self._attempts.values() if attempt.live]
 
     def start(self, spec: AttemptSpec, lease_seconds: float) -> State:
-        """start takes an attempt on, or renews it when it is known; returns where it stands.
+        """Take an attempt on, or renews it when it is known; return where it stands.
 
         Raises StaleAttempt when a newer attempt of the job was here, SandboxUnavailable, TrainerBusy, Unavailable.
         """
@@ -71,11 +71,11 @@ class Attempts:
         return attempt.state
 
     def watch(self, key: AttemptKey, after: int) -> AsyncIterator[Event]:
-        """watch yields an attempt's events after a sequence number, to the last. Raises AttemptUnknown."""
+        """Yield an attempt's events after a sequence number, to the last. Raises AttemptUnknown."""
         return self._known(key).watch(after)
 
     def renew(self, keys: Iterable[AttemptKey], lease_seconds: float) -> list[State | None]:
-        """renew gives attempts more time from now on; returns their states, None for those that are not known."""
+        """Give attempts more time from now on; return their states, None for those that are not known."""
         lease = Lease(self._clock(), lease_seconds)
         states: list[State | None] = []
         for key in keys:
@@ -86,29 +86,29 @@ class Attempts:
         return states
 
     def replace_token(self, key: AttemptKey, storage_token: str) -> None:
-        """replace_token is what an attempt shows storage from now on. Raises AttemptUnknown."""
+        """Return what an attempt shows storage from now on. Raises AttemptUnknown."""
         self._known(key).storage_token = storage_token
 
     def cancel(self, key: AttemptKey) -> None:
-        """cancel stops an attempt; one that is not known, or has ended, is no error."""
+        """Stop an attempt; one that is not known, or have ended, is no error."""
         attempt = self._attempts.get(key)
         if attempt is not None and attempt.live:
             attempt.stop(StopReason.CANCELLED, self._grace)
 
     def tick(self) -> None:
-        """tick does what is due by now."""
+        """Do what is due by now."""
         for attempt in self.live:
             attempt.tick(self._grace)
         self._forget()
 
     async def keep_time(self) -> None:
-        """keep_time ticks for ever."""
+        """Tick for ever."""
         while True:
             self.tick()
             await asyncio.sleep(TICK_SECONDS)
 
     async def drain(self) -> None:
-        """drain takes nothing more on, asks every run to save and stop, and returns when none is left."""
+        """Take nothing more on, ask every run to save and stop, and return when none is left."""
         self._draining = True
         for attempt in self.live:
             attempt.stop(StopReason.DRAINING, self._grace)
@@ -145,7 +145,7 @@ class Attempts:
             self._newest.popitem(last=False)
 
     def _forget(self) -> None:
-        """_forget drops attempts that ended long ago; until then the scheduler can still read their last event."""
+        """Drop attempts that ended long ago; until then the scheduler can still read their last event."""
         over = [(attempt.ended_at, key) for key, attempt in self._attempts.items() if attempt.ended_at is not None]
         over.sort()
         too_many = len(over) - REMEMBERED_ATTEMPTS

@@ -12,7 +12,7 @@ from loupe.errors import LoupeError
 
 @dataclass(frozen=True)
 class StoredFile:
-    """StoredFile is a file that storage holds: its name, its sha256 in hex, its size in bytes."""
+    """A file that storage holds: its name, its sha256 in hex, its size in bytes."""
 
     filename: str
     digest: str
@@ -21,7 +21,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Started:
-    """Started: the algorithm image runs. warm: a sandbox was waiting. resumed: it has a checkpoint to go on from."""
+    """The algorithm image runs. warm: a sandbox was waiting. resumed: it has a checkpoint to go on from."""
 
     warm: bool
     resumed: bool
@@ -29,28 +29,28 @@ class Started:
 
 @dataclass(frozen=True)
 class Progressed:
-    """Progressed is one step of the run."""
+    """One step of the run."""
 
     progress: Progress
 
 
 @dataclass(frozen=True)
 class Logged:
-    """Logged is one line of output, escaped."""
+    """One line of output, escaped."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """Checkpointed: a checkpoint of so many bytes is durable."""
+    """A checkpoint of so many bytes is durable."""
 
     size: int
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Finished ends an attempt with a result, which storage holds."""
+    """Ends an attempt with a result, which storage holds."""
 
     outcome: Outcome
     artifacts: tuple[StoredFile, ...]
@@ -59,7 +59,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """Failed ends an attempt without a result. retryable: another attempt may succeed."""
+    """Ends an attempt without a result. retryable: another attempt may succeed."""
 
     reason: str
     message: str
@@ -67,7 +67,7 @@ class Failed:
 
     @classmethod
     def of(cls, error: LoupeError, *, retryable: bool) -> Failed:
-        """of makes it of a domain error."""
+        """Make it of a domain error."""
         return cls(error.reason_name(), error.message, retryable)
 
 
@@ -76,7 +76,7 @@ Happening = Started | Progressed | Logged | Checkpointed | Finished | Failed
 
 @dataclass(frozen=True)
 class Event:
-    """Event is a happening with its place in the attempt: `sequence` counts from 1 without gaps."""
+    """A happening with its place in the attempt: `sequence` counts from 1 without gaps."""
 
     sequence: int
     time: datetime

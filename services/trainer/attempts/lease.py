@@ -12,7 +12,7 @@ SHORTEST, LONGEST = 1.0, 3600.0
 
 
 class Verdict(enum.Enum):
-    """Verdict is what a lease says at some time."""
+    """What a lease says at some time."""
 
     HOLD = enum.auto()
     STOP = enum.auto()
@@ -21,7 +21,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Lease:
-    """Lease is good from `granted_at` for `seconds`, on a clock that only goes up and never rests.
+    """Good from `granted_at` for `seconds`, on a clock that only goes up and never rests.
 
     The run is asked to stop, and killed, while there is still some of the lease left: whoever takes over waits for
     its end, not for a sign of life.
@@ -36,11 +36,11 @@ class Lease:
 
     @property
     def kill_at(self) -> float:
-        """kill_at is when nothing of the run may be left."""
+        """When nothing of the run may be left."""
         return self.granted_at + KILL_AT * self.seconds
 
     def verdict(self, now: float) -> Verdict:
-        """verdict says what is to be done at `now`."""
+        """Say what is to be done at `now`."""
         if now >= self.kill_at:
             return Verdict.KILL
         return Verdict.STOP if now >= self.granted_at + STOP_AT * self.seconds else Verdict.HOLD

@@ -22,17 +22,17 @@ STATES = {
 
 
 def unpack_key(message: attempt_pb2.AttemptKey) -> AttemptKey:
-    """unpack_key reads a key. Raises InvalidArgument."""
+    """Read a key. Raises InvalidArgument."""
     return AttemptKey.parse(message.job, message.attempt)
 
 
 def unpack_seconds(message: Duration) -> float:
-    """unpack_seconds reads a duration."""
+    """Read a duration."""
     return message.ToTimedelta().total_seconds()
 
 
 def unpack_spec(message: attempt_pb2.AttemptSpec) -> AttemptSpec:
-    """unpack_spec reads an attempt. Raises InvalidArgument."""
+    """Read an attempt. Raises InvalidArgument."""
     return AttemptSpec(
         key=unpack_key(message.key),
         dataset_version=message.dataset_version,
@@ -49,7 +49,7 @@ def unpack_spec(message: attempt_pb2.AttemptSpec) -> AttemptSpec:
 
 
 def pack_event(event: Event, code_version: str) -> attempt_pb2.AttemptEvent:
-    """pack_event writes an event."""
+    """Write an event."""
     message = attempt_pb2.AttemptEvent(sequence=event.sequence)
     message.time.FromDatetime(event.time)
     match event.what:

@@ -13,7 +13,7 @@ from services.trainer.attempts.messages import STATES, pack_event, unpack_key, u
 
 
 class AttemptServicer(attempt_service_pb2_grpc.AttemptServiceServicer):
-    """AttemptServicer serves loupe.trainer.v1.AttemptService. code_version: the version of Loupe that runs here."""
+    """Serves loupe.trainer.v1.AttemptService. code_version: the version of Loupe that runs here."""
 
     def __init__(self, attempts: Attempts, code_version: str) -> None:
         self._attempts = attempts

@@ -14,14 +14,14 @@ MAX_SECONDS = 30 * 86400
 
 @dataclass(frozen=True, order=True)
 class AttemptKey:
-    """AttemptKey names an attempt: a job, and a number from 1 that only goes up."""
+    """Names an attempt: a job, and a number from 1 that only goes up."""
 
     job: str
     attempt: int
 
     @classmethod
     def parse(cls, job: str, attempt: int) -> AttemptKey:
-        """parse checks both. Raises InvalidArgument."""
+        """Check both. Raises InvalidArgument."""
         JobName.parse(job, "key.job")
         if attempt < 1:
             raise invalid("key.attempt", attempt, "a number from 1")
@@ -33,7 +33,7 @@ class AttemptKey:
 
 @dataclass(frozen=True)
 class AttemptSpec:
-    """AttemptSpec is one attempt. `max_seconds` and `max_epochs` are None for no bound; the token is a secret.
+    """One attempt. `max_seconds` and `max_epochs` are None for no bound; the token is a secret.
 
     Raises InvalidArgument where a field cannot be.
     """

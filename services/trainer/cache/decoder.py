@@ -23,7 +23,7 @@ GOOD, BAD = b"\1", b"\0"
 
 
 def answer(stream: BinaryIO, height: int, width: int, count: int) -> bytes:
-    """answer reads the pictures of one batch and returns the answer to it."""
+    """Read the pictures of one batch and return the answer to it."""
     parts = []
     for _ in range(count):
         (size,) = SIZE.unpack(stream.read(SIZE.size))
@@ -37,7 +37,7 @@ def answer(stream: BinaryIO, height: int, width: int, count: int) -> bytes:
 
 
 def main(arguments: list[str]) -> int:
-    """main decodes until its socket is closed."""
+    """Decode until its socket is closed."""
     parser = argparse.ArgumentParser(prog="decoder")
     parser.add_argument("--channel", type=int, required=True)
     options = parser.parse_args(arguments)

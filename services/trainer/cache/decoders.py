@@ -22,11 +22,11 @@ NICE = 5
 
 
 class DecoderDied(Exception):
-    """DecoderDied says that a decoder ended, or hung, over a batch."""
+    """Says that a decoder ended, or hung, over a batch."""
 
 
 class Decoders:
-    """Decoders is a few decoder processes, started when they are first needed.
+    """A few decoder processes, started when they are first needed.
 
     first_slot: the slots from there on are theirs.
     """
@@ -42,7 +42,7 @@ class Decoders:
         self._names = itertools.count(1)
 
     async def decode(self, pictures: Sequence[tuple[str, bytes]], height: int, width: int) -> np.ndarray:
-        """decode returns uint8 [len(pictures), height, width, 3] for (digest, file) pairs.
+        """Return uint8 [len(pictures), height, width, 3] for (digest, file) pairs.
 
         Raises BadDataset for the first picture that cannot be decoded, also when it takes the decoder with it.
         """
@@ -55,7 +55,7 @@ class Decoders:
         return np.concatenate(parts)
 
     async def close(self) -> None:
-        """close ends the processes."""
+        """End the processes."""
         for slot in list(self._live):
             await self._live.pop(slot).kill()
 
@@ -99,7 +99,7 @@ class _Decoder:
         self._writer = writer
 
     async def decode(self, files: Sequence[bytes], height: int, width: int) -> list[np.ndarray | str]:
-        """decode returns pixels, or why not, for each file. Raises DecoderDied."""
+        """Return pixels, or why not, for each file. Raises DecoderDied."""
         try:
             async with asyncio.timeout(SECONDS_PER_PICTURE * len(files)):
                 self._writer.write(HEAD.pack(height, width, len(files)))
@@ -112,7 +112,7 @@ class _Decoder:
             raise DecoderDied("the decoder died over it or took too long") from error
 
     async def kill(self) -> None:
-        """kill ends the process."""
+        """End the process."""
         self._writer.close()
         await self._process.kill()
 

@@ -14,7 +14,7 @@ from services.trainer.clients.storage import ImageSource
 
 
 class Images:
-    """Images keeps the unpacked images that were used last, at most `keep` of them."""
+    """Keeps the unpacked images that were used last, at most `keep` of them."""
 
     def __init__(self, folder: Path, keep: int = 100) -> None:
         self._folder = folder
@@ -23,7 +23,7 @@ class Images:
         folder.mkdir(parents=True, exist_ok=True)
 
     async def get(self, digest: str, source: ImageSource) -> tuple[Path, Manifest]:
-        """get returns the unpacked image and its manifest.
+        """Return the unpacked image and its manifest.
 
         Raises BadAlgorithm, DigestMismatch, and the source's errors.
         """

@@ -21,7 +21,7 @@ ENTRY = np.dtype([("digest", "V32"), ("offset", "<u8"), ("size", "<u8")])
 
 @dataclass(frozen=True)
 class Place:
-    """Place is where a file lies: in which pack, from which byte on, how many bytes."""
+    """Where a file lies: in which pack, from which byte on, how many bytes."""
 
     pack: str
     offset: int
@@ -29,7 +29,7 @@ class Place:
 
 
 class PackCache:
-    """PackCache keeps picture files below max_bytes; the packs that were not used for longest go first.
+    """Keeps picture files below max_bytes; the packs that were not used for longest go first.
 
     A pack counts only with its index beside it, which appears when the pack is whole.
     """
@@ -47,7 +47,7 @@ class PackCache:
             self._load(index)
 
     async def ensure(self, digests: Iterable[str], source: PictureSource) -> int:
-        """ensure fetches what is not here; returns how many files that were.
+        """Fetch what is not here; return how many files that were.
 
         Raises DataLoss when the source sends something else than was asked for, or not all of it.
         """
@@ -61,7 +61,7 @@ class PackCache:
             return len(missing)
 
     def read(self, digests: Sequence[str]) -> list[tuple[str, bytes]]:
-        """read returns (digest, file) in the order asked for.
+        """Return (digest, file) in the order asked for.
 
         Raises DataLoss for a file that is damaged or gone, and forgets it.
         """
@@ -116,7 +116,7 @@ class PackCache:
 
 
 async def _write(stream: BinaryIO, missing: Sequence[str], source: PictureSource) -> list[tuple[bytes, int, int]]:
-    """_write appends the files to the stream, checked; returns the entries of its index."""
+    """Append the files to the stream, checked; return the entries of its index."""
     expected = set(missing)
     entries: list[tuple[bytes, int, int]] = []
     offset = 0
@@ -133,7 +133,7 @@ async def _write(stream: BinaryIO, missing: Sequence[str], source: PictureSource
 
 
 def _oldest_beyond(folder: Path, max_bytes: int) -> Iterator[Path]:
-    """_oldest_beyond yields the packs that are too many, the longest unused first."""
+    """Yield the packs that are too many, the longest unused first."""
     packs = sorted(folder.glob("*.pack"), key=lambda pack: pack.with_suffix(".index").stat().st_mtime)
     total = sum(pack.stat().st_size for pack in packs)
     for pack in packs:

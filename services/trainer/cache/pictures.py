@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loupe.concurrency import together
+from loupe.concurrency import gather
 from loupe.errors import DataLoss, ResourceExhausted
 from services.trainer.cache.decoders import BATCH, Decoders
 from services.trainer.cache.packs import PackCache
@@ -23,7 +23,7 @@ CHUNK = 1024
 
 
 class PictureCache:
-    """PictureCache makes and keeps `.npy` files, uint8 [N, height, width, 3], below max_bytes together.
+    """Makes and keeps `.npy` files, uint8 [N, height, width, 3], below max_bytes together.
 
     What was not used for longest goes first; a job that has linked an array into its folder keeps it.
     """
@@ -39,7 +39,7 @@ class PictureCache:
             partial.unlink()
 
     async def link(self, digests: Sequence[str], height: int, width: int, source: PictureSource, target: Path) -> None:
-        """link puts the array of these pictures, in their order, at `target`; it is made when it is not there.
+        """Put the array of these pictures, in their order, at `target`; it is made when it is not there.
 
         Raises BadDataset for a picture that cannot be decoded, ResourceExhausted for an array that can never fit,
         and the LoupeErrors of the source.
@@ -76,7 +76,7 @@ class PictureCache:
             partial.unlink(missing_ok=True)
 
     async def _decode(self, rows: np.ndarray, digests: Sequence[str], start: int, source: PictureSource) -> None:
-        """_decode fills the rows of one chunk; as many batches are under way as there are decoders."""
+        """Fill the rows of one chunk; as many batches are under way as there are decoders."""
         chunk = digests[start : start + CHUNK]
         try:
             files = await asyncio.to_thread(self._packs.read, chunk)
@@ -89,7 +89,7 @@ class PictureCache:
             pixels = await self._decoders.decode(files[first : first + BATCH], height, width)
             rows[start + first : start + first + len(pixels)] = pixels
 
-        await together(*(batch(first) for first in range(0, len(files), BATCH)))
+        await gather(*(batch(first) for first in range(0, len(files), BATCH)))
 
     def _evict(self, needed: int) -> None:
         arrays = sorted(self._folder.glob("*.npy"), key=lambda array: array.stat().st_mtime)
@@ -102,7 +102,7 @@ class PictureCache:
 
 
 def place(source: Path, target: Path) -> None:
-    """place makes `target` the same file as `source`: a hard link, or a copy where they lie on different disks."""
+    """Make `target` the same file as `source`: a hard link, or a copy where they lie on different disks."""
     try:
         target.hardlink_to(source)
     except FileExistsError:

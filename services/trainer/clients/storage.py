@@ -16,7 +16,7 @@ from services.trainer.runs.work_folder import CollectedFile
 
 @dataclass(frozen=True)
 class LabelledDataset:
-    """LabelledDataset is a data set version with every label, those of the test pictures included.
+    """A data set version with every label, those of the test pictures included.
 
     labels: class names, in the order of the model's outputs. classes: int32 [N]. splits: uint8 [N], loupe.algorithm's
     `Split`. digests: sha256 in hex of each picture's file.
@@ -30,48 +30,48 @@ class LabelledDataset:
 
 
 class PictureSource(Protocol):
-    """PictureSource gives picture files."""
+    """Gives picture files."""
 
     def fetch(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
-        """fetch yields (digest, file) for each digest, in any order; not checked. Raises LoupeError."""
+        """Yield (digest, file) for each digest, in any order; not checked. Raises LoupeError."""
 
 
 class ImageSource(Protocol):
-    """ImageSource gives the attempt's algorithm image."""
+    """Gives the attempt's algorithm image."""
 
     async def image(self) -> bytes:
-        """image returns the packed image; not checked. Raises LoupeError."""
+        """Return the packed image; not checked. Raises LoupeError."""
 
 
 class CheckpointStore(Protocol):
-    """CheckpointStore keeps the attempt's job's one last checkpoint."""
+    """Keeps the attempt's job's one last checkpoint."""
 
     async def save_checkpoint(self, files: Sequence[CollectedFile]) -> None:
-        """save_checkpoint returns when the checkpoint is durable. Raises StaleAttempt and other LoupeErrors."""
+        """Return when the checkpoint is durable. Raises StaleAttempt and other LoupeErrors."""
 
     async def load_checkpoint(self, folder: Path) -> bool:
-        """load_checkpoint fills the folder, which is not there yet; False, and no folder, when there is none."""
+        """Fill the folder, which is not there yet; False, and no folder, when there is none."""
 
 
 class ArtifactStore(Protocol):
-    """ArtifactStore keeps what an attempt made."""
+    """Keeps what an attempt made."""
 
     async def save_artifacts(self, files: Sequence[CollectedFile]) -> tuple[StoredFile, ...]:
-        """save_artifacts returns when all files are durable. Raises LoupeError."""
+        """Return when all files are durable. Raises LoupeError."""
 
 
 class AttemptStorage(PictureSource, ImageSource, CheckpointStore, ArtifactStore, Protocol):
-    """AttemptStorage is storage as one attempt sees it."""
+    """Storage as one attempt sees it."""
 
     async def dataset(self) -> LabelledDataset:
-        """dataset returns the attempt's data set version. Raises LoupeError."""
+        """Return the attempt's data set version. Raises LoupeError."""
 
     async def file(self, digest: str, target: Path) -> None:
-        """file writes an uploaded file to `target`, checked against its digest. Raises LoupeError."""
+        """Write an uploaded file to `target`, checked against its digest. Raises LoupeError."""
 
 
 class Storage(Protocol):
-    """Storage is storage before anybody said who asks."""
+    """Storage before anybody said who asks."""
 
     def of(self, spec: AttemptSpec, token: Callable[[], str]) -> AttemptStorage:
-        """of returns storage for an attempt. token: the one that the attempt has when it calls."""
+        """Return storage for an attempt. token: the one that the attempt has when it calls."""

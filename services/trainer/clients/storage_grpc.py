@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 class GrpcStorage:
-    """GrpcStorage is storage behind a channel that is looked up for each call.
+    """Storage behind a channel that is looked up for each call.
 
     patience: how many seconds it may be away before a call fails as Unavailable.
     """
@@ -65,7 +65,7 @@ class GrpcStorage:
         return GrpcAttemptStorage(self, spec, token)
 
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
-        """retry makes a call again while storage is away, or an upload was cut, as long as there is patience.
+        """Make a call again while storage is away, or an upload was cut, as long as there is patience.
 
         Two jobs that make the same bytes cut each other's uploads; whoever asks again finds the blob complete.
         """
@@ -81,18 +81,18 @@ class GrpcStorage:
             wait = min(wait * 2, LONGEST_WAIT)
 
     def known(self, uid: str) -> LabelledDataset | None:
-        """known returns a data set version that was read before; versions never change."""
+        """Return a data set version that was read before; versions never change."""
         return self._datasets.get(uid)
 
     def remember(self, uid: str, dataset: LabelledDataset) -> None:
-        """remember keeps the versions that were read last."""
+        """Keep the versions that were read last."""
         self._datasets[uid] = dataset
         while len(self._datasets) > KEPT_DATASETS:
             self._datasets.popitem(last=False)
 
 
 class GrpcAttemptStorage:
-    """GrpcAttemptStorage is AttemptStorage with the token that the attempt has when it calls."""
+    """AttemptStorage with the token that the attempt has when it calls."""
 
     def __init__(self, storage: GrpcStorage, spec: AttemptSpec, token: Callable[[], str]) -> None:
         self._storage = storage
@@ -250,7 +250,7 @@ class GrpcAttemptStorage:
 
 
 async def read_items(version: dataset_pb2.DatasetVersion, responses: AsyncIterator[Any]) -> LabelledDataset:
-    """read_items puts a version's stream of items into columns. Raises DataLoss when they are not the version's."""
+    """Put a version's stream of items into columns. Raises DataLoss when they are not the version's."""
     labels = [label.label for label in version.labels]
     index = {label: number for number, label in enumerate(labels)}
     digests: list[str] = []

@@ -23,7 +23,7 @@ QUERY = ("--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,n
 
 
 class Heartbeat:
-    """Heartbeat makes load reports.
+    """Makes load reports.
 
     counts: how the slots are used. running: the live attempts. milliseconds: time of day since 1970.
     """
@@ -50,7 +50,7 @@ class Heartbeat:
         psutil.cpu_times_percent()  # the first call has nothing to compare with
 
     def report(self) -> TrainerLoad:
-        """report says how things stand now."""
+        """Say how things stand now."""
         self._beat += 1
         counts = self._counts()
         memory = psutil.virtual_memory()
@@ -76,7 +76,7 @@ class Heartbeat:
         return round(self._cpu_use, 4)
 
     async def watch_gpus(self) -> None:
-        """watch_gpus keeps the figures of the GPUs current, for ever; without an NVIDIA driver there are none."""
+        """Keep the figures of the GPUs current, for ever; without an NVIDIA driver there are none."""
         while True:
             try:
                 if tool := shutil.which("nvidia-smi"):
@@ -87,7 +87,7 @@ class Heartbeat:
 
 
 def parse_gpus(text: str) -> tuple[GpuLoad, ...]:
-    """parse_gpus reads nvidia-smi's lines "utilisation %, used MiB, total MiB". Raises ValueError."""
+    """Read nvidia-smi's lines "utilisation %, used MiB, total MiB". Raises ValueError."""
     gpus = []
     for line in text.strip().splitlines():
         use, used, total = (int(part) for part in line.split(","))
@@ -96,7 +96,7 @@ def parse_gpus(text: str) -> tuple[GpuLoad, ...]:
 
 
 def _cpu_use() -> float:
-    """_cpu_use leaves out what runs at low priority: it makes room for whoever comes."""
+    """Leave out what runs at low priority: it makes room for whoever comes."""
     times = psutil.cpu_times_percent()
     free = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "nice", 0.0)
     return min(1.0, max(0.0, round(1 - free / 100, 4)))

@@ -18,11 +18,11 @@ READ_AHEAD = 1 << 15
 
 
 class ProtocolBroken(Exception):
-    """ProtocolBroken says what a run sent that it must not send."""
+    """Says what a run sent that it must not send."""
 
 
 class Channel:
-    """Channel reads what a run sends, as JSON objects that nobody has checked yet.
+    """Reads what a run sends, as JSON objects that nobody has checked yet.
 
     A run that sends faster than the bound is read no faster than the bound, so that it waits, and nobody else.
     """
@@ -35,13 +35,13 @@ class Channel:
 
     @classmethod
     async def open(cls, sock: socket.socket, clock: Callable[[], float]) -> Channel:
-        """open wraps a duplicate of the trainer's end of the socket."""
+        """Wrap a duplicate of the trainer's end of the socket."""
         ours = sock.dup()
         ours.setblocking(False)
         return cls(*await asyncio.open_connection(sock=ours, limit=READ_AHEAD), clock)
 
     async def receive(self) -> dict[str, Any] | None:
-        """receive returns the next message, None at the end. Raises ProtocolBroken."""
+        """Return the next message, None at the end. Raises ProtocolBroken."""
         if not self._bucket.take(self._clock()):
             await asyncio.sleep(self._bucket.wait)
         try:
@@ -64,7 +64,7 @@ class Channel:
         return message
 
     async def send(self, message: Mapping[str, Any]) -> None:
-        """send passes a message to the run; one that has ended gets nothing, and that is no error."""
+        """Pass a message to the run; one that has ended gets nothing, and that is no error."""
         try:
             self._writer.write(encode(message))
             await self._writer.drain()
@@ -72,5 +72,5 @@ class Channel:
             return
 
     def close(self) -> None:
-        """close gives the socket up."""
+        """Give the socket up."""
         self._writer.close()

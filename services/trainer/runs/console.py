@@ -14,7 +14,7 @@ MAX_PENDING = 16_000
 
 
 class LogGate:
-    """LogGate lets a bounded number of lines through, and says how many it left out."""
+    """Lets a bounded number of lines through, and says how many it left out."""
 
     def __init__(self) -> None:
         self._bucket = TokenBucket(LINES_PER_SECOND, BURST)
@@ -22,7 +22,7 @@ class LogGate:
         self._note_due = 0.0
 
     def admit(self, lines: list[str], now: float) -> list[str]:
-        """admit returns the lines that go on; a note on those that do not comes once in a while."""
+        """Return the lines that go on; a note on those that do not comes once in a while."""
         admitted: list[str] = []
         for line in lines:
             if not self._bucket.take(now):
@@ -35,21 +35,21 @@ class LogGate:
         return admitted
 
     def rest(self) -> list[str]:
-        """rest returns the note on what was left out since the last note, if anything was."""
+        """Return the note on what was left out since the last note, if anything was."""
         note = [f"… {self._left_out} lines of output were left out"] if self._left_out else []
         self._left_out = 0
         return note
 
 
 class LineSplitter:
-    """LineSplitter cuts a stream of bytes into escaped lines; a line that does not end is cut off."""
+    """Cuts a stream of bytes into escaped lines; a line that does not end is cut off."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pending = ""
 
     def feed(self, data: bytes, *, end: bool = False) -> list[str]:
-        """feed returns the lines that are complete with these bytes."""
+        """Return the lines that are complete with these bytes."""
         self._pending += self._decoder.decode(data, final=end)
         *whole, self._pending = self._pending.replace("\r\n", "\n").split("\n")
         if end or len(self._pending) > MAX_PENDING:

@@ -13,7 +13,7 @@ from typing import Any
 
 from loupe.algorithm.manifest import BadParameter as BadValue
 from loupe.algorithm.manifest import Manifest, resolve_parameters
-from loupe.concurrency import together
+from loupe.concurrency import gather
 from loupe.errors import BadParameter, Unavailable
 from services.trainer.attempts.attempt import Attempt
 from services.trainer.attempts.events import Finished, Started
@@ -34,7 +34,7 @@ LEAST_OVERTIME_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Material:
-    """Material is what an attempt runs on, fetched and checked. weights: files by parameter name."""
+    """What an attempt runs on, fetched and checked. weights: files by parameter name."""
 
     dataset: LabelledDataset
     image: Path
@@ -44,7 +44,7 @@ class Material:
 
 
 class Executor:
-    """Executor does attempts with this trainer's slots and caches."""
+    """Does attempts with this trainer's slots and caches."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Executor:
         staging.mkdir(parents=True)
 
     async def execute(self, attempt: Attempt) -> Finished:
-        """execute does one attempt to its end. Raises LoupeError and RunFailed; cancelling it leaves nothing behind."""
+        """Do one attempt to its end. Raises LoupeError and RunFailed; cancelling it leaves nothing behind."""
         storage = self._storage.of(attempt.spec, lambda: attempt.storage_token)
         staging = self._staging / uuid.uuid4().hex
         staging.mkdir()
@@ -101,7 +101,7 @@ class Executor:
 
     async def _fetch(self, spec: AttemptSpec, storage: AttemptStorage, staging: Path) -> Material:
         checkpoint = staging / CHECKPOINT
-        dataset, (image, manifest), resumed = await together(
+        dataset, (image, manifest), resumed = await gather(
             storage.dataset(),
             self._images.get(spec.algorithm_digest, storage),
             storage.load_checkpoint(checkpoint),
@@ -124,7 +124,7 @@ class Executor:
 
 
 class _Desk:
-    """_Desk grants what one run may ask for."""
+    """Grants what one run may ask for."""
 
     def __init__(self, cell: Cell, dataset: LabelledDataset, storage: AttemptStorage, pictures: PictureCache) -> None:
         self._folder = JobFolder(cell.process.data)
@@ -146,7 +146,7 @@ class _Desk:
 
 
 def _parameters(manifest: Manifest, spec: AttemptSpec) -> dict[str, Any]:
-    """_parameters gives the parameters their types back, which a protobuf Struct does not keep."""
+    """Give the parameters their types back, which a protobuf Struct does not keep."""
     try:
         return resolve_parameters(manifest, spec.parameters)
     except BadValue as error:
@@ -154,7 +154,7 @@ def _parameters(manifest: Manifest, spec: AttemptSpec) -> dict[str, Any]:
 
 
 def _overtime(spec: AttemptSpec) -> float | None:
-    """_overtime is when a run that does not keep its own budget is ended: it is given time to conclude."""
+    """Return when a run that does not keep its own budget is ended: it is given time to conclude."""
     if spec.max_seconds is None:
         return None
     return spec.max_seconds + max(LEAST_OVERTIME_SECONDS, OVERTIME * spec.max_seconds)

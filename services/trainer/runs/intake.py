@@ -25,7 +25,7 @@ FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True)
 class Call:
-    """Call is a request of a run; `id` comes back with the answer."""
+    """A request of a run; `id` comes back with the answer."""
 
     id: int
     method: str
@@ -34,7 +34,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Claim:
-    """Claim is what a run says that it made: file names and where they lie below its work folder."""
+    """What a run says that it made: file names and where they lie below its work folder."""
 
     outcome: Outcome
     artifacts: Mapping[str, PurePosixPath]
@@ -42,7 +42,7 @@ class Claim:
 
 
 def escape(text: str) -> str:
-    """escape returns text as one line without control characters: they, and what turns a terminal's direction, are
+    """Return text as one line without control characters: they, and what turns a terminal's direction, are
     written as Python would write them."""
     shown = "".join(
         character if character.isprintable() else " " if character == "\t" else repr(character)[1:-1]
@@ -52,12 +52,12 @@ def escape(text: str) -> str:
 
 
 def lines(text: str) -> list[str]:
-    """lines returns the text's lines, escaped, without empty ones."""
+    """Return the text's lines, escaped, without empty ones."""
     return [escape(line) for line in text.splitlines() if line.strip()]
 
 
 def progress(message: Mapping[str, Any]) -> Progress:
-    """progress reads a report. Metrics that are not finite numbers are left out. Raises ProtocolBroken."""
+    """Read a report. Metrics that are not finite numbers are left out. Raises ProtocolBroken."""
     metrics = message.get("metrics")
     if not isinstance(metrics, dict) or len(metrics) > MAX_METRICS:
         raise ProtocolBroken(f"report: metrics must be an object of at most {MAX_METRICS} figures")
@@ -78,7 +78,7 @@ def progress(message: Mapping[str, Any]) -> Progress:
 
 
 def call(message: Mapping[str, Any]) -> Call:
-    """call reads a request. Raises ProtocolBroken."""
+    """Read a request. Raises ProtocolBroken."""
     arguments = message.get("arguments")
     if not isinstance(arguments, dict):
         raise ProtocolBroken("call: arguments must be an object")
@@ -86,18 +86,18 @@ def call(message: Mapping[str, Any]) -> Call:
 
 
 def log(message: Mapping[str, Any]) -> list[str]:
-    """log reads a log message: its lines, escaped. Raises ProtocolBroken."""
+    """Read a log message: its lines, escaped. Raises ProtocolBroken."""
     return lines(_text(message, "text"))
 
 
 def failure(message: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """failure reads what the algorithm raised: one sentence, and the lines of the traceback. Raises ProtocolBroken."""
+    """Read what the algorithm raised: one sentence, and the lines of the traceback. Raises ProtocolBroken."""
     sentence = f"{_text(message, 'error')}: {_text(message, 'text')}"
     return escape(" ".join(sentence.split())[:1000]), lines(_text(message, "traceback"))[-MAX_TRACEBACK_LINES:]
 
 
 def size(arguments: Mapping[str, Any]) -> tuple[int, int]:
-    """size reads height and width of pictures, in pixels. Raises ProtocolBroken."""
+    """Read height and width of pictures, in pixels. Raises ProtocolBroken."""
     sides = [arguments.get(name) for name in ("height", "width")]
     if not all(isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MAX_SIDE for side in sides):
         raise ProtocolBroken(f"pictures: height and width must be whole numbers from 1 to {MAX_SIDE}")
@@ -105,7 +105,7 @@ def size(arguments: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def claim(arguments: Mapping[str, Any]) -> Claim:
-    """claim reads a result. Raises ProtocolBroken."""
+    """Read a result. Raises ProtocolBroken."""
     try:
         outcome = Outcome(arguments.get("outcome"))
     except ValueError as error:
@@ -127,7 +127,7 @@ def claim(arguments: Mapping[str, Any]) -> Claim:
 
 
 def relative(path: object) -> PurePosixPath:
-    """relative reads a path below the work folder. Raises ProtocolBroken for any other."""
+    """Read a path below the work folder. Raises ProtocolBroken for any other."""
     parsed = PurePosixPath(path) if isinstance(path, str) and "\0" not in path and len(path) <= 1000 else None
     if parsed is None or parsed.is_absolute() or ".." in parsed.parts or not parsed.parts:
         shown = escape(str(path)[:200])
@@ -140,7 +140,7 @@ def _is_finite(value: float) -> bool:
 
 
 def _clean(value: Any) -> Any:
-    """_clean writes what JSON has no number for as null, and what UTF-8 has no bytes for as an escape."""
+    """Write what JSON has no number for as null, and what UTF-8 has no bytes for as an escape."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):

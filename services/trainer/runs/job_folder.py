@@ -23,14 +23,14 @@ WITHHELD = -1
 
 @dataclass(frozen=True)
 class Resources:
-    """Resources is what a trainer gives a run: CPU threads, and "cpu" or "cuda"."""
+    """What a trainer gives a run: CPU threads, and "cpu" or "cuda"."""
 
     threads: int
     device: str
 
 
 class JobFolder:
-    """JobFolder fills the data folder of a sandbox in the layout that loupe.algorithm.pipe reads."""
+    """Fills the data folder of a sandbox in the layout that loupe.algorithm.pipe reads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,7 +43,7 @@ class JobFolder:
         dataset: LabelledDataset,
         resources: Resources,
     ) -> None:
-        """write puts the run's description there; the labels of test pictures are withheld.
+        """Put the run's description there; the labels of test pictures are withheld.
 
         weights: file below this folder by parameter name.
         """
@@ -67,20 +67,20 @@ class JobFolder:
         np.save(self.path / "digests.npy", digests)
 
     def put_image(self, image: Path) -> None:
-        """put_image links an unpacked algorithm image into the folder."""
+        """Link an unpacked algorithm image into the folder."""
         shutil.copytree(image, self.path / ALGORITHM, copy_function=_link)
         # mkdtemp gave the folder to its owner alone.
         (self.path / ALGORITHM).chmod(0o755)
 
     def put_weights(self, parameter: str, file: Path) -> str:
-        """put_weights links an uploaded file into the folder, and returns where."""
+        """Link an uploaded file into the folder, and return where."""
         name = f"{WEIGHTS}/{parameter}.safetensors"
         (self.path / WEIGHTS).mkdir(exist_ok=True)
         place(file, self.path / name)
         return name
 
     def reveal(self, dataset: LabelledDataset) -> str:
-        """reveal writes every label, and returns where."""
+        """Write every label, and return where."""
         partial = self.path / "revealing.npy"
         np.save(partial, dataset.classes.astype(np.int32))
         partial.rename(self.path / TEST_CLASSES)

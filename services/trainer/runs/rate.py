@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class TokenBucket:
-    """TokenBucket lets through `burst` things at once and `rate` a second in the long run. Times in seconds."""
+    """Lets through `burst` things at once and `rate` a second in the long run. Times in seconds."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
@@ -13,7 +13,7 @@ class TokenBucket:
         self._filled_at: float | None = None
 
     def take(self, now: float) -> bool:
-        """take returns whether one more thing may happen now."""
+        """Return whether one more thing may happen now."""
         if self._filled_at is not None:
             self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
         self._filled_at = now
@@ -24,5 +24,5 @@ class TokenBucket:
 
     @property
     def wait(self) -> float:
-        """wait is how many seconds it takes until the next thing may happen."""
+        """How many seconds it takes until the next thing may happen."""
         return max(0.0, (1 - self._tokens) / self._rate)

@@ -29,7 +29,7 @@ CHECKPOINT_FILES = 64
 
 
 class RunFailed(Exception):
-    """RunFailed ends an attempt without a result."""
+    """Ends an attempt without a result."""
 
     def __init__(self, error: LoupeError, *, retryable: bool | None = None) -> None:
         super().__init__(error.message)
@@ -40,7 +40,7 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Completed:
-    """Completed is what a run handed over, in the trainer's own copies."""
+    """What a run handed over, in the trainer's own copies."""
 
     outcome: Outcome
     artifacts: tuple[CollectedFile, ...]
@@ -48,20 +48,20 @@ class Completed:
 
 
 class Desk(Protocol):
-    """Desk grants what a run may ask for. File names are below the run's data folder. All raise LoupeError."""
+    """Grants what a run may ask for. File names are below the run's data folder. All raise LoupeError."""
 
     async def pictures(self, height: int, width: int) -> str:
-        """pictures puts the array of all pictures into the data folder, and returns its name."""
+        """Put the array of all pictures into the data folder, and return its name."""
 
     async def reveal_test(self) -> str:
-        """reveal_test puts every label into the data folder, and returns the file's name."""
+        """Put every label into the data folder, and return the file's name."""
 
     async def save_checkpoint(self, files: list[CollectedFile]) -> None:
-        """save_checkpoint returns when the checkpoint is durable."""
+        """Return when the checkpoint is durable."""
 
 
 class Run:
-    """Run looks after one sandbox while its algorithm runs. Whatever comes out of it is checked first."""
+    """Looks after one sandbox while its algorithm runs. Whatever comes out of it is checked first."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Run:
         self._revealed = False
 
     async def execute(self) -> Completed:
-        """execute runs the job to its end. Raises RunFailed."""
+        """Run the job to its end. Raises RunFailed."""
         serve = asyncio.create_task(self._serve())
         others = [
             asyncio.create_task(work)
@@ -110,7 +110,7 @@ class Run:
             self._flush()
 
     async def stop(self) -> None:
-        """stop asks the algorithm to end soon."""
+        """Ask the algorithm to end soon."""
         await self._cell.channel.send({"type": "stop"})
 
     async def _serve(self) -> Completed:

@@ -14,12 +14,12 @@ OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class BadFile(Exception):
-    """BadFile says what is wrong with a file that a run wants to hand over."""
+    """Says what is wrong with a file that a run wants to hand over."""
 
 
 @dataclass(frozen=True)
 class CollectedFile:
-    """CollectedFile is the trainer's own copy of a file, which the run can no longer change."""
+    """The trainer's own copy of a file, which the run can no longer change."""
 
     filename: str
     path: Path
@@ -28,7 +28,7 @@ class CollectedFile:
 
 
 class WorkFolder:
-    """WorkFolder copies files out of a folder in which a stranger does what he likes.
+    """Copies files out of a folder in which a stranger does what he likes.
 
     owner: the user id of the stranger; a file of anybody else's was not written by him.
     """
@@ -38,7 +38,7 @@ class WorkFolder:
         self._owner = owner
 
     def collect(self, source: PurePosixPath, name: str, target: Path, max_bytes: int) -> CollectedFile:
-        """collect copies one file to target/name. Raises BadFile."""
+        """Copy one file to target/name. Raises BadFile."""
         folder = self._folder(source.parent)
         try:
             return self._copy(folder, source.name, name, target, max_bytes)
@@ -48,7 +48,7 @@ class WorkFolder:
     def collect_folder(
         self, source: PurePosixPath, target: Path, suffixes: Iterable[str], max_files: int, max_bytes: int
     ) -> list[CollectedFile]:
-        """collect_folder copies a flat folder of files with these suffixes. Raises BadFile."""
+        """Copy a flat folder of files with these suffixes. Raises BadFile."""
         allowed = tuple(suffixes)
         folder = self._folder(source)
         try:
@@ -67,7 +67,7 @@ class WorkFolder:
             os.close(folder)
 
     def usage(self, max_files: int) -> tuple[int, int]:
-        """usage returns (bytes on disk, files and folders); it stops counting above max_files."""
+        """Return (bytes on disk, files and folders); it stops counting above max_files."""
         size = count = 0
         for root, folders, files in os.walk(self._path, followlinks=False):
             count += len(folders) + len(files)
@@ -81,7 +81,7 @@ class WorkFolder:
         return size, count
 
     def _folder(self, path: PurePosixPath) -> int:
-        """_folder opens a folder step by step, so that no step follows a link."""
+        """Open a folder step by step, so that no step follows a link."""
         current = os.open(self._path, OPEN | os.O_DIRECTORY)
         for part in path.parts:
             try:

@@ -28,11 +28,11 @@ GPU_NODES = ("nvidia*", "nvidia-caps")
 
 
 class SandboxUnavailable(RuntimeError):
-    """SandboxUnavailable says what is missing for bubblewrap on this machine."""
+    """Says what is missing for bubblewrap on this machine."""
 
 
 class Bubblewrap:
-    """Bubblewrap runs each program as a process tree that sees its own folders and the interpreter, and nothing else.
+    """Runs each program as a process tree that sees its own folders and the interpreter, and nothing else.
 
     code: the folder made by `make_code_folder`. first_uid: slot n runs as user first_uid + n, where the trainer is
     root; otherwise in a user namespace that allows no further one.
@@ -73,7 +73,7 @@ class Bubblewrap:
             )
 
     async def probe(self, folder: Path) -> None:
-        """probe starts the decoder and lets it end. Raises SandboxUnavailable where bubblewrap may not do its work."""
+        """Start the decoder and let it end. Raises SandboxUnavailable where bubblewrap may not do its work."""
         launch = Launch("decoder", folder / "probe", 0, Limits(), ("--channel", "{channel}"))
         shutil.rmtree(launch.folder, ignore_errors=True)
         try:
@@ -92,7 +92,7 @@ class Bubblewrap:
             raise SandboxUnavailable(f"bubblewrap: {output.decode(errors='replace').strip()}")
 
     def arguments(self, launch: Launch, work: Path, data: Path, owner: int, rules: int) -> list[str]:
-        """arguments returns the command line up to the interpreter."""
+        """Return the command line up to the interpreter."""
         limits = launch.limits
         command = [self._bwrap, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--hostname", "job"]
         command += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
@@ -135,7 +135,7 @@ def _tool(name: str) -> str:
 
 
 def _readable() -> list[Path]:
-    """_readable lists what the interpreter needs: /usr, where it lives, and the virtual environment."""
+    """List what the interpreter needs: /usr, where it lives, and the virtual environment."""
     paths = [Path("/usr")]
     for prefix in (sys.base_prefix, sys.prefix):
         for path in (Path(prefix), Path(prefix).resolve()):
@@ -145,5 +145,5 @@ def _readable() -> list[Path]:
 
 
 def _parents(path: Path) -> list[str]:
-    """_parents creates the folders above a bind so that everybody may pass through them."""
+    """Create the folders above a bind so that everybody may pass through them."""
     return [word for parent in reversed(path.parents[:-1]) for word in ("--perms", "0755", "--dir", str(parent))]

@@ -13,7 +13,7 @@ PARTS = ("__init__.py", "picture.py", "algorithm")
 
 
 def make_code_folder(folder: Path) -> Path:
-    """make_code_folder fills `folder` anew with the parts of `loupe` that run inside, and the decoder; returns it."""
+    """Fill `folder` anew with the parts of `loupe` that run inside, and the decoder; return it."""
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "loupe"
     package.mkdir(parents=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits bound one job. Sizes in bytes.
+    """Bound one job. Sizes in bytes.
 
     memory: of all processes of the job together, watched by the trainer; of each process, kept by the kernel.
     processes: processes and threads of the job, kept by the kernel where the job has a user id of its own.
@@ -25,7 +25,7 @@ class Limits:
     shm: int = 1 << 30
 
     def prefix(self, *, count_processes: bool) -> list[str]:
-        """prefix returns the command that puts the kernel's bounds on the command behind it; it may be empty.
+        """Return the command that puts the kernel's bounds on the command behind it; it may be empty.
 
         count_processes: whether to bound the number of processes, which the kernel counts by user id.
         """

@@ -11,7 +11,7 @@ OWN = ("Pss_Anon:", "Pss_Shmem:")
 
 
 def memory_in_use(tree: Callable[[], Sequence[psutil.Process]], interesting: int) -> int:
-    """memory_in_use returns the bytes that the processes have for themselves, mapped files left out.
+    """Return the bytes that the processes have for themselves, mapped files left out.
 
     Pages that forked processes share are counted once, exactly, as soon as the quick count, which takes them many
     times, is above `interesting`.

@@ -17,7 +17,7 @@ from services.trainer.sandbox.sandbox import (
 
 
 class PlainProcess:
-    """PlainProcess gives a program its own folders, environment and limits, but lets it look around."""
+    """Gives a program its own folders, environment and limits, but lets it look around."""
 
     isolated = False
 

@@ -31,12 +31,12 @@ DEATH_POLL_SECONDS = 0.005
 
 
 class SandboxFailed(RuntimeError):
-    """SandboxFailed says why a process could not be started in its sandbox."""
+    """Says why a process could not be started in its sandbox."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Launch is one program to be started in a sandbox of its own.
+    """One program to be started in a sandbox of its own.
 
     module: a module of the code folder that has `main(arguments)`. folder: a private folder, not there yet.
     slot: number of the slot, from 0; no two live processes have the same.
@@ -54,21 +54,21 @@ class Launch:
 
 
 class Sandbox(Protocol):
-    """Sandbox starts programs apart from everything else."""
+    """Starts programs apart from everything else."""
 
     isolated: bool
     """isolated says whether code that nobody trusts may run here."""
 
     def inside(self, folder: Path) -> tuple[str, str]:
-        """inside returns where a program launched in `folder` finds its data and its work folder."""
+        """Return where a program launched in `folder` finds its data and its work folder."""
 
     async def start(self, launch: Launch) -> SandboxedProcess:
-        """start starts the program. Raises SandboxFailed."""
+        """Start the program. Raises SandboxFailed."""
 
 
 @dataclass
 class SandboxedProcess:
-    """SandboxedProcess is a live program, the socket to it, and its folders as the trainer sees them.
+    """A live program, the socket to it, and its folders as the trainer sees them.
 
     channel: the trainer's end; who reads it with asyncio takes a duplicate. work: it writes here. data: it reads
     here, and the trainer alone writes. owner: user id of what it writes. nice: its priority, 0 when it is the usual.
@@ -86,15 +86,15 @@ class SandboxedProcess:
 
     @property
     def ended(self) -> bool:
-        """ended says whether the program is over."""
+        """Whether the program is over."""
         return self.process.returncode is not None
 
     async def wait(self) -> int:
-        """wait returns the exit status: negative for a signal."""
+        """Return the exit status: negative for a signal."""
         return await self.process.wait()
 
     def tree(self) -> list[psutil.Process]:
-        """tree returns every live process of the sandbox, the outermost first."""
+        """Return every live process of the sandbox, the outermost first."""
         try:
             top = psutil.Process(self.process.pid)
             return [top, *top.children(recursive=True)]
@@ -102,7 +102,7 @@ class SandboxedProcess:
             return []
 
     def _frozen_tree(self) -> list[psutil.Process]:
-        """Stops process after process until none is left that could start another one behind our back."""
+        """Stop process after process until none is left that could start another one behind our back."""
         stopped: set[psutil.Process] = set()
         while fresh := [process for process in self.tree() if process not in stopped]:
             for process in fresh:
@@ -112,7 +112,7 @@ class SandboxedProcess:
         return self.tree()
 
     def raise_priority(self) -> None:
-        """raise_priority gives a process that was started with low priority the usual one; only root may."""
+        """Give a process that was started with low priority the usual one; only root may."""
         if not self.nice:
             return
         self.nice = 0
@@ -124,7 +124,7 @@ class SandboxedProcess:
                     continue
 
     async def kill(self) -> None:
-        """kill ends every process of the sandbox and removes its folder; it returns when both are gone."""
+        """End every process of the sandbox and remove its folder; it returns when both are gone."""
         if self._killed:
             return
         self._killed = True
@@ -145,7 +145,7 @@ class SandboxedProcess:
 
 
 def _alive(process: psutil.Process) -> bool:
-    """_alive says that a process can still do something; a dead one that nobody has waited for cannot."""
+    """Say that a process can still do something; a dead one that nobody has waited for cannot."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -153,7 +153,7 @@ def _alive(process: psutil.Process) -> bool:
 
 
 def _survivors(processes: list[psutil.Process]) -> list[int]:
-    """_survivors waits until all of them are dead; it returns the ids of those that are not in time."""
+    """Wait until all of them are dead; it returns the ids of those that are not in time."""
     deadline = time.monotonic() + DEATH_SECONDS
     while (alive := [process.pid for process in processes if _alive(process)]) and time.monotonic() < deadline:
         time.sleep(DEATH_POLL_SECONDS)
@@ -161,7 +161,7 @@ def _survivors(processes: list[psutil.Process]) -> list[int]:
 
 
 def make_folders(launch: Launch, owner: int | None = None) -> tuple[Path, Path]:
-    """make_folders creates the work and data folders of a launch; work belongs to `owner`."""
+    """Create the work and data folders of a launch; work belongs to `owner`."""
     work, data = launch.folder / "work", launch.folder / "data"
     launch.folder.mkdir(parents=True, mode=0o700)
     # Passable for bubblewrap, which has dropped its rights when it goes there; the folder around it is private.
@@ -173,7 +173,7 @@ def make_folders(launch: Launch, owner: int | None = None) -> tuple[Path, Path]:
 
 
 def environment(threads: int, home: str) -> dict[str, str]:
-    """environment is all that a program finds in its environment."""
+    """Return all that a program finds in its environment."""
     return {
         "PATH": "/usr/bin:/bin",
         "HOME": home,
@@ -186,12 +186,12 @@ def environment(threads: int, home: str) -> dict[str, str]:
 
 
 def interpreter(code: str, launch: Launch) -> list[str]:
-    """interpreter returns the command that runs the launch's module out of the code folder."""
+    """Return the command that runs the launch's module out of the code folder."""
     return [sys.executable, "-I", "-B", "-u", "-c", BOOTSTRAP, code, launch.module, *launch.arguments]
 
 
 def priority(launch: Launch) -> list[str]:
-    """priority returns the command that gives the one behind it the launch's priority; it may be empty."""
+    """Return the command that gives the one behind it the launch's priority; it may be empty."""
     nice = shutil.which("nice")
     return [nice, "-n", str(launch.nice)] if launch.nice and nice else []
 
@@ -206,7 +206,7 @@ async def spawn(
     cwd: Path | None = None,
     fds: Sequence[int] = (),
 ) -> SandboxedProcess:
-    """spawn starts the command; `{channel}` in it stands for the descriptor of its end of the socket."""
+    """Start the command; `{channel}` in it stands for the descriptor of its end of the socket."""
     ours, theirs = socket.socketpair()
     try:
         argv = [word.replace("{channel}", str(theirs.fileno())) for word in command]

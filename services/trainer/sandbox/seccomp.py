@@ -20,11 +20,11 @@ AF_VSOCK = 40
 
 
 class SeccompUnavailable(RuntimeError):
-    """SeccompUnavailable says why no filter can be made on this machine."""
+    """Says why no filter can be made on this machine."""
 
 
 def write_filter(file: Path) -> None:
-    """write_filter writes the filter as the BPF program that bubblewrap takes. Raises SeccompUnavailable."""
+    """Write the filter as the BPF program that bubblewrap takes. Raises SeccompUnavailable."""
     try:
         import pyseccomp
     except (ImportError, OSError, RuntimeError) as error:

@@ -27,7 +27,7 @@ OUTPUT_BYTES = 4000
 
 @dataclass(frozen=True)
 class SlotPlan:
-    """SlotPlan says how many jobs run at once, and how a sandbox for one is prepared.
+    """Says how many jobs run at once, and how a sandbox for one is prepared.
 
     warm: how many sandboxes wait ready, at most. threads: CPU threads of a job. runner, modules: what is imported
     before the job is known. ready_seconds: how long that may take.
@@ -45,7 +45,7 @@ class SlotPlan:
 
 @dataclass
 class Cell:
-    """Cell is a sandbox that waits for its one job. warm: it waited before the job came."""
+    """A sandbox that waits for its one job. warm: it waited before the job came."""
 
     slot: int
     process: SandboxedProcess
@@ -53,14 +53,14 @@ class Cell:
     warm: bool = False
 
     async def close(self) -> None:
-        """close ends the sandbox with everything in it."""
+        """End the sandbox with everything in it."""
         self.channel.close()
         await self.process.kill()
 
 
 @dataclass(frozen=True)
 class SlotCounts:
-    """SlotCounts is how the slots are used now."""
+    """How the slots are used now."""
 
     total: int
     busy: int
@@ -68,7 +68,7 @@ class SlotCounts:
 
 
 class Slots:
-    """Slots hands out sandboxes. Each serves one job and is thrown away; a new one is warmed in its place."""
+    """Hands out sandboxes. Each serves one job and is thrown away; a new one is warmed in its place."""
 
     def __init__(
         self,
@@ -94,17 +94,17 @@ class Slots:
         folder.mkdir(parents=True)
 
     def start(self) -> None:
-        """start begins to warm."""
+        """Begin to warm."""
         self._refill()
 
     @property
     def counts(self) -> SlotCounts:
-        """counts says how the slots are used now."""
+        """Says how the slots are used now."""
         return SlotCounts(self._plan.count, self._busy, len(self._ready))
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Cell]:
-        """lease waits for a slot and gives its sandbox, warm when there is one. Raises SandboxFailed."""
+        """Wait for a slot and give its sandbox, warm when there is one. Raises SandboxFailed."""
         cell = await self._take()
         self._busy += 1
         try:
@@ -114,7 +114,7 @@ class Slots:
             await asyncio.shield(self._discard(cell))
 
     async def close(self) -> None:
-        """close ends every sandbox that waits."""
+        """End every sandbox that waits."""
         self._closed = True
         for task in (*self._warming.values(), *self._tasks):
             task.cancel()
@@ -211,7 +211,7 @@ class Slots:
         return Cell(slot, process, channel)
 
     def _urge(self, slot: int) -> None:
-        """_urge gives a sandbox that is still getting warm the usual priority: a job waits for it."""
+        """Give a sandbox that is still getting warm the usual priority: a job waits for it."""
         if process := self._starting.get(slot):
             process.raise_priority()
 
@@ -234,7 +234,7 @@ class Slots:
 
 
 async def _whole(start: Coroutine[Any, Any, SandboxedProcess]) -> SandboxedProcess:
-    """_whole lets a start come to its end before it gives way to a cancellation, and ends all that was started."""
+    """Let a start come to its end before it gives way to a cancellation, and end all that was started."""
     starting = asyncio.ensure_future(start)
     try:
         return await asyncio.shield(starting)

@@ -16,12 +16,12 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class BadBackbone(ValueError):
-    """BadBackbone says why a backbone or its weights cannot be used, and what could."""
+    """Says why a backbone or its weights cannot be used, and what could."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """Backbone is a network from normalised pictures [N, 3, H, W] to features [N, D].
+    """A network from normalised pictures [N, 3, H, W] to features [N, D].
 
     weights says in words where its weights come from; fixed_size is the only picture side it takes, if there is one.
     """
@@ -36,7 +36,7 @@ class Backbone:
 
 
 class HeadedNetwork(nn.Module):
-    """HeadedNetwork is a trunk with a linear head: pictures to logits."""
+    """A trunk with a linear head: pictures to logits."""
 
     def __init__(self, trunk: nn.Module, features: int, classes: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class HeadedNetwork(nn.Module):
 
 
 def build_backbone(name: str, uploaded: Path | None) -> Backbone:
-    """build_backbone makes the network `name`; prefix it with timm/ or torchvision/ where both have one.
+    """Make the network `name`; prefix it with timm/ or torchvision/ where both have one.
 
     Weights are the uploaded safetensors file, else those of an installed package, else random (from torch's global
     generator). Raises BadBackbone.
@@ -71,7 +71,7 @@ def build_backbone(name: str, uploaded: Path | None) -> Backbone:
 def match_weights(
     wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], name: str
 ) -> dict[str, torch.Tensor]:
-    """match_weights returns a value for each wanted key: by name, else in order when all shapes agree.
+    """Return a value for each wanted key: by name, else in order when all shapes agree.
 
     A classifier at the end of the given weights is left out. Raises BadBackbone.
     """
@@ -90,7 +90,7 @@ def match_weights(
 
 
 def last_blocks(trunk: nn.Module, part: float = 0.4) -> tuple[list[nn.Module], list[nn.Module]]:
-    """last_blocks cuts a trunk into the blocks before and the last `part` of them, in the order of the module tree."""
+    """Cut a trunk into the blocks before and the last `part` of them, in the order of the module tree."""
     blocks: list[nn.Module] = []
     for child in trunk.children():
         blocks.extend(child.children() if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child])

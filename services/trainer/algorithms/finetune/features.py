@@ -21,7 +21,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 class FrozenTrunk:
-    """FrozenTrunk computes a backbone's features; on a CPU by onnxruntime, about thrice as fast as torch there.
+    """Computes a backbone's features; on a CPU by onnxruntime, about thrice as fast as torch there.
 
     The export is needed for the model package anyway. It is made once and used for every size at which it gives
     the same features as torch.
@@ -32,7 +32,7 @@ class FrozenTrunk:
         self._exports: dict[int, Any] = {}
 
     def by_torch(self, size: int) -> Run:
-        """by_torch returns the reference: uint8 [B, size, size, 3] to float32 [B, D]."""
+        """Return the reference: uint8 [B, size, size, 3] to float32 [B, D]."""
         device = self._context.device
         network = PictureNetwork(self._backbone.trunk, self._preprocessing(size)).to(device).eval()
 
@@ -43,7 +43,7 @@ class FrozenTrunk:
         return run
 
     def fastest(self, size: int, pictures: np.ndarray, expected: np.ndarray) -> Run:
-        """fastest returns the quickest way that gives the expected features for the pictures."""
+        """Return the quickest way that gives the expected features for the pictures."""
         if self._context.device.type != "cpu":
             return self.by_torch(size)
         for known in list(self._exports.values()):
@@ -60,7 +60,7 @@ class FrozenTrunk:
         return self.by_torch(size)
 
     def exported(self, size: int) -> Any:
-        """exported returns the ONNX model from pictures to features at a size, or None."""
+        """Return the ONNX model from pictures to features at a size, or None."""
         return self._exports.get(size)
 
     def _preprocessing(self, size: int) -> Preprocessing:
@@ -76,7 +76,7 @@ def compute_features(
     partial: torch.Tensor | None,
     keep: Callable[[Mapping[str, Any]], None],
 ) -> torch.Tensor:
-    """compute_features returns float32 [len(rows), D], going on after the rows in `partial`; keep stores what there is.
+    """Return float32 [len(rows), D], going on after the rows in `partial`; keep stores what there is.
 
     The first batch goes through torch, whatever comes after: it is there at once, and it is the yardstick.
     Raises Stopped.

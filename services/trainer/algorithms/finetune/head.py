@@ -21,7 +21,7 @@ SHARED_WORK = 200_000_000
 
 @dataclass(frozen=True)
 class Head:
-    """Head gives logits = features @ weight.T + bias. accuracy is on the validation rows."""
+    """Gives logits = features @ weight.T + bias. accuracy is on the validation rows."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -31,20 +31,20 @@ class Head:
 
 @dataclass(frozen=True)
 class Table:
-    """Table is features float32 [N, D] with classes int64 [N], and how much each class counts, float32 [C]."""
+    """Features float32 [N, D] with classes int64 [N], and how much each class counts, float32 [C]."""
 
     features: torch.Tensor
     classes: torch.Tensor
     weights: torch.Tensor
 
     def rows(self, chosen: np.ndarray) -> Table:
-        """rows returns the table of the chosen rows."""
+        """Return the table of the chosen rows."""
         index = torch.from_numpy(chosen)
         return Table(self.features[index], self.classes[index], self.weights)
 
 
 def fit_head(train: Table, validation: Table, seed: int) -> Head:
-    """fit_head returns the head of the weight decay that does best on the validation rows."""
+    """Return the head of the weight decay that does best on the validation rows."""
     mean, spread = _scale(train.features)
     compared = train
     if len(train.classes) > COMPARED:
@@ -71,7 +71,7 @@ def fit_head(train: Table, validation: Table, seed: int) -> Head:
 
 
 def cross_validated(table: Table, decay: float, seed: int) -> np.ndarray:
-    """cross_validated returns probabilities [N, C] of each row by a head that was not fitted to it."""
+    """Return probabilities [N, C] of each row by a head that was not fitted to it."""
     fold = torch.randint(0, FOLDS, (len(table.classes),), generator=torch.Generator().manual_seed(seed)).numpy()
     probabilities = np.zeros((len(table.classes), len(table.weights)), dtype=np.float32)
     for number in range(FOLDS):
@@ -94,7 +94,7 @@ def _scale(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _solve(
     features: torch.Tensor, classes: torch.Tensor, weights: torch.Tensor, decay: float, start: torch.Tensor
 ) -> torch.Tensor:
-    """_solve returns [C, D + 1], weights and bias, that minimise weighted cross entropy + decay * |weights|^2 / 2."""
+    """Return [C, D + 1], weights and bias, that minimise weighted cross entropy + decay * |weights|^2 / 2."""
     solution = start.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
         [solution], lr=1.0, max_iter=ITERATIONS, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"

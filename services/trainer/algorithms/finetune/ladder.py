@@ -31,14 +31,14 @@ RANDOM_EPOCHS = 60
 
 @dataclass(frozen=True)
 class Rung:
-    """Rung is one way to train: the head on frozen features, or fine-tuning the last blocks or everything."""
+    """One way to train: the head on frozen features, or fine-tuning the last blocks or everything."""
 
     depth: str
     size: int
 
 
 class Ladder:
-    """Ladder climbs from rung to rung and finishes the run with the best model found.
+    """Climbs from rung to rung and finishes the run with the best model found.
 
     The first rung is always done, whatever the budget: without it there is no model. All that later rungs and a
     resumed run depend on is in `_state`, so the result depends on the seed and not on when a run was cut off.
@@ -53,7 +53,7 @@ class Ladder:
         self._limited = False
 
     def climb(self) -> None:
-        """climb tries the rungs in order until one reaches the target, then finishes. Raises Stopped."""
+        """Try the rungs in order until one reaches the target, then finishes. Raises Stopped."""
         restored = self._context.restore()
         if restored is not None:
             self._state = restored["ladder"]
@@ -75,7 +75,7 @@ class Ladder:
         return Outcome.TARGET_REACHED if best and best["accuracy"] >= self._context.target_accuracy else None
 
     def _next(self) -> Rung | None:
-        """_next returns the rung after those done, or None at the top."""
+        """Return the rung after those done, or None at the top."""
         done = {(each["depth"], each["size"]) for each in self._state["done"]}
         for rung in self._rungs():
             if (rung.depth, rung.size) not in done and self._worth(rung):
@@ -96,12 +96,12 @@ class Ladder:
         return {each["size"]: each["accuracy"] for each in self._state["done"] if each["depth"] == "head"}
 
     def _tuning_size(self, sizes: list[int]) -> int:
-        """_tuning_size is where the head did best; the large size must be clearly better, as an epoch there is slow."""
+        """Return where the head did best; the large size must be clearly better, as an epoch there is slow."""
         scores = self._accuracies()
         return max(scores or sizes, key=lambda size: (scores.get(size, 0.0) - (0.005 if size >= LARGE else 0.0), -size))
 
     def _worth(self, rung: Rung) -> bool:
-        """_worth says whether the large size may help: not for very many pictures, nor where more pixels did not."""
+        """Say whether the large size may help: not for very many pictures, nor where more pixels did not."""
         if rung.depth != "head" or rung.size < LARGE or self._context.parameters["size"] or self._backbone.fixed_size:
             return True
         scores = self._accuracies()
@@ -147,7 +147,7 @@ class Ladder:
         return head.accuracy
 
     def _table(self, matrix: torch.Tensor) -> tuple[Table, np.ndarray, np.ndarray]:
-        """_table returns features with classes, and which of its rows are for training and for validation."""
+        """Return features with classes, and which of its rows are for training and for validation."""
         data, rows = self._context.data, self._rows
         table = Table(matrix, torch.from_numpy(data.classes[rows]), class_weights(data.class_counts(), BALANCE))
         return table, np.searchsorted(rows, data.train), np.searchsorted(rows, data.validation)
@@ -191,7 +191,7 @@ class Ladder:
         return fitted.accuracy
 
     def _network(self) -> HeadedNetwork:
-        """_network is a fresh network with the best weights so far, all of them trainable."""
+        """Return a fresh network with the best weights so far, all of them trainable."""
         best, classes = self._state["best"], len(self._context.data.labels)
         trunk = copy.deepcopy(self._backbone.trunk).requires_grad_(True)
         if best is None:

@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """upgrade makes every table and the one row that holds the policy's revision."""
+    """Make every table and the one row that holds the policy's revision."""
     _policy_tables()
     _account_tables()
     _session_tables()

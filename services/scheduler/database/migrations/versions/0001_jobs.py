@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """upgrade creates the tables."""
+    """Create the tables."""
     metadata = sa.MetaData()
     sa.Table(
         "jobs",
@@ -65,6 +65,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """downgrade drops the tables."""
+    """Drop the tables."""
     for table in ("request_log", "events", "jobs"):
         op.drop_table(table)

@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """upgrade makes every table."""
+    """Make every table."""
     request_log_table(sa.MetaData()).create(op.get_bind())
     op.create_table(
         "algorithm_versions",

@@ -11,8 +11,8 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 
 
-class Patience:
-    """Patience lasts for `seconds` after the last thing that worked."""
+class Backoff:
+    """Lasts for `seconds` after the last thing that worked."""
 
     def __init__(
         self,
@@ -30,12 +30,12 @@ class Patience:
         self._since = clock()
 
     def moved(self) -> None:
-        """moved says that something worked: the time starts again, and so do the pauses."""
+        """Say that something worked: the time starts again, and so do the pauses."""
         self._failures = 0
         self._since = self._clock()
 
     async def wait(self, error: Exception) -> None:
-        """wait pauses before the next try; raises `error` when the time is over."""
+        """Pause before the next try. Raises `error` when the time is over."""
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures) * (0.5 + self._jitter() / 2)
         if self._clock() + pause - self._since > self._seconds:
             raise error
