@@ -31,7 +31,7 @@ from deploy.local.ports import free_port
 from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc
 from loupe.errors import LoupeError
 from loupe.names import AccountName, ProjectName
-from loupe.rpc.access import RemoteAuthorizer
+from loupe.rpc.authorizer import RemoteAuthorizer
 from loupe.rpc.channel import internal_channel
 from loupe.settings import ServiceSettings
 

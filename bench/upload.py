@@ -34,12 +34,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deploy.local.certificates import Leaf, ensure_certificates
 from deploy.local.ports import free_port
+from loupe.access import Decision
 from loupe.app import told_to_stop
 from loupe.errors import LoupeError
+from loupe.identity import Caller
 from loupe.names import AccountName, ProjectName
-from loupe.rpc.access import Decision
 from loupe.rpc.channel import terminal_channel
-from loupe.rpc.identity import Caller
 from loupe.rpc.server import MeshServer
 from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_service_pb2, project_service_pb2

@@ -1,8 +1,9 @@
-"""How long to go on trying: pauses that grow, with jitter, until nothing has moved for too long."""
+"""Back-off: pauses between tries that double, with jitter, until nothing has worked for too long."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -12,11 +13,15 @@ LONGEST_PAUSE = 5.0
 
 
 class Backoff:
-    """Lasts for `seconds` after the last thing that worked."""
+    """Pauses between tries, 0.1 s at first and at most 5 s; each is shortened at random by up to a half.
+
+    seconds: how long to go on after the last thing that worked; without it, for ever.
+    clock: seconds that only go up. sleep and jitter (0 to 1): what tests put in their place.
+    """
 
     def __init__(
         self,
-        seconds: float,
+        seconds: float = math.inf,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -29,8 +34,8 @@ class Backoff:
         self._failures = 0
         self._since = clock()
 
-    def moved(self) -> None:
-        """Say that something worked: the time starts again, and so do the pauses."""
+    def reset(self) -> None:
+        """Note that something worked: the time starts again, and so do the pauses."""
         self._failures = 0
         self._since = self._clock()
 

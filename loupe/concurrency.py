@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def gather(*work: Awaitable[Any]) -> list[Any]:
-    """together returns all results in order; when one fails, the others are cancelled and its error is raised."""
+    """Return all results in order; when one fails, the others are cancelled and its error is raised."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         return await asyncio.gather(*tasks)
@@ -22,7 +22,7 @@ async def gather(*work: Awaitable[Any]) -> list[Any]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def first(*work: Awaitable[T]) -> T:
+async def race(*work: Awaitable[T]) -> T:
     """Return, or raise, what the first of these brings, and stop the others."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:

@@ -1,10 +1,16 @@
-"""Idempotent mutations: a request_id has one effect and one answer for 24 hours, in the effect's own transaction."""
+"""Idempotent mutations: a request_id has one effect and one answer for 24 hours, in the effect's own transaction.
+
+if (answer := await requests.replay(connection, request)) is None:
+    answer = …  # the effect
+    await requests.record(connection, request, answer)
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +19,20 @@ from loupe.errors import RequestIdReused, invalid
 
 KEPT_SECONDS = 24 * 3600
 MAX_REQUEST_ID = 128
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of a mutation.
+
+    caller: who makes it. method: the RPC's name. request_id: what the caller chose; empty for a call that is not to be
+    remembered. body: the request serialised deterministically, without request_id and without secrets.
+    """
+
+    caller: str
+    method: str
+    request_id: str
+    body: bytes = field(repr=False)
 
 
 def request_log_table(metadata: sa.MetaData) -> sa.Table:
@@ -35,51 +55,56 @@ _TABLE = request_log_table(sa.MetaData())
 class RequestLog:
     """Remembers the answers to requests.
 
-    now: wall-clock seconds.
+    now: wall-clock seconds. connection, in both calls: inside the transaction in which the effect is written, so that
+    effect and answer become durable together.
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
 
-    async def run(
-        self,
-        connection: AsyncConnection,
-        *,
-        caller: str,
-        method: str,
-        request_id: str,
-        body: bytes,
-        effect: Callable[[], Awaitable[bytes]],
-    ) -> bytes:
-        """Return the effect's answer, or the stored one when this request was answered before.
-
-        connection: inside the transaction in which `effect` writes, so that effect and answer become durable together.
-        body: the request serialised deterministically, without request_id. An empty request_id is never remembered.
-        Raises RequestIdReused when the id came with another body.
-        """
-        if not request_id:
-            return await effect()
-        if len(request_id) > MAX_REQUEST_ID:
-            raise invalid("request_id", request_id, f"at most {MAX_REQUEST_ID} characters")
-        body_digest = hashlib.sha256(body).hexdigest()
-        key = (_TABLE.c.caller == caller) & (_TABLE.c.method == method) & (_TABLE.c.request_id == request_id)
+    async def replay(self, connection: AsyncConnection, request: Request) -> bytes | None:
+        """Return the answer that this request had before; None: it is new. Raises RequestIdReused, InvalidArgument."""
+        if not request.request_id:
+            return None
+        if len(request.request_id) > MAX_REQUEST_ID:
+            raise invalid("request_id", request.request_id, f"at most {MAX_REQUEST_ID} characters")
         await connection.execute(_TABLE.delete().where(_TABLE.c.created < self._now() - KEPT_SECONDS))
-        row = (await connection.execute(sa.select(_TABLE.c.body_digest, _TABLE.c.answer).where(key))).first()
-        if row is not None:
-            if row.body_digest != body_digest:
-                raise RequestIdReused(
-                    f"request_id {request_id!r} was used for another {method}; choose a new one", request_id=request_id
-                )
-            return row.answer
-        answer = await effect()
-        await connection.execute(
-            _TABLE.insert().values(
-                caller=caller,
-                method=method,
-                request_id=request_id,
-                body_digest=body_digest,
-                answer=answer,
-                created=self._now(),
-            )
+        query = sa.select(_TABLE.c.body_digest, _TABLE.c.answer).where(
+            _TABLE.c.caller == request.caller,
+            _TABLE.c.method == request.method,
+            _TABLE.c.request_id == request.request_id,
         )
+        row = (await connection.execute(query)).first()
+        if row is None:
+            return None
+        if row.body_digest != _digest(request):
+            raise RequestIdReused(
+                f"request_id {request.request_id!r} was used for another {request.method}; choose a new one",
+                request_id=request.request_id,
+            )
+        return bytes(row.answer)
+
+    async def record(self, connection: AsyncConnection, request: Request, answer: bytes) -> None:
+        """Remember the answer of a request that replay() called new."""
+        if request.request_id:
+            await connection.execute(
+                _TABLE.insert().values(
+                    caller=request.caller,
+                    method=request.method,
+                    request_id=request.request_id,
+                    body_digest=_digest(request),
+                    answer=answer,
+                    created=self._now(),
+                )
+            )
+
+    async def run(self, connection, *, caller, method, request_id, body, effect):  # type: ignore[no-untyped-def]  # goes with its last caller
+        request = Request(caller, method, request_id, body)
+        if (answer := await self.replay(connection, request)) is None:
+            answer = await effect()
+            await self.record(connection, request, answer)
         return answer
+
+
+def _digest(request: Request) -> str:
+    return hashlib.sha256(request.body).hexdigest()

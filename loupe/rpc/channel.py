@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from loupe.errors import Unavailable
+from loupe.limits import MAX_MESSAGE_BYTES
 from loupe.rpc.status import from_rpc_error
 
 if TYPE_CHECKING:
     from loupe.discovery import Discovery
     from loupe.settings import ServiceSettings
-
-MAX_MESSAGE_BYTES = 40 << 20
-"""Room for a picture of 32 MiB and what is around it."""
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

@@ -16,8 +16,8 @@ from opentelemetry import trace
 from loupe import errors, telemetry
 from loupe.common.v1 import access_pb2
 from loupe.errors import LoupeError
-from loupe.rpc.access import Gate
-from loupe.rpc.identity import Caller, set_caller
+from loupe.identity import Caller, set_caller
+from loupe.rpc.gate import Gate
 from loupe.rpc.status import DETAILS_KEY, to_status
 
 log = structlog.get_logger("loupe.rpc")

@@ -11,9 +11,10 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from loupe.rpc.access import Authorizer, Gate, access_table
-from loupe.rpc.channel import MAX_MESSAGE_BYTES
-from loupe.rpc.identity import TokenVerifier
+from loupe.access import Authorizer
+from loupe.identity import TokenVerifier
+from loupe.limits import MAX_MESSAGE_BYTES
+from loupe.rpc.gate import Gate, access_table
 from loupe.rpc.interceptor import MeshInterceptor
 from loupe.settings import ServiceSettings
 

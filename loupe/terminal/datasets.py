@@ -198,7 +198,7 @@ class Datasets:
             request = service.ReadDatasetItemsRequest(name=name, offset=received)
             try:
                 async for response in self._connection.read(DatasetServiceStub, "ReadDatasetItems", request):
-                    backoff.moved()
+                    backoff.reset()
                     for item in response.items:
                         received += 1
                         yield item

@@ -121,7 +121,7 @@ async def _fetch(datasets: Datasets, project: str, targets: Mapping[str, Path]) 
         try:
             async with contextlib.aclosing(datasets.download(project, list(lacking))) as responses:
                 async for digest, data in _whole_blobs(responses):
-                    backoff.moved()
+                    backoff.reset()
                     await asyncio.to_thread(_write, lacking.pop(digest), data, digest)
             if lacking:
                 await backoff.wait(Unavailable("the download ended early", dependency="storage"))

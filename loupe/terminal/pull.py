@@ -130,7 +130,7 @@ async def _fetch_all(
         path = folder / file.filename
 
         def moved(here: int, before: int = before) -> None:
-            backoff.moved()
+            backoff.reset()
             show(PullProgress(before + here, total))
 
         resumed = path.exists()

@@ -155,7 +155,7 @@ class _Upload:
         self._door = door
         self._parent = parent
         self._show = show
-        self._patience = backoff
+        self._backoff = backoff
         self._uploaded = Uploaded()
         self._wanted: dict[str, Hashed] = {}
         for one in files:
@@ -178,7 +178,7 @@ class _Upload:
                     await self._send(missing)
             except (Unavailable, UploadIncomplete) as error:
                 self._uploaded.cuts += 1
-                await self._patience.wait(error)
+                await self._backoff.wait(error)
             else:
                 break
         self._tell(len(self._wanted), self._total_bytes)
@@ -221,7 +221,7 @@ class _Upload:
                     self._take_verdicts(response.verdicts)
                     complete = complete or response.complete
                     if unanswered and not response.complete:
-                        self._patience.moved()
+                        self._backoff.reset()
                         slots.release()
                         count, size = unanswered.popleft()
                         self._uploaded.pictures += count

@@ -62,7 +62,7 @@ class Follower:
         self.cursor = after
         self._sources = {"live": live, "record": record}
         self._quiet = quiet_seconds
-        self._patience = {"live": Backoff(math.inf), "record": backoff or Backoff(RETRY_SECONDS)}
+        self._backoff = {"live": Backoff(math.inf), "record": backoff or Backoff(RETRY_SECONDS)}
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._runs = {"live": 0, "record": 0}
         self._queue: asyncio.Queue[tuple[str, jobs.JobEvent] | _Ended] = asyncio.Queue(QUEUE_EVENTS)
@@ -85,8 +85,8 @@ class Follower:
                     self._ended(item)
                     continue
                 source, event = item
-                self._patience[source].moved()
-                self._patience["record"].moved()
+                self._backoff[source].reset()
+                self._backoff["record"].reset()
                 if event.sequence > self.cursor + 1:
                     self._begin("record")  # a gap: the record has what is missing, and this one too
                 elif event.sequence == self.cursor + 1:
@@ -126,7 +126,7 @@ class Follower:
         try:
             if after is not None:
                 given_up = True
-                await self._patience[source].wait(after)
+                await self._backoff[source].wait(after)
                 given_up = False
             async with contextlib.aclosing(self._sources[source](self.cursor)) as events:
                 async for event in events:

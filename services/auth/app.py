@@ -23,7 +23,7 @@ from loupe.auth.v1 import (
 from loupe.discovery import Discovery
 from loupe.errors import LoupeError
 from loupe.idempotency import RequestLog
-from loupe.rpc.identity import JwksVerifier
+from loupe.identity import JwksVerifier
 from loupe.rpc.server import MeshServer
 from services.auth.accounts.accounts import Accounts
 from services.auth.accounts.bootstrap import ADMIN, bootstrap

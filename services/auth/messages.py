@@ -7,10 +7,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from loupe.access import Decision
 from loupe.auth.v1 import account_pb2, group_pb2, policy_service_pb2, session_service_pb2
+from loupe.identity import current_caller
 from loupe.names import AccountName, ThresholdName
-from loupe.rpc.access import Decision
-from loupe.rpc.identity import current_caller
 from services.auth.accounts.accounts import Account
 from services.auth.database.idempotent import Request
 from services.auth.groups.groups import Group

@@ -17,8 +17,8 @@ from loupe.auth.v1 import (
     session_service_pb2,
     session_service_pb2_grpc,
 )
+from loupe.identity import current_caller
 from loupe.names import AccountName, GroupName, JobName, ProjectName, ThresholdName
-from loupe.rpc.identity import current_caller
 from services.auth.accounts.accounts import Accounts
 from services.auth.groups.groups import Groups
 from services.auth.messages import (

@@ -16,9 +16,9 @@ from loupe.bus import ProgressBus
 from loupe.discovery import Discovery
 from loupe.errors import Unavailable
 from loupe.idempotency import RequestLog
-from loupe.rpc.access import RemoteAuthorizer
+from loupe.identity import JwksVerifier
+from loupe.rpc.authorizer import RemoteAuthorizer
 from loupe.rpc.channel import ServiceChannels, internal_channel
-from loupe.rpc.identity import JwksVerifier
 from loupe.rpc.server import MeshServer
 from loupe.scheduler.v1 import cluster_service_pb2_grpc, training_job_service_pb2_grpc
 from services.scheduler.clients.dependencies import Bus

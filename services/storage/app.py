@@ -16,9 +16,9 @@ from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
 from loupe.discovery import Discovery
 from loupe.errors import FailedPrecondition
 from loupe.idempotency import RequestLog
-from loupe.rpc.access import RemoteAuthorizer
+from loupe.identity import JwksVerifier
+from loupe.rpc.authorizer import RemoteAuthorizer
 from loupe.rpc.channel import ServiceChannels
-from loupe.rpc.identity import JwksVerifier
 from loupe.rpc.server import MeshServer, Registration
 from loupe.storage.v1 import (
     algorithm_service_pb2_grpc,

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 from loupe.errors import PermissionDenied, invalid
+from loupe.identity import current_caller
 from loupe.names import AccountName
-from loupe.rpc.identity import current_caller
 
 T = TypeVar("T")
 

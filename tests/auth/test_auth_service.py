@@ -23,9 +23,10 @@ from loupe.auth.v1 import group_pb2
 from loupe.auth.v1 import group_service_pb2 as groups
 from loupe.auth.v1 import policy_service_pb2 as policy
 from loupe.auth.v1 import session_service_pb2 as sessions
+from loupe.identity import JwksVerifier
 from loupe.names import AccountName, ProjectName
-from loupe.rpc.access import RemoteAuthorizer, access_table
-from loupe.rpc.identity import JwksVerifier
+from loupe.rpc.authorizer import RemoteAuthorizer
+from loupe.rpc.gate import access_table
 from loupe.rpc.server import MeshServer
 from loupe.scheduler.v1 import training_job_service_pb2 as jobs
 from loupe.scheduler.v1 import training_job_service_pb2_grpc

@@ -14,8 +14,8 @@ import pytest
 
 from loupe import database
 from loupe.errors import BadCredentials, InvalidArgument, RefreshReplayed, Throttled, Unauthenticated
+from loupe.identity import JwksVerifier, decode_token
 from loupe.names import AccountName, JobName
-from loupe.rpc.identity import JwksVerifier, decode_token
 from services.auth.database.store import Store
 from services.auth.database.tables import Base
 from services.auth.policy.authority import Authority

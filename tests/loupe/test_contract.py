@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pool
 
+from loupe.access import DEFAULT_THRESHOLDS
 from loupe.common.v1.reason_pb2 import Reason
 from loupe.errors import LoupeError
-from loupe.rpc.access import DEFAULT_THRESHOLDS, access_table
+from loupe.rpc.gate import access_table
 from loupe.rpc.status import CODES
 
 ROOT = Path(__file__).resolve().parents[2]

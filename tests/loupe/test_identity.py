@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from loupe.errors import Unauthenticated
+from loupe.identity import AttemptGrant, Caller, JwksVerifier, peer_of
 from loupe.names import AccountName, JobName
-from loupe.rpc.identity import AttemptGrant, Caller, JwksVerifier, peer_of
 
 KEY = Ed25519PrivateKey.generate()
 OTHER = Ed25519PrivateKey.generate()

@@ -11,7 +11,7 @@ import pytest
 from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc
 from loupe.errors import Unavailable
 from loupe.names import AccountName, ProjectName
-from loupe.rpc.access import RemoteAuthorizer
+from loupe.rpc.authorizer import RemoteAuthorizer
 from loupe.rpc.channel import _interceptors
 
 QUESTION = (AccountName("anna"), ProjectName("p"), "datasets.read", "l1")

@@ -10,11 +10,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from loupe.access import Decision
 from loupe.errors import Internal, LoupeError, NotFound, PermissionDenied, Unauthenticated, UploadIncomplete, invalid
+from loupe.identity import AttemptGrant, Caller, current_caller
 from loupe.names import AccountName, JobName, ProjectName
-from loupe.rpc.access import Decision
 from loupe.rpc.channel import internal_channel, terminal_channel
-from loupe.rpc.identity import AttemptGrant, Caller, current_caller
 from loupe.rpc.server import MeshServer
 from loupe.settings import ServiceSettings
 from loupe.storage.v1 import (

@@ -15,12 +15,13 @@ import pytest
 from google.protobuf import descriptor_pool, message_factory
 
 from deploy.local.mesh import LocalMesh
+from loupe.access import DEFAULT_THRESHOLDS
 from loupe.auth.v1.session_service_pb2 import GetJwksRequest
 from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from loupe.common.v1 import access_pb2
 from loupe.errors import LoupeError, NotFound, PermissionDenied, Unauthenticated, Unavailable
-from loupe.rpc.access import DEFAULT_THRESHOLDS, access_table
 from loupe.rpc.channel import terminal_channel
+from loupe.rpc.gate import access_table
 from tests.mesh.conftest import OpenTerminal, Trained
 
 PROTOS = Path(__file__).resolve().parents[2] / "protos"

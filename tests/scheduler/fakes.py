@@ -13,13 +13,13 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
+from loupe.access import Decision
 from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc, session_service_pb2, session_service_pb2_grpc
 from loupe.discovery import Instance
 from loupe.errors import AttemptUnknown, StaleAttempt, TrainerBusy, Unauthenticated, Unavailable, not_found
+from loupe.identity import Caller
 from loupe.load import RunningAttempt, TrainerLoad, key_of
 from loupe.names import AccountName, ProjectName, TrainerName
-from loupe.rpc.access import Decision
-from loupe.rpc.identity import Caller
 from loupe.rpc.server import MeshServer
 from loupe.settings import ServiceSettings
 from loupe.storage.v1 import (

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import grpc
 
+from loupe.access import DEFAULT_THRESHOLDS, Decision
 from loupe.errors import Unauthenticated, Unavailable
+from loupe.identity import AttemptGrant, Caller
 from loupe.names import SYSTEM, AccountName, JobName, ProjectName
-from loupe.rpc.access import DEFAULT_THRESHOLDS, Decision
 from loupe.rpc.channel import internal_channel, terminal_channel
-from loupe.rpc.identity import AttemptGrant, Caller
 from loupe.rpc.server import MeshServer
 from loupe.settings import ServiceSettings
 from loupe.storage.v1 import (

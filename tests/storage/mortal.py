@@ -21,8 +21,8 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.engine.default import DefaultDialect
 
+from loupe.identity import AttemptGrant
 from loupe.names import AccountName, JobName, ProjectName
-from loupe.rpc.identity import AttemptGrant
 from loupe.storage.v1.model_service_pb2 import Checkpoint
 from services.storage.algorithms import library as algorithms
 from services.storage.app import Storage

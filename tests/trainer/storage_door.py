@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from loupe.access import Decision
 from loupe.errors import LoupeError, StaleAttempt, Unauthenticated, Unavailable
+from loupe.identity import AttemptGrant, Caller, current_caller
 from loupe.names import AccountName, JobName
-from loupe.rpc.access import Decision
-from loupe.rpc.identity import AttemptGrant, Caller, current_caller
 from loupe.rpc.server import MeshServer
 from loupe.settings import ServiceSettings
 from loupe.storage.v1 import (

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from loupe import paging
+from loupe.access import SYSTEM_PROJECT, denial
 from loupe.errors import AlreadyExists, BadCredentials, PermissionDenied, invalid, not_found
 from loupe.idempotency import RequestLog
 from loupe.names import SYSTEM, AccountName, GroupName, ProjectName, check_id
-from loupe.rpc.access import SYSTEM_PROJECT, denial
 from services.auth.database.idempotent import Request
 from services.auth.database.reads import AccountRow, Reads
 from services.auth.database.store import Store, Transaction

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from loupe.access import DEFAULT_THRESHOLDS
 from loupe.errors import FailedPrecondition, PermissionDenied, invalid
 from loupe.names import SYSTEM, AccountName, GroupName, ProjectName
-from loupe.rpc.access import DEFAULT_THRESHOLDS
 from services.auth.database.reads import Reads
 from services.auth.policy.authority import GROUPS_ADMIN
 from services.auth.policy.project_policy import HIGHEST, LOWEST, is_need

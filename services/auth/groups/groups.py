@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from loupe import paging
+from loupe.access import DEFAULT_THRESHOLDS
 from loupe.errors import AlreadyExists, FailedPrecondition, NotFound, invalid, not_found
 from loupe.idempotency import RequestLog
 from loupe.names import AccountName, GroupName, ProjectName, ThresholdName, check_id
-from loupe.rpc.access import DEFAULT_THRESHOLDS
 from services.auth.database.idempotent import Request
 from services.auth.database.reads import GroupRow, Reads
 from services.auth.database.store import Store, Transaction

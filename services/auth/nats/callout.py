@@ -18,8 +18,8 @@ import structlog
 
 from loupe.bus import STREAM, inbox_prefix
 from loupe.errors import LoupeError, Unauthenticated, Unavailable
+from loupe.identity import decode_token
 from loupe.names import ID, AccountName, ProjectName
-from loupe.rpc.identity import decode_token
 from services.auth.nats import jwt as nats_jwt
 from services.auth.policy.authority import Authority
 

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import structlog
 
+from loupe.access import DEFAULT_THRESHOLDS, Decision
 from loupe.errors import DataLoss, LoupeError, Unavailable
 from loupe.names import SYSTEM, AccountName, ProjectName
-from loupe.rpc.access import DEFAULT_THRESHOLDS, Decision
 from services.auth.database.reads import Change, Reads
 from services.auth.database.store import Store
 from services.auth.policy.project_policy import ProjectPolicy, build_policies, parse_level, parse_member

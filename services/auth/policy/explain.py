@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from loupe.access import DEFAULT_THRESHOLDS, Decision, denial
 from loupe.errors import invalid, not_found
 from loupe.names import AccountName, ProjectName
-from loupe.rpc.access import DEFAULT_THRESHOLDS, Decision, denial
 from services.auth.policy.authority import Authority
 
 

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from jwt.algorithms import OKPAlgorithm
 
 from loupe.errors import Unavailable
+from loupe.identity import ACCESS, ATTEMPT, AUDIENCE, ISSUER
 from loupe.names import AccountName, JobName
-from loupe.rpc.identity import ACCESS, ATTEMPT, AUDIENCE, ISSUER
 from services.auth.database.store import Store
 
 

@@ -9,8 +9,8 @@ from datetime import datetime
 import grpc
 
 from loupe import paging
+from loupe.identity import current_caller
 from loupe.names import JobName, ProjectName
-from loupe.rpc.identity import current_caller
 from loupe.scheduler.v1 import (
     cluster_service_pb2,
     cluster_service_pb2_grpc,

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import grpc
 
+from loupe.identity import current_caller
 from loupe.names import AlgorithmVersionName
-from loupe.rpc.identity import current_caller
 from loupe.storage.v1 import algorithm_service_pb2 as messages
 from loupe.storage.v1 import algorithm_service_pb2_grpc
 from services.storage.algorithms.library import Algorithms, Closing

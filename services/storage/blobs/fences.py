@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from loupe.errors import StaleAttempt, invalid, not_found
+from loupe.identity import AttemptGrant
 from loupe.names import JobName
-from loupe.rpc.identity import AttemptGrant
 from services.storage.database.session import Database, Session
 
 

@@ -14,8 +14,8 @@ import structlog
 
 from loupe.concurrency import shielded
 from loupe.errors import DigestMismatch, ResourceExhausted, SizeMismatch, UploadIncomplete, invalid, not_found
+from loupe.identity import AttemptGrant
 from loupe.names import ProjectName, check_sha256, check_sha256s
-from loupe.rpc.identity import AttemptGrant
 from services.storage.blobs.chunks import Measured, PiecedFile, measure
 from services.storage.blobs.disk import Disk, full_disk_is_exhaustion
 from services.storage.blobs.fences import require_current

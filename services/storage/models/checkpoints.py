@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from loupe.errors import PermissionDenied, StaleAttempt, not_found
+from loupe.identity import AttemptGrant
 from loupe.names import JobName
-from loupe.rpc.identity import AttemptGrant
 from loupe.storage.v1 import model_service_pb2
 from services.storage.blobs.blob_references import check_files, hold_files
 from services.storage.blobs.fences import require_current

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from loupe import paging
 from loupe.errors import FailedPrecondition, invalid, not_found
+from loupe.identity import AttemptGrant
 from loupe.names import JobName, ModelName, ModelVersionName, ProjectName, project_of
-from loupe.rpc.identity import AttemptGrant
 from loupe.storage.v1 import model_pb2
 from services.storage.blobs.blob_references import check_files, hold_files
 from services.storage.blobs.fences import require_current

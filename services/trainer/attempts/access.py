@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from loupe.access import Decision
 from loupe.errors import PermissionDenied, Unauthenticated
+from loupe.identity import Caller
 from loupe.names import AccountName, ProjectName
-from loupe.rpc.access import Decision
-from loupe.rpc.identity import Caller
 
 
 class NobodyElse:

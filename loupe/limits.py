@@ -1,0 +1,15 @@
+"""Limits that two sides of a call must agree on: one sends no more, the other takes no more."""
+
+from __future__ import annotations
+
+MAX_DIGESTS = 20_000
+"""Digests in one message: of blobs that are looked for or asked for."""
+
+MAX_IMAGE_BYTES = 64 << 20
+"""Size of a packed algorithm image."""
+
+MAX_JOB_SECONDS = 30 * 86_400
+"""Longest time that a job may ask for."""
+
+MAX_MESSAGE_BYTES = 40 << 20
+"""Size of a gRPC message: room for a picture of 32 MiB and what is around it."""

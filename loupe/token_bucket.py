@@ -1,0 +1,37 @@
+"""The token bucket: a bound on how often something may happen."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """Lets `burst` things through at once and `rate` a second in the long run.
+
+    now: seconds that only go up, the same clock in every call.
+    """
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._filled_at: float | None = None
+
+    def take(self, now: float) -> bool:
+        """Take a token; False, and nothing is taken, when there is no whole one."""
+        if self._fill(now) < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def drain(self, now: float) -> None:
+        """Take a token, or what is left of one."""
+        self._tokens = max(self._fill(now) - 1, 0.0)
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until there is a whole token; 0 when there is one."""
+        return max(0.0, 1 - self._fill(now)) / self._rate
+
+    def _fill(self, now: float) -> float:
+        if self._filled_at is not None:
+            self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
+        self._filled_at = now
+        return self._tokens
