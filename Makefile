@@ -38,7 +38,7 @@ status: setup ## Show the mesh's processes and how to log in.
 logs: setup ## Print the end of the mesh's logs.
 	@$(RUN) -m deploy.local logs --state "$(STATE)"
 
-lint: setup ## Check style, types of the contract and breaking changes of it.
+lint: setup ## Check style, arrows between modules, types, and the contract with breaking changes of it.
 	@$(RUN) -m deploy.lint
 
 protos: setup ## Generate the code of the contract anew.

@@ -1,6 +1,6 @@
 """Authorize against a bare grpc.aio unary over the same mutual TLS, and the decision that a service has cached.
 
-    python bench/authorize.py [--calls 3000]
+    python -m bench.authorize [--calls 3000]
 
 Both servers are processes of their own; calls alternate between them in blocks, so that both see the same machine.
 """
@@ -11,35 +11,31 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from deploy.local.certificates import Leaf, ensure_certificates
+from bench.figures import median_ratio
+from bench.servers import make_certificates, server, until_it_answers
+from deploy.algorithms import ToolCertificates
 from deploy.local.ports import free_port
 from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc
-from loupe.errors import LoupeError
 from loupe.names import AccountName, ProjectName
 from loupe.rpc.authorizer import RemoteAuthorizer
 from loupe.rpc.channel import internal_channel
-from loupe.settings import ServiceSettings
 
 BARE = "/bench.Bare/Call"
 REQUEST = policy_service_pb2.AuthorizeRequest(
     account="accounts/admin", project="projects/system", action="projects.create"
 )
 BLOCK = 200
+Call = Callable[[], Awaitable[object]]
 
 
 async def serve_bare(port: int, tls: Path) -> None:
@@ -56,7 +52,7 @@ async def serve_bare(port: int, tls: Path) -> None:
         revision=7,
     )
 
-    async def call(request: policy_service_pb2.AuthorizeRequest, context: grpc.aio.ServicerContext):
+    async def call(request: object, context: object) -> policy_service_pb2.AuthorizeResponse:
         return answer
 
     handler = grpc.unary_unary_rpc_method_handler(
@@ -64,46 +60,27 @@ async def serve_bare(port: int, tls: Path) -> None:
         request_deserializer=policy_service_pb2.AuthorizeRequest.FromString,
         response_serializer=policy_service_pb2.AuthorizeResponse.SerializeToString,
     )
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("bench.Bare", {"Call": handler})])
+    bare = grpc.aio.server()
+    bare.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("bench.Bare", {"Call": handler})])
     pair = ((tls / "auth.key").read_bytes(), (tls / "auth.pem").read_bytes())
-    server.add_secure_port(
-        f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair], (tls / "ca.pem").read_bytes(), True)
-    )
-    await server.start()
-    await server.wait_for_termination()
+    bare.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair], (tls / "ca.pem").read_bytes(), True))
+    await bare.start()
+    await bare.wait_for_termination()
 
 
-def start_auth(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """Run the real service; Consul and NATS are not needed to decide."""
-    environment = {
+def auth_environment(folder: Path, port: int, own: ToolCertificates) -> dict[str, str]:
+    """Return what the real service needs; Consul and NATS are not needed to decide."""
+    return {
         **os.environ,
         "LOUPE_STATE": str(folder / "auth"),
         "LOUPE_INTERNAL_PORT": str(port),
-        "LOUPE_TLS_CA": str(folder / "tls/ca.pem"),
-        "LOUPE_TLS_CERT": str(folder / "tls/auth.pem"),
-        "LOUPE_TLS_KEY": str(folder / "tls/auth.key"),
+        "LOUPE_TLS_CA": str(own.tls_ca),
+        "LOUPE_TLS_CERT": str(own.tls_cert),
+        "LOUPE_TLS_KEY": str(own.tls_key),
         "LOUPE_CONSUL_URL": "http://127.0.0.1:1",
         "LOUPE_ADMIN_PASSWORD_FILE": str(folder / "admin-password"),
         "LOUPE_LOG_LEVEL": "error",
     }
-    command = [sys.executable, "-m", "services.auth"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-
-
-Call = Callable[[], Awaitable[object]]
-
-
-async def ready(call: Call) -> None:
-    """Wait until a server answers."""
-    for _ in range(200):
-        try:
-            await call()
-        except (grpc.RpcError, LoupeError):
-            await asyncio.sleep(0.1)
-        else:
-            return
-    raise SystemExit("a server did not start within 20 s")
 
 
 async def one_by_one(call: Call) -> float:
@@ -151,19 +128,10 @@ async def cached_seconds(channel: grpc.aio.Channel) -> float:
     return statistics.median(blocks)
 
 
-def ratio(above: list[float], below: list[float]) -> float:
-    """Return the median of the quotients of neighbours: what slows the machine for a while slows both."""
-    return round(statistics.median(one / other for one, other in zip(above, below, strict=True)), 3)
-
-
-async def measure(calls: int, folder: Path, auth_port: int, bare_port: int) -> dict[str, float]:
-    """Return the figures; ratios are of speed, Authorize's over the bare call's."""
-    tls = folder / "tls"
-    settings = ServiceSettings(
-        state=folder, internal_port=1, tls_ca=tls / "ca.pem", tls_cert=tls / "storage.pem", tls_key=tls / "storage.key"
-    )
-    channel = internal_channel(settings, f"127.0.0.1:{auth_port}")
-    bare_channel = internal_channel(settings, f"127.0.0.1:{bare_port}")
+async def measure(calls: int, own: ToolCertificates, auth_port: int, bare_port: int) -> dict[str, float]:
+    """Return the figures of a storage with these certificates; ratios are of speed, Authorize's to the bare call's."""
+    channel = internal_channel(own, f"127.0.0.1:{auth_port}")
+    bare_channel = internal_channel(own, f"127.0.0.1:{bare_port}")
     stub = policy_service_pb2_grpc.PolicyServiceStub(channel)
     bare_stub = bare_channel.unary_unary(
         BARE,
@@ -178,7 +146,7 @@ async def measure(calls: int, folder: Path, auth_port: int, bare_port: int) -> d
         return await bare_stub(REQUEST)
 
     for call in (authorize, bare):
-        await ready(call)
+        await until_it_answers(call)
         await one_by_one(call)
     single: dict[str, list[float]] = {"authorize": [], "bare": []}
     rates: dict[str, list[float]] = {"authorize": [], "bare": []}
@@ -194,17 +162,17 @@ async def measure(calls: int, folder: Path, auth_port: int, bare_port: int) -> d
     return {
         "authorize_p50_ms": round(p50["authorize"], 3),
         "bare_p50_ms": round(p50["bare"], 3),
-        "ratio_p50": ratio(single["bare"], single["authorize"]),
+        "ratio_p50": median_ratio(single["bare"], single["authorize"]),
         "authorize_per_second": round(rate["authorize"]),
         "bare_per_second": round(rate["bare"]),
-        "ratio_per_second": ratio(rates["authorize"], rates["bare"]),
+        "ratio_per_second": median_ratio(rates["authorize"], rates["bare"]),
         "cached_microseconds": round(cached * 1e6, 2),
     }
 
 
 def main() -> None:
     """Print the figures as one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=3000)
     parser.add_argument("--bare-server", nargs=2, metavar=("PORT", "TLS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -213,19 +181,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "tls").mkdir()
-        ensure_certificates(
-            folder / "tls", [Leaf(one, f"loupe://service/{one}") for one in ("auth", "storage")], datetime.now(UTC)
-        )
+        certificates = make_certificates(folder / "tls", ("auth", "storage"))
         auth_port, bare_port = free_port(), free_port()
-        bare = [sys.executable, __file__, "--bare-server", str(bare_port), str(folder / "tls")]
-        servers = [start_auth(folder, auth_port), subprocess.Popen(bare)]
-        try:
-            print(json.dumps(uvloop.run(measure(arguments.calls, folder, auth_port, bare_port))))
-        finally:
-            for server in servers:
-                server.send_signal(signal.SIGTERM)
-                server.wait()
+        auth = [sys.executable, "-m", "services.auth"]
+        bare = [sys.executable, "-m", "bench.authorize", "--bare-server", str(bare_port), str(folder / "tls")]
+        with server(auth, auth_environment(folder, auth_port, certificates["auth"])), server(bare):
+            print(json.dumps(uvloop.run(measure(arguments.calls, certificates["storage"], auth_port, bare_port))))
 
 
 if __name__ == "__main__":

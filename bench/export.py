@@ -1,6 +1,6 @@
 """How long it takes to write a network as ONNX, against torch.export, which torch recommends.
 
-    python -m bench.export
+    python -m bench.export [--threads 2]
 
 Both take the network as Loupe prepares it, batch norms folded; Loupe's time includes the check that the model answers
 as the network does. They take turns, after one round that is not counted; the target is for the worst of the networks.
@@ -9,12 +9,11 @@ as the network does. They take turns, after one round that is not counted; the t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
+from bench.figures import print_worst
 from loupe.algorithm.process import restart_for_training
 
 NETWORKS = (
@@ -33,7 +32,7 @@ def measure(library: str, name: str, size: int) -> dict[str, object]:
     import torch
     import torchvision
 
-    from loupe.algorithm.package import (
+    from loupe.algorithm.export import (
         PictureNetwork,
         Preprocessing,
         export_onnx,
@@ -69,12 +68,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     restart_for_training("bench.export", options.threads)
-    rows = []
-    for network in NETWORKS:
-        rows.append(measure(*network))
-        print(json.dumps(rows[-1]), file=sys.stderr)
-    worst = min(row["times_faster"] for row in rows)
-    print(json.dumps({"bench": "export", "networks": rows, "worst": worst, "wanted": TARGET}))
+    print_worst("export", (measure(*network) for network in NETWORKS), "times_faster", TARGET)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from bench.mesh import PROJECT, bench_mesh, bench_terminal, wait_for_warm_slots
 from deploy.demo.surfaces import write_surfaces
@@ -56,6 +55,8 @@ async def through_the_mesh(terminal: Terminal, version: str, network: str) -> fl
         if event.WhichOneof("event") == "progress" and event.progress.step >= 1:
             seconds = time.perf_counter() - began
             break
+    else:
+        raise SystemExit("the job ended before its first step")
     await terminal.jobs.cancel(job.name)
     await wait_for_warm_slots(terminal)
     return seconds
@@ -76,7 +77,7 @@ async def measure(runs: int, network: str) -> dict[str, object]:
         pictures = folder / "surfaces"
         write_surfaces(pictures)
         async with bench_terminal(mesh, folder) as terminal:
-            pushed = await terminal.datasets.push(DatasetName(PROJECT, "surfaces"), Path(pictures))
+            pushed = await terminal.datasets.push(DatasetName(PROJECT, "surfaces"), pictures)
             await wait_for_warm_slots(terminal)
             await through_the_mesh(terminal, pushed.version.name, network)  # fills the caches of image and pictures
             mesh_seconds, hand_seconds = [], []
@@ -97,9 +98,14 @@ async def measure(runs: int, network: str) -> dict[str, object]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the figures as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--network", default="squeezenet1_1", help="a torchvision classifier")
     options = parser.parse_args()
     print(json.dumps(asyncio.run(measure(options.runs, options.network))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,11 @@
 """From a folder of pictures to a pulled model: the whole mesh against a bare script that does only the arithmetic.
 
-    python -m bench.folder_to_model --data FOLDER --target 0.985 [--size 128] [--runs 3]
+    python -m bench.folder_to_model [--data FOLDER] [--target 0.99] [--size 128] [--runs 3]
 
-FOLDER holds splits.csv (path,label,split) and the pictures that it names. The mesh's clock starts with the first byte
-read and stops when the model stands on the terminal, checked; it is up and warm before. The script
-(bench/neu_baseline.py) computes the same features at --size, fits the same probe and exports. The two take turns.
+FOLDER holds splits.csv (path,label,split) and the pictures that it names; without it, tiles of photographs are made.
+The mesh's clock starts with the first byte read and stops when the model stands on the terminal, checked; it is up and
+warm before. The script (bench/neu_baseline.py) computes the same features at --size, fits the same probe and exports.
+The two take turns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import asyncio
 import csv
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from bench.mesh import PROJECT, bench_mesh, bench_terminal, wait_for_warm_slots
+from deploy.demo.surfaces import write_surfaces
 from loupe.names import DatasetName
 from loupe.storage.v1 import dataset_pb2
 from loupe.terminal.classifier import Classifier
@@ -83,8 +84,6 @@ async def measure(data: Path, target: float, size: int, runs: int) -> dict[str, 
 
 def write_default(folder: Path) -> Path:
     """Make the photographs' tiles and their splits.csv, for who has no pictures at hand."""
-    from deploy.demo.surfaces import write_surfaces
-
     write_surfaces(folder)
     with (folder / "splits.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -98,20 +97,14 @@ def write_default(folder: Path) -> Path:
 def main() -> None:
     """Read the arguments and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=None, help="folder with splits.csv; tiles of photographs if absent"
-    )
+    parser.add_argument("--data", type=Path, help="folder with splits.csv; tiles of photographs if not given")
     parser.add_argument("--target", type=float, default=0.99)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--runs", type=int, default=3)
     given = parser.parse_args()
-    own = Path(tempfile.mkdtemp(prefix="loupe-surfaces-")) if given.data is None else None
-    try:
-        data = given.data or write_default(own)
+    with tempfile.TemporaryDirectory(prefix="loupe-surfaces-") as own:
+        data = given.data or write_default(Path(own))
         print(json.dumps(asyncio.run(measure(data, given.target, given.size, given.runs))))
-    finally:
-        if own is not None:
-            shutil.rmtree(own)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A mesh for the benches that measure whole jobs: two trainers on this machine, somebody logged in, a project."""
+"""A mesh for the benches that measure whole jobs: trainers on this machine, somebody logged in, a project."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROJECT = "bench"
 
 @contextlib.contextmanager
 def bench_mesh(trainers: tuple[tuple[str, str], ...] = (("north", "a"),)) -> Iterator[tuple[LocalMesh, Path]]:
-    """Return a mesh that is up, and a folder that goes with it."""
+    """Keep a mesh up while the block runs, with a folder that goes with it."""
     with tempfile.TemporaryDirectory(prefix="loupe-bench-") as temporary:
         folder = Path(temporary)
         with LocalMesh(folder / "mesh", trainers=trainers, lifeline=True) as mesh:
@@ -29,7 +29,7 @@ def bench_mesh(trainers: tuple[tuple[str, str], ...] = (("north", "a"),)) -> Ite
 
 @contextlib.asynccontextmanager
 async def bench_terminal(mesh: LocalMesh, folder: Path) -> AsyncIterator[Terminal]:
-    """Return the administrator at a terminal, with a project of their own."""
+    """Log the administrator in at a terminal, with a project of their own."""
     store = ProfileStore(folder / "profile.json")
     store.save(Profile(server=mesh.endpoints.auth, ca=mesh.endpoints.ca.read_text(encoding="utf-8")))
     async with Terminal.connect(store, retry_seconds=30) as terminal:

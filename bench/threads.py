@@ -10,11 +10,10 @@ worst of the networks.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
 import time
 
+from bench.figures import print_worst
 from loupe.algorithm.process import restart_for_training
 
 NETWORKS = (
@@ -31,7 +30,7 @@ BATCH, TARGET = 32, 0.9
 
 
 def measure(name: str, size: int, threads: int, seconds: float) -> dict[str, object]:
-    """Time the steps of one network."""
+    """Train one network in turns with each number of threads, for so many seconds."""
     import torch
     import torchvision
 
@@ -47,7 +46,7 @@ def measure(name: str, size: int, threads: int, seconds: float) -> dict[str, obj
         began = time.perf_counter()
         loss = torch.nn.functional.cross_entropy(network(pictures), classes)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         optimizer.step()
         return BATCH / (time.perf_counter() - began)
 
@@ -75,12 +74,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="per network")
     options = parser.parse_args()
     restart_for_training("bench.threads", options.threads)
-    rows = []
-    for name, size in NETWORKS:
-        rows.append(measure(name, size, options.threads, options.seconds))
-        print(json.dumps(rows[-1]), file=sys.stderr)
-    worst = min(row["of_the_best"] for row in rows)
-    print(json.dumps({"bench": "threads", "networks": rows, "worst": worst, "wanted": TARGET}))
+    rows = (measure(*network, options.threads, options.seconds) for network in NETWORKS)
+    print_worst("threads", rows, "of_the_best", TARGET)
 
 
 if __name__ == "__main__":

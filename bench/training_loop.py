@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.figures import median_ratio
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
 from loupe.algorithm.process import restart_for_training
 
@@ -84,7 +85,7 @@ def pictures_per_second(work: Callable[[], None]) -> float:
 
 def main() -> None:
     """Measure in turns and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contended", action="store_true")
@@ -94,7 +95,8 @@ def main() -> None:
     import torchvision
 
     from loupe.algorithm.context import Context
-    from loupe.algorithm.training import TrainingLoop, TrainingPlan
+    from loupe.algorithm.plan import TrainingPlan
+    from loupe.algorithm.training import TrainingLoop
 
     threads = 1 if options.contended else options.threads
     rates: dict[str, list[float]] = {"in_memory": [], "loop": [], "loop_contended": []}
@@ -122,18 +124,15 @@ def main() -> None:
                     busy.kill()
                     busy.wait()
 
-    def ratio(one: str, other: str) -> float:
-        pairs = zip(rates[one], rates[other], strict=True)
-        return round(statistics.median(mine / theirs for mine, theirs in pairs), 3)
-
     found: dict[str, object] = {
         "threads": threads,
         "pictures_per_second": {name: round(statistics.median(seen)) for name, seen in rates.items() if seen},
-        "ratio": ratio("loop", "in_memory"),
+        "ratio": median_ratio(rates["loop"], rates["in_memory"]),
         "ratio_wanted": 0.9,
     }
     if options.contended:
-        found |= {"contended_ratio": ratio("loop_contended", "loop"), "contended_ratio_wanted": 0.85}
+        contended = median_ratio(rates["loop_contended"], rates["loop"])
+        found |= {"contended_ratio": contended, "contended_ratio_wanted": 0.85}
     print(json.dumps(found))
 
 

@@ -1,6 +1,6 @@
 """Uploading many small photographs: Loupe against MLflow's log_artifacts and `cp -r` + `sync`; and the second time.
 
-    python bench/upload.py [--data DIR] [--pictures 1080] [--no-mlflow] [--rounds 3]
+    python -m bench.upload [--data DIR] [--pictures 1080] [--no-mlflow] [--rounds 3]
 
 Storage and MLflow's server are processes of their own on loopback, Loupe's behind TLS with its whole interceptor;
 auth's answers are made up, so that storage is what is measured. Loupe's time is that of the terminal's own code, from
@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -21,8 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -30,13 +28,10 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from deploy.local.certificates import Leaf, ensure_certificates
+from bench.servers import make_certificates, server, until_it_answers
 from deploy.local.ports import free_port
 from loupe.access import Decision
 from loupe.app import told_to_stop
-from loupe.errors import LoupeError
 from loupe.identity import Caller
 from loupe.names import AccountName, ProjectName
 from loupe.rpc.channel import terminal_channel
@@ -48,12 +43,12 @@ from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from loupe.storage.v1.project_service_pb2_grpc import ProjectServiceStub
 from loupe.telemetry import configure_logging
 from loupe.terminal.digests import DigestCache
-from loupe.terminal.upload import hash_files, upload_pictures
+from loupe.terminal.hashing import hash_files
+from loupe.terminal.upload import upload_pictures
 from services.storage.app import Storage
 from services.storage.settings import StorageSettings
 
 ANNA = AccountName("anna")
-START_SECONDS = 180.0
 
 
 def make_photographs(folder: Path, count: int) -> None:
@@ -84,14 +79,14 @@ class MadeUpAuth:
         return Decision(True, True, f"{project}/groups/owners", 40, 0, True)
 
     def changed(self) -> asyncio.Event:
-        """Return never set."""
+        """Return an event that is never set."""
         return self._never
 
     async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
         """Have nothing to do."""
 
     async def of(self, account: AccountName) -> list[ProjectName]:
-        """Return not asked here."""
+        """Return no projects; nobody asks here."""
         return []
 
 
@@ -115,14 +110,14 @@ class Door:
         self._stub = BlobServiceStub(channel)
         self._project = project
 
-    async def find_missing(self, digests: list[str]) -> list[str]:
+    async def find_missing(self, digests: Sequence[str]) -> Sequence[str]:
         """Ask storage."""
         request = blobs.FindMissingBlobsRequest(parent=self._project, digests=digests)
         return (await self._stub.FindMissingBlobs(request)).digests
 
     async def upload(
         self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
-    ) -> AsyncIterator[blobs.UploadPicturesResponse]:
+    ) -> AsyncGenerator[blobs.UploadPicturesResponse, None]:
         """Open a stream."""
         async for response in self._stub.UploadPictures(requests()):
             yield response
@@ -131,9 +126,9 @@ class Door:
 async def push(door: Door, project: str, paths: list[Path], memory: DigestCache) -> tuple[float, float]:
     """Return the seconds that the terminal took altogether, and those of them that went into hashing."""
     started = time.perf_counter()
-    files = await hash_files(paths, lambda progress: None, memory)
+    files = await hash_files(paths, lambda _: None, memory)
     hashed = time.perf_counter()
-    uploaded = await upload_pictures(door, project, files, lambda progress: None)
+    uploaded = await upload_pictures(door, project, files, lambda _: None)
     ended = time.perf_counter()
     assert not uploaded.refused, uploaded.refused
     return ended - started, hashed - started
@@ -150,14 +145,14 @@ async def measure_loupe(settings: StorageSettings, paths: list[Path], rounds: in
 
     channel = terminal_channel(f"127.0.0.1:{settings.public_port}", ca=settings.tls_ca.read_bytes(), token=token)
     projects = ProjectServiceStub(channel)
-    await wait_for(lambda: projects.ListProjects(project_service_pb2.ListProjectsRequest()))
+    await until_it_answers(lambda: projects.ListProjects(project_service_pb2.ListProjectsRequest()))
     times: list[tuple[float, float, float, float]] = []
     for number in range(rounds):
         project = f"projects/round-{number}"
         request = project_service_pb2.CreateProjectRequest(project_id=f"round-{number}")
         await projects.CreateProject(request)
         door = Door(channel, project)
-        await settled(door, paths[:1])
+        await door.find_missing(["0" * 64])  # connection and statements are warm, as of a terminal that is logged in
         memory = DigestCache(settings.state / f"digests-{number}.db")
         first, hashing = await push(door, project, paths, memory)
         await until_decoded(channel, project, paths)  # as a push does that ends with a version
@@ -172,7 +167,7 @@ async def until_decoded(channel: grpc.aio.Channel, project: str, paths: list[Pat
     """Make a dataset version, which waits for the decoding that goes on in the background."""
     stub = DatasetServiceStub(channel)
     await stub.CreateDataset(dataset_service_pb2.CreateDatasetRequest(parent=project, dataset_id="bench"))
-    files = await hash_files(paths, lambda progress: None)
+    files = await hash_files(paths, lambda _: None)
     items = [{"digest": file.digest, "label": f"class {number % 2}"} for number, file in enumerate(files)]
 
     async def requests() -> AsyncIterator[dataset_service_pb2.CreateDatasetVersionRequest]:
@@ -182,25 +177,6 @@ async def until_decoded(channel: grpc.aio.Channel, project: str, paths: list[Pat
         yield dataset_service_pb2.CreateDatasetVersionRequest(closing={"item_count": len(items)})
 
     await stub.CreateDatasetVersion(requests())
-
-
-async def settled(door: Door, paths: list[Path]) -> None:
-    """Warm connection and statements, as a terminal that is logged in has them."""
-    await door.find_missing([file.digest for file in await hash_files(paths, lambda progress: None)])
-
-
-async def wait_for(call: Callable[[], object]) -> None:
-    """Call until it succeeds. Raises TimeoutError after 180 s."""
-    end = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            await call()  # type: ignore[misc]
-        except (LoupeError, OSError) as error:
-            if time.monotonic() > end:
-                raise TimeoutError("a server did not come up") from error
-            await asyncio.sleep(0.1)
-        else:
-            return
 
 
 def copy_and_sync(source: Path, work: Path, rounds: int) -> float:
@@ -223,7 +199,7 @@ def measure_mlflow(python: str, source: Path, work: Path) -> float:
     stores = ["--backend-store-uri", f"sqlite:///{work}/mlflow.db", "--artifacts-destination", str(work / "artifacts")]
     command = [python, "-m", "mlflow", "server", *arguments, *stores]
     with (work / "mlflow.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log, start_new_session=True)
+        mlflow = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log, start_new_session=True)
     client = (
         "import sys, time, mlflow\n"
         "mlflow.set_experiment('bench')\n"
@@ -233,14 +209,14 @@ def measure_mlflow(python: str, source: Path, work: Path) -> float:
         "    print('seconds', time.perf_counter() - started)\n"
     )
     try:
-        asyncio.run(wait_for(lambda: asyncio.to_thread(urllib.request.urlopen, f"{url}/health", timeout=5)))
+        asyncio.run(until_it_answers(lambda: asyncio.to_thread(urllib.request.urlopen, f"{url}/health", timeout=5)))
         done = subprocess.run(
             [python, "-c", client, str(source)], env=environment, check=True, capture_output=True, text=True
         )
         return next(float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("seconds "))
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        os.killpg(mlflow.pid, signal.SIGTERM)
+        mlflow.wait(30)
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
@@ -251,24 +227,18 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp"))
     paths = paths[: options.pictures]
     size = sum(path.stat().st_size for path in paths)
-    tls = work / "tls"
-    tls.mkdir()
-    ensure_certificates(tls, [Leaf("storage", "loupe://service/storage")], datetime.now(UTC))
+    own = make_certificates(work / "tls", ("storage",))["storage"]
     settings = StorageSettings(
         state=work / "storage",
         public_port=free_port(),
         internal_port=free_port(),
-        tls_ca=tls / "ca.pem",
-        tls_cert=tls / "storage.pem",
-        tls_key=tls / "storage.key",
+        tls_ca=own.tls_ca,
+        tls_cert=own.tls_cert,
+        tls_key=own.tls_key,
         log_level="warning",
     )
-    server = subprocess.Popen([sys.executable, __file__, "--serve", settings.model_dump_json()])
-    try:
+    with server([sys.executable, "-m", "bench.upload", "--serve", settings.model_dump_json()]):
         seconds = uvloop.run(measure_loupe(settings, paths, options.rounds))
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
     seconds["cp_and_sync"] = copy_and_sync(source, work, options.rounds)
     ratios = {
         "second_time_faster": round(seconds["first"] / seconds["second"], 1),
@@ -288,7 +258,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Print the figures as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder of pictures; made by rule when not given")
     parser.add_argument("--pictures", type=int, default=1080)
@@ -300,11 +270,8 @@ def main() -> None:
     if options.serve:
         uvloop.run(serve(StorageSettings.model_validate_json(options.serve)))
         return
-    work = Path(tempfile.mkdtemp(prefix="loupe-bench-upload-"))
-    try:
-        print(json.dumps(measure(options, work), indent=2))
-    finally:
-        shutil.rmtree(work)
+    with tempfile.TemporaryDirectory(prefix="loupe-bench-upload-") as work:
+        print(json.dumps(measure(options, Path(work)), indent=2))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Puts the built-in algorithm images into a mesh's library, the way any other image gets there."""
+"""The built-in algorithm images, put into a mesh's library the way any other image gets there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import grpc
 
 from loupe.algorithm import image
 from loupe.rpc.channel import internal_channel
-from loupe.storage.v1 import algorithm_pb2, algorithm_service_pb2, algorithm_service_pb2_grpc
+from loupe.storage.v1 import algorithm_service_pb2, algorithm_service_pb2_grpc
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "services" / "trainer" / "algorithms"
 _CHUNK = 1 << 20
@@ -25,18 +25,19 @@ class ToolCertificates:
     tls_key: Path
 
 
-async def publish_built_in(storage: str, own: ToolCertificates) -> list[algorithm_pb2.AlgorithmVersion]:
-    """Send every built-in image to storage's internal door, "host:port", and return the versions.
+async def publish_built_in(storage: str, own: ToolCertificates) -> None:
+    """Send every built-in image to storage's internal door, "host:port".
 
     Idempotent: an image that is there already is left alone. Raises LoupeError, among others AlreadyExists when an
     image was changed without a new version in its algorithm.toml.
     """
     folders = sorted(path.parent for path in BUILT_IN.glob("*/algorithm.toml"))
     async with internal_channel(own, storage) as channel:
-        return [await _publish(channel, image.pack(folder)) for folder in folders]
+        for folder in folders:
+            await _publish(channel, image.pack(folder))
 
 
-async def _publish(channel: grpc.aio.Channel, archive: bytes) -> algorithm_pb2.AlgorithmVersion:
+async def _publish(channel: grpc.aio.Channel, archive: bytes) -> None:
     announced = {"digest": image.digest(archive), "size": len(archive)}
 
     async def messages() -> AsyncIterator[algorithm_service_pb2.PublishAlgorithmVersionRequest]:
@@ -47,4 +48,4 @@ async def _publish(channel: grpc.aio.Channel, archive: bytes) -> algorithm_pb2.A
         yield message(closing=announced)
 
     stub = algorithm_service_pb2_grpc.AlgorithmServiceStub(channel)
-    return (await stub.PublishAlgorithmVersion(messages())).algorithm_version
+    await stub.PublishAlgorithmVersion(messages())

@@ -1,4 +1,4 @@
-"""Everything that `make lint` checks: style and format of the code, and the contract's style and compatibility."""
+"""`make lint`: style and format, the contract, who may import whom, and types. All run; the quick ones first."""
 
 from __future__ import annotations
 
@@ -12,29 +12,36 @@ _PROTOS = "protos"
 
 
 def main() -> int:
-    """Run every check, also after one has failed; 1 when any has."""
-    checks = {
-        "ruff check": [_BIN / "ruff", "check", "."],
-        "ruff format": [_BIN / "ruff", "format", "--check", "."],
-        "buf lint": [_BIN / "buf", "lint", _PROTOS],
-    }
-    against = _reference()
-    if against is None:
-        print(
-            "lint: buf breaking is left out: neither origin/main nor main holds protos to compare with", file=sys.stderr
-        )
-    else:
-        checks[f"buf breaking against {against}"] = [
-            _BIN / "buf",
-            "breaking",
-            _PROTOS,
-            "--against",
-            f".git#ref={against},subdir={_PROTOS}",
-        ]
-    failed = [name for name, command in checks.items() if subprocess.run(command, cwd=ROOT, check=False).returncode]
+    """Run every check, also after one has failed; return 1 when any has."""
+    failed = []
+    for name, (program, *arguments) in checks().items():
+        print(f"lint: {name}", file=sys.stderr, flush=True)
+        if subprocess.run([_BIN / program, *arguments], cwd=ROOT, check=False).returncode:
+            failed.append(name)
     for name in failed:
         print(f"lint: {name} failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def checks() -> dict[str, list[str]]:
+    """Return the command of every check by the check's name."""
+    commands = {
+        "ruff check": ["ruff", "check", "."],
+        "ruff format": ["ruff", "format", "--check", "."],
+        "buf lint": ["buf", "lint", _PROTOS],
+    }
+    if reference := _reference():
+        against = f".git#ref={reference},subdir={_PROTOS}"
+        commands[f"buf breaking against {reference}"] = ["buf", "breaking", _PROTOS, "--against", against]
+    else:
+        print(
+            "lint: buf breaking is left out: neither origin/main nor main holds protos to compare with", file=sys.stderr
+        )
+    return commands | {
+        "import-linter": ["lint-imports", "--no-logo"],
+        "mypy": ["mypy"],
+        "mypy of the tests": ["mypy", "--config-file", "tests/mypy.ini"],
+    }
 
 
 def _reference() -> str | None:

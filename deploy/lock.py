@@ -1,4 +1,4 @@
-"""Writes the lock files anew: every package that pyproject.toml may bring, pinned, with hashes and no index address."""
+"""`make lock`: the lock files anew, every package that pyproject.toml may bring, pinned by hash, no index address."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     """Resolve both files; what they pin already stays unless `--upgrade` is an argument."""
     upgrade = ["--upgrade"] if "--upgrade" in arguments else []
     for options in (["--extra=dev", "-o", LOCK], ["--extra=bench", "-c", LOCK, "-o", BENCH_LOCK]):
-        command = [_UV, "pip", "compile", "pyproject.toml", *_OPTIONS, *upgrade, *options]
+        command: list[str | Path] = [_UV, "pip", "compile", "pyproject.toml", *_OPTIONS, *upgrade, *options]
         done = subprocess.run(command, cwd=ROOT, check=False)
         if done.returncode:
             return done.returncode

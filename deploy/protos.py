@@ -1,4 +1,4 @@
-"""Generates the Python code of the contract into loupe/, in place; `--out DIR` writes it elsewhere for comparison."""
+"""`make protos`: the Python code of the contract, generated into loupe/; `--out DIR` writes it elsewhere to compare."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def generate(target: Path) -> None:
             [
                 f"--grpc_python_out={target}",
                 f"--plugin=protoc-gen-mypy_grpc={_GRPC_STUBS}",
-                f"--mypy_grpc_out={target}",
+                f"--mypy_grpc_out=quiet:{target}",
             ],
         ),
     ):

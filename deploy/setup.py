@@ -1,4 +1,4 @@
-"""Sets everything up that `make` needs: a virtual environment with the pinned packages, bubblewrap, Consul.
+"""`make setup`: what every other `make` needs, a virtual environment with the pinned packages, bubblewrap, Consul.
 
 Run by any Python 3.11 or newer, with the standard library alone: `python3 deploy/setup.py [bench]`. It does only what
 is missing, says what it does on stderr, and is done at once when nothing is.
@@ -30,7 +30,7 @@ OLDEST = (3, 11)
 
 
 class SetUpError(Exception):
-    """Says what is wrong and how to mend it."""
+    """What is wrong and how to mend it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -91,9 +91,10 @@ def _fingerprint(*files: Path) -> str:
 
 def _stamp() -> dict[str, str]:
     try:
-        return json.loads(STAMP.read_text(encoding="utf-8"))
+        stamp: dict[str, str] = json.loads(STAMP.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
+    return stamp
 
 
 def _is_done(wanted: dict[str, str]) -> bool:
@@ -167,7 +168,7 @@ def _keep(kept: Path) -> None:
 
 def _install(lock: Path, what: str) -> None:
     _say(f"installing {what}")
-    command = [UV, "pip", "install", "--python", PYTHON, "--require-hashes", "-r", lock]
+    command: list[str | Path] = [UV, "pip", "install", "--python", PYTHON, "--require-hashes", "-r", lock]
     if not sys.stderr.isatty():
         command.append("--quiet")
     if subprocess.run(command, env=_uv_environment(), check=False, cwd=CHECKOUT).returncode == 0:
@@ -181,33 +182,19 @@ def _install(lock: Path, what: str) -> None:
 
 
 def _compile_what_sandboxes_import() -> None:
-    """uv leaves no bytecode and a sandbox may write none: without this, each would compile torch at its start."""
+    """Leave bytecode, as uv does not and a sandbox may not: else each would compile torch at its start."""
     _say("compiling what a job imports")
     _run([PYTHON, "-c", "import loupe.algorithm.warm"], "torch could not be imported; the lines above say why.")
 
 
 def _install_project() -> None:
     _say("installing Loupe itself, editable")
-    _run(
-        [
-            UV,
-            "pip",
-            "install",
-            "--python",
-            PYTHON,
-            "--quiet",
-            "--offline",
-            "--no-deps",
-            "--no-build-isolation",
-            "-e",
-            ".",
-        ],
-        "Loupe itself could not be installed.",
-    )
+    options = ["--quiet", "--offline", "--no-deps", "--no-build-isolation"]
+    _run([UV, "pip", "install", "--python", PYTHON, *options, "-e", "."], "Loupe itself could not be installed.")
 
 
 def _uv_environment() -> dict[str, str]:
-    """Tell uv of the index and the certificates that pip is configured with; uv reads no pip.conf."""
+    """Return an environment that tells uv of pip's index and certificates; uv reads no pip.conf."""
     environment = dict(os.environ)
     configured = {}
     for line in _output([PYTHON, "-m", "pip", "config", "list"]).splitlines():
@@ -232,16 +219,19 @@ def _apt_install(package: str) -> bool:
         return False
     _say(f"installing the system package {package}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", package]
-    for commands in ([install], [["apt-get", "update", "-q"], install]):
-        done = [
-            subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            for command in commands
-        ]
-        if done[-1].returncode == 0:
-            return True
-    _say(f"apt-get could not install {package}: {done[-1].stderr.strip().splitlines()[-1:]}")
-    return False
+
+    def apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["apt-get", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    install = ("install", "-y", "-q", "--no-install-recommends", package)
+    done = apt_get(*install)
+    if done.returncode:
+        apt_get("update", "-q")  # the lists of packages may be missing or old
+        done = apt_get(*install)
+    if done.returncode:
+        _say(f"apt-get could not install {package}: {done.stderr.strip().splitlines()[-1:]}")
+    return done.returncode == 0
 
 
 def _ensure_consul() -> str:
@@ -257,20 +247,12 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loupe"
 
 
-def _output(command: list[object]) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    return done.stdout
+def _output(command: list[str | Path]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def _run(command: list[object], complaint: str) -> None:
-    done = subprocess.run(
-        [str(part) for part in command],
-        env=_uv_environment(),
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _run(command: list[str | Path], complaint: str) -> None:
+    done = subprocess.run(command, env=_uv_environment(), cwd=CHECKOUT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SetUpError(f"{complaint}\n{(done.stdout + done.stderr).strip()[-4000:]}")
 

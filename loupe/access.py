@@ -52,7 +52,7 @@ class Authorizer(Protocol):
         """Answer one question. Raises Unavailable when it cannot be decided, never for a denial."""
 
     def changed(self) -> asyncio.Event:
-        """Return set, and replaced by a new one, when earlier decisions may no longer hold."""
+        """Return the event that is set, and replaced by a new one, when earlier decisions may no longer hold."""
 
 
 def denial(account: AccountName, project: ProjectName, action: str, decision: Decision) -> PermissionDenied:

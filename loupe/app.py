@@ -85,6 +85,11 @@ class MeshApp(Generic[S]):
         """Put a process together; where a part takes time to make, a subclass makes it here."""
         return cls(settings)
 
+    @classmethod
+    def instance(cls, settings: S) -> str:
+        """Return what this process is called in its logs and in the catalogue; the service where it runs once."""
+        return cls.service
+
     def serves(
         self,
         servicers: Sequence[Registration],
@@ -130,7 +135,7 @@ class MeshApp(Generic[S]):
         self.closing.push_async_callback(self.discovery.close)
         await self.discovery.register(
             f"loupe-{self.service}",
-            instance or self.service,
+            instance or self.instance(settings),
             f"{settings.advertised}:{settings.public_port}" if settings.public_port else "",
             f"{settings.advertised}:{settings.internal_port}",
         )
@@ -161,7 +166,7 @@ def main(app: type[MeshApp[S]], settings: type[S], *, umask: int = 0o077) -> Non
 
 
 async def _serve(app: type[MeshApp[S]], settings: S) -> None:
-    telemetry.configure_logging(settings, app.service)
+    telemetry.configure_logging(settings, app.instance(settings))
     telemetry.serve_metrics(settings.metrics_port)
     await run(await app.create(settings))
 

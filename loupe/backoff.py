@@ -31,18 +31,18 @@ class Backoff:
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
-        self._failures = 0
+        self._pause = FIRST_PAUSE
         self._since = clock()
 
     def reset(self) -> None:
         """Note that something worked: the time starts again, and so do the pauses."""
-        self._failures = 0
+        self._pause = FIRST_PAUSE
         self._since = self._clock()
 
     async def wait(self, error: Exception) -> None:
         """Pause before the next try. Raises `error` when the time is over."""
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures) * (0.5 + self._jitter() / 2)
+        pause = self._pause * (0.5 + self._jitter() / 2)
         if self._clock() + pause - self._since > self._seconds:
             raise error
-        self._failures += 1
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
         await self._sleep(pause)

@@ -113,12 +113,14 @@ class ProgressBus:
         except (TimeoutError, nats.errors.Error) as error:
             raise Unavailable(f"NATS does not keep the stream {STREAM}: {error!r}", dependency="nats") from error
 
-    async def publish(self, event: training_job_pb2.JobEvent) -> None:
-        """Return when NATS has the event; the same event again is dropped there. Raises Unavailable."""
-        job = JobName.parse(event.job, "job")
-        headers = {"Nats-Msg-Id": f"{job.project}/{job.job}/{event.sequence}"}
+    async def publish(self, job: JobName, sequence: int, body: bytes) -> None:
+        """Return when NATS has the event; the same sequence again is dropped there. Raises Unavailable.
+
+        body: a serialised JobEvent.
+        """
+        headers = {"Nats-Msg-Id": f"{job.project}/{job.job}/{sequence}"}
         try:
-            await self._stream.publish(subject_of(job), event.SerializeToString(), stream=STREAM, headers=headers)
+            await self._stream.publish(subject_of(job), body, stream=STREAM, headers=headers)
         except (TimeoutError, nats.errors.Error) as error:
             raise Unavailable(f"NATS did not take an event: {error!r}", dependency="nats") from error
 
@@ -165,8 +167,8 @@ async def follow_progress(
                 message = await subscription.next_msg(timeout=_HEARTBEAT_SECONDS)
             except TimeoutError:
                 # nats-py swallows heartbeats and only notes that one came.
-                if subscription._sub._jsi._active:
-                    subscription._sub._jsi._active = False
+                if (state := subscription._sub._jsi) is not None and state._active:
+                    state._active = False
                     last_sign = monotonic()
                 if not client.is_connected or monotonic() - last_sign > 3 * _HEARTBEAT_SECONDS:
                     raise Unavailable("NATS is silent", dependency="nats") from None

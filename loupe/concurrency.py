@@ -31,11 +31,13 @@ async def race(*work: Awaitable[T]) -> T:
         for task in tasks:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    done = [outcome for outcome in outcomes if not isinstance(outcome, asyncio.CancelledError)]
-    for outcome in done:
+    errors: list[BaseException] = []
+    for outcome in outcomes:
         if not isinstance(outcome, BaseException):
             return outcome
-    raise done[0]
+        if not isinstance(outcome, asyncio.CancelledError):
+            errors.append(outcome)
+    raise errors[0]
 
 
 async def shielded(step: Awaitable[T]) -> T:

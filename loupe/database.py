@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -27,7 +28,7 @@ def create_engine(url: str) -> AsyncEngine:
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine.sync_engine, "connect")
-        def _connect(connection, _record) -> None:
+        def _connect(connection: Any, _record: object) -> None:
             connection.isolation_level = None  # SQLAlchemy's events below emit BEGIN themselves
             cursor = connection.cursor()
             cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
@@ -36,7 +37,7 @@ def create_engine(url: str) -> AsyncEngine:
             cursor.close()
 
         @event.listens_for(engine.sync_engine, "invalidate")
-        def _let_go(connection, _record, _error) -> None:
+        def _let_go(connection: Any, _record: object, _error: object) -> None:
             # A cancelled call leaves its cursor behind; until that is collected SQLite would keep the lock.
             connection.rollback()
 
@@ -99,7 +100,7 @@ async def migrate(engine: AsyncEngine, migrations: Path) -> None:
 
 
 def run_migrations() -> None:
-    """Return the body of every migrations/env.py: it runs on the connection that migrate() gives."""
+    """Run the migrations on the connection that migrate() gives: the body of every migrations/env.py."""
     from alembic import context
 
     context.configure(connection=context.config.attributes["connection"], transactional_ddl=True, render_as_batch=True)

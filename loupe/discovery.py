@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -192,7 +192,7 @@ class Discovery:
                 self._drop_session(0, error)
             await asyncio.sleep(interval)
 
-    async def leadership(self, key: str) -> AsyncIterator[bool]:
+    async def leadership(self, key: str) -> AsyncGenerator[bool, None]:
         """Yield True when this process gets the lock, and False as soon as it cannot be sure of it."""
         leading = False
         while True:
@@ -209,7 +209,7 @@ class Discovery:
                 yield leading
             await asyncio.sleep(BEAT_SECONDS if leading else _RETRY_SECONDS)
 
-    async def watch_prefix(self, prefix: str) -> AsyncIterator[dict[str, bytes]]:
+    async def watch_prefix(self, prefix: str) -> AsyncGenerator[dict[str, bytes], None]:
         """Yield all keys under a prefix with their values, at once and at every change.
 
         Silent while Consul is away. Keys are yielded whole, prefix included.

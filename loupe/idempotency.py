@@ -98,13 +98,6 @@ class RequestLog:
                 )
             )
 
-    async def run(self, connection, *, caller, method, request_id, body, effect):  # type: ignore[no-untyped-def]  # goes with its last caller
-        request = Request(caller, method, request_id, body)
-        if (answer := await self.replay(connection, request)) is None:
-            answer = await effect()
-            await self.record(connection, request, answer)
-        return answer
-
 
 def _digest(request: Request) -> str:
     return hashlib.sha256(request.body).hexdigest()

@@ -57,7 +57,7 @@ def current_caller() -> Caller:
 
 
 def set_caller(caller: Caller) -> None:
-    """Return for the interceptor, and for tests of domain code; every RPC runs in a context of its own."""
+    """Say who calls: for the interceptor, and for tests of rules. Every RPC runs in a context of its own."""
     _caller.set(caller)
 
 

@@ -18,6 +18,9 @@ def normalise_label(label: str) -> str:
     """Return a label in Unicode's NFC: the same name typed on two systems is one class.
 
     Raises ValueError, which says what is wrong, unless it keeps to RULE.
+
+    >>> normalise_label("gro" + "\\u0308" + "ße") == "größe"
+    True
     """
     label = unicodedata.normalize("NFC", label)
     if not label.strip():

@@ -23,12 +23,12 @@ MAX_INTEGER = 1 << 62
 
 
 class BadLoad(ValueError):
-    """Says what in a load report is malformed."""
+    """Says what in a load report is malformed, and what it would have to be."""
 
 
 @dataclass(frozen=True)
 class GpuLoad:
-    """One GPU: use from 0 to 1, memory in bytes."""
+    """One GPU: use, of its computing, from 0 to 1; memory in bytes."""
 
     use: float
     memory_used: int
@@ -37,7 +37,7 @@ class GpuLoad:
 
 @dataclass(frozen=True)
 class RunningAttempt:
-    """An attempt that the trainer works on; job is "projects/{project}/jobs/{job}"."""
+    """An attempt that the trainer works on: job is "projects/{project}/jobs/{job}", attempt counts from 1."""
 
     job: str
     attempt: int
@@ -51,6 +51,7 @@ class TrainerLoad:
     beat: counts the reports of an incarnation, so that a reader can tell a new report from an old one without
     comparing clocks. at_ms: the trainer's time of day, milliseconds since 1970, for people.
     cpu_use: the machine's, 0 to 1, without what runs at low priority. memory in bytes, the machine's.
+    slots: runs that it takes at a time; busy_slots, warm_slots: those with a run, and those ready for one.
     sandboxed: False when it runs built-in algorithm images only.
     """
 
@@ -84,7 +85,7 @@ class TrainerLoad:
         return (self.memory_total - self.memory_used) >> 20
 
     def to_json(self) -> bytes:
-        """Return the report as it stands in Consul."""
+        """Return the report as it stands in Consul: UTF-8 JSON."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
     @classmethod
@@ -170,7 +171,7 @@ def _name(value: Any, key: str) -> str:
         raise BadLoad("name must be clusters/{cluster}/trainers/{trainer}") from error
     if key_of(name) != key:
         raise BadLoad(f"{name} may not report under {key[:200]!r}")
-    return value
+    return str(name)
 
 
 def _incarnation(value: Any) -> str:

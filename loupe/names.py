@@ -8,9 +8,8 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
 from loupe.errors import invalid
+from loupe.patterns import ID, VERSION
 
-ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
-VERSION = r"[0-9A-Za-z](?:[0-9A-Za-z.+-]{0,30}[0-9A-Za-z])?"
 ACTION = r"[a-z]+\.[a-z]+"
 NUMBER = r"[1-9][0-9]{0,8}|latest"
 SHA256 = r"[0-9a-f]{64}"
@@ -49,6 +48,14 @@ class Name:
     """A parsed resource name; str() gives the text back.
 
     A subclass states its pattern once; its fields are the pattern's variables in order.
+
+    >>> JobName.parse("projects/line-7/jobs/j1")
+    JobName(project='line-7', job='j1')
+    >>> str(JobName("line-7", "j1"))
+    'projects/line-7/jobs/j1'
+    >>> JobName.parse("jobs/j1")
+    Traceback (most recent call last):
+    loupe.errors.InvalidArgument: name is 'jobs/j1'; expected "projects/{project}/jobs/{job}"
     """
 
     pattern: ClassVar[str]

@@ -1,4 +1,12 @@
-"""Page tokens: opaque to clients, bound to the list and filter that made them."""
+"""Page tokens: opaque to clients, bound to the list and filter that made them.
+
+>>> token = encode("jobs of line-7", ["2026-05-04", 17])
+>>> decode("jobs of line-7", token)
+['2026-05-04', 17]
+>>> decode("jobs of line-8", token)
+Traceback (most recent call last):
+loupe.errors.BadPageToken: page_token was not made by this list with this filter
+"""
 
 from __future__ import annotations
 

@@ -63,10 +63,10 @@ def check_header(data: bytes) -> None:
 
 
 def decode(data: bytes, height: int, width: int) -> np.ndarray:
-    """Return uint8 [height, width, 3], RGB, upright, resized bilinearly with antialiasing, not cropped.
+    """Return uint8 [height, width, 3], RGB, upright as EXIF says, resized bilinearly with antialiasing, not cropped.
 
     Training and classification both call this, so that a model sees on the terminal what it saw in training.
-    16-bit grey is scaled to 8 bits; transparency is laid on black. Raises BadPicture.
+    Grey with values above 255 is scaled from 16 bits to 8; of transparent pixels the colour counts. Raises BadPicture.
     """
     image = _open(data)
     try:

@@ -1,9 +1,11 @@
-"""Logs, metrics and traces of a process: one JSON object a line, a Prometheus page, OpenTelemetry spans."""
+"""Logs and metrics of a process: one JSON object a line, a Prometheus page."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from io import TextIOBase
+from typing import TextIO, cast
 
 import structlog
 from prometheus_client import Counter, Histogram, start_http_server
@@ -34,11 +36,11 @@ def _redact(_logger: object, _method: str, event: structlog.typing.EventDict) ->
     return event
 
 
-class _Stderr:
+class _Stderr(TextIOBase):
     """Whatever sys.stderr is at the moment of writing; loggers are kept for longer than some of them live."""
 
-    def write(self, text: str) -> None:
-        sys.stderr.write(text)
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
 
     def flush(self) -> None:
         sys.stderr.flush()
@@ -59,7 +61,7 @@ def configure_logging(settings: ServiceSettings, service: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(_Stderr()),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

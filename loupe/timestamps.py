@@ -22,7 +22,11 @@ def timestamp_of_micros(micros: int) -> Timestamp:
 
 
 def micros_of(time: float | datetime) -> int:
-    """Return microseconds since 1970, rounded."""
+    """Return microseconds since 1970, rounded.
+
+    >>> micros_of(1.0000006), micros_of(datetime(1970, 1, 2, tzinfo=UTC))
+    (1000001, 86400000000)
+    """
     if isinstance(time, datetime):
         # In whole numbers: a float has not enough digits for today's microseconds.
         since = time - _EPOCH

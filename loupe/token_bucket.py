@@ -7,6 +7,12 @@ class TokenBucket:
     """Lets `burst` things through at once and `rate` a second in the long run.
 
     now: seconds that only go up, the same clock in every call.
+
+    >>> bucket = TokenBucket(rate=0.5, burst=2)
+    >>> [bucket.take(now=10.0) for _ in range(3)]
+    [True, True, False]
+    >>> bucket.wait(now=10.5)
+    1.5
     """
 
     def __init__(self, rate: float, burst: float) -> None:

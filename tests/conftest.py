@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,13 +33,13 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def service_settings(tls: Path, tmp_path: Path) -> Callable[..., ServiceSettings]:
+def service_settings(tls: Path, tmp_path: Path) -> Callable[..., Any]:
     """A function that makes settings for a process by its certificate's name; fields may be overridden."""
 
-    def make(name: str, kind: type[ServiceSettings] = ServiceSettings, **fields: object) -> ServiceSettings:
+    def make(name: str, kind: type[Any] = ServiceSettings, **fields: Any) -> Any:
         state = tmp_path / name
         state.mkdir(exist_ok=True)
-        values: dict[str, object] = {
+        values: dict[str, Any] = {
             "state": state,
             "public_port": 0 if name.startswith("trainer") else free_port(),
             "internal_port": free_port(),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 class CuttingProxy:
-    """CuttingProxy stands before a server on 127.0.0.1.
+    """Stands before a server on 127.0.0.1.
 
     budgets: how many bytes each next connection may send; the connections after those may send without end.
     """
@@ -22,21 +22,21 @@ class CuttingProxy:
 
     @property
     def spent(self) -> bool:
-        """spent tells whether every budget was given to a connection."""
+        """Whether every budget was given to a connection."""
         return not self._budgets
 
     async def start(self) -> str:
-        """start opens the proxy and returns its address, "host:port"."""
+        """Open the proxy and return its address, "host:port"."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def cut(self) -> None:
-        """cut resets every connection that is open now; new ones are taken."""
+        """Reset every connection that is open now; new ones are taken."""
         for writer in self._open:
             writer.transport.abort()
 
     async def close(self) -> None:
-        """close ends the proxy with its connections."""
+        """End the proxy with its connections."""
         assert self._server is not None
         self._server.close()
         while self._open:

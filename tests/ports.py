@@ -24,7 +24,7 @@ _not_ours = _NotOurs()
 
 
 def free_port() -> int:
-    """free_port returns a port that nobody uses now and that no other test will get."""
+    """Return a port that nobody uses now and that no other test will get."""
     port = ports.free_port(_not_ours)
     _not_ours.given.add(port)
     return port

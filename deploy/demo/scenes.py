@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from sklearn.metrics import balanced_accuracy_score
 
-from deploy.local.mesh import Endpoints
+from deploy.local.endpoints import MeshEndpoints
 from loupe.errors import PermissionDenied
 from loupe.names import AccountName, DatasetName
 from loupe.scheduler.v1 import training_job_pb2
@@ -37,7 +37,7 @@ class Story:
     """What the scenes need and what they found out. Times in seconds."""
 
     console: Console
-    endpoints: Endpoints
+    endpoints: MeshEndpoints
     folder: Path
     pictures: Path
     target: float
@@ -54,7 +54,7 @@ class Story:
 
     @asynccontextmanager
     async def terminal(self, account: str, password: str) -> AsyncIterator[Terminal]:
-        """Return somebody logged in, with a profile of their own."""
+        """Log somebody in, with a profile of their own."""
         store = ProfileStore(self.folder / f"{account}.json")
         store.save(Profile(server=self.endpoints.auth, ca=self.endpoints.ca.read_text(encoding="utf-8")))
         async with Terminal.connect(store) as terminal:
@@ -100,7 +100,7 @@ async def be_refused(story: Story, viewer: Terminal) -> None:
 
 
 async def upload(story: Story, engineer: Terminal, collection: Collection) -> PushReport:
-    """Push the pictures and shows the version that they became."""
+    """Push the pictures and show the version that they became."""
     story.say(f"accounts/erin uploads {len(collection.pictures)} labelled pictures")
     began = time.perf_counter()
     report = await engineer.datasets.push(
@@ -148,7 +148,7 @@ async def train(story: Story, engineer: Terminal, version: str) -> training_job_
 async def classify(
     story: Story, engineer: Terminal, collection: Collection, version: str, job: training_job_pb2.TrainingJob
 ) -> None:
-    """Pull the model and answers every held-out picture with the terminal's own classifier."""
+    """Pull the model and classify every held-out picture with the terminal's own classifier."""
     if not job.result.model_version:
         return
     story.say(f"The terminal pulls {job.result.model_version} and classifies the pictures that were held out")

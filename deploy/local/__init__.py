@@ -2,5 +2,5 @@
 
 `mesh` is the door: LocalMesh starts, watches and stops everything; `__main__` puts commands in front of it.
 `state` says where things lie, `ports`, `certificates`, `consul` and `nats` make what the processes need,
-`processes` says what they are, and `supervisor` keeps them running.
+`processes` says what they are, `supervisor` keeps them running, `health` and `endpoints` tell how they are and where.
 """

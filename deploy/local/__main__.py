@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.local.errors import DeployError
-from deploy.local.mesh import LocalMesh, ProcessStatus
-from deploy.local.sandbox import why_no_sandbox
-from deploy.local.state import DEFAULT_STATE, TrainerName
+from deploy.local.health import ProcessStatus
+from deploy.local.mesh import LocalMesh
+from deploy.local.sandbox import sandbox_problem
+from deploy.local.state import DEFAULT_STATE, TrainerId
 from deploy.local.supervisor import tail
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -38,7 +40,7 @@ def up(
     timeout: Annotated[float, typer.Option(help="Seconds until every process must be healthy.")] = 120,
 ) -> None:
     """Start the mesh in the background, or bring a running one to the asked shape."""
-    pairs = [(name.cluster, name.trainer) for name in map(TrainerName.parse, trainers.split(","))] if trainers else None
+    pairs = [(name.cluster, name.trainer) for name in map(TrainerId.parse, trainers.split(","))] if trainers else None
     mesh = LocalMesh(state, trainers=pairs, slots=slots or None, say=lambda line: err.print(f"[dim]{line}[/]"))
     started = time.monotonic()
     mesh.start(timeout)
@@ -105,7 +107,7 @@ def _show(mesh: LocalMesh, *, as_json: bool) -> list[ProcessStatus]:
 
 def _notes(mesh: LocalMesh, statuses: Iterable[ProcessStatus]) -> list[str]:
     running = any(process.pid for process in statuses)
-    problem = why_no_sandbox()
+    problem = sandbox_problem()
     sandbox = (
         f"Sandbox: none, so only built-in algorithm images run: {problem}"
         if problem
@@ -131,22 +133,12 @@ def _document(mesh: LocalMesh, statuses: Iterable[ProcessStatus]) -> dict[str, o
     return {
         "state": str(mesh.state.root),
         "supervised": mesh.supervised,
-        "sandbox": why_no_sandbox() is None,
+        "sandbox": sandbox_problem() is None,
         "auth": places.auth,
         "ca": str(places.ca),
         "consul": places.consul_url,
         "nats": places.nats_url,
-        "processes": [
-            {
-                "name": process.name,
-                "pid": process.pid,
-                "state": process.state,
-                "uptime_seconds": round(process.uptime_seconds, 1),
-                "ports": dict(process.ports),
-                "restarts": process.restarts,
-            }
-            for process in statuses
-        ],
+        "processes": [asdict(process) | {"uptime_seconds": round(process.uptime_seconds, 1)} for process in statuses],
     }
 
 

@@ -1,4 +1,4 @@
-"""Reads which Debian archives this machine uses, and fetches one package from them in a private apt set-up.
+"""Which Debian archives this machine uses, and one package fetched from them by a private apt set-up.
 
 The machine's own package lists and packages are neither read nor changed, so no root is needed.
 """
@@ -43,7 +43,7 @@ class Source:
 
 def parse_one_line(text: str) -> list[Source]:
     """Read the `deb [options] uri suite component...` format; sources and comments are left out."""
-    found = []
+    found: list[Source] = []
     for raw in text.splitlines():
         match = _ONE_LINE.match(raw.split("#", 1)[0].strip())
         if match and match["type"] == "deb":
@@ -54,7 +54,7 @@ def parse_one_line(text: str) -> list[Source]:
 
 def parse_deb822(text: str) -> list[Source]:
     """Read the stanza format of `*.sources`; disabled stanzas and source archives are left out."""
-    found = []
+    found: list[Source] = []
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     for stanza in re.split(r"\n(?:[ \t]*\n)+", "\n".join(lines)):
         fields = _fields(stanza)
@@ -97,7 +97,7 @@ def archives(sources: Iterable[Source]) -> list[str]:
 
 
 def configured_archives(root: Path = Path("/etc/apt")) -> list[str]:
-    """Return `archives` of what stands in apt's configuration on this machine."""
+    """Return the `archives` that stand in apt's configuration on this machine."""
     sources: list[Source] = []
     one_line = [root / "sources.list", *sorted((root / "sources.list.d").glob("*.list"))]
     for file in one_line:
@@ -140,23 +140,20 @@ def fetch_package(package: str, suite: str, into: Path) -> None:
 
 
 def _try(package: str, suite: str, configuration: Path, into: Path) -> str | None:
-    """Fetch by one private configuration; None when it worked, else what apt complained about."""
+    """Fetch by one private configuration; return None when it worked, else what apt complained about."""
     folder = configuration.parent
     environment = {**os.environ, "APT_CONFIG": str(configuration), "LC_ALL": "C"}
-    complaints = ""
     # "update" may complain and still have fetched what is needed; "download" is the judge.
-    for arguments in (["update"], ["download", package]):
-        done = subprocess.run(
-            ["apt-get", "-q", *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
+    update, download = (
+        subprocess.run(
+            ["apt-get", "-q", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
-        complaints += "".join(line + "\n" for line in done.stderr.splitlines() if line[:2] in {"E:", "W:"})
+        for arguments in (["update"], ["download", package])
+    )
     packages = list(folder.glob(f"{package}_*.deb"))
-    if done.returncode or not packages:
+    if download.returncode or not packages:
+        said = [*update.stderr.splitlines(), *download.stderr.splitlines()]
+        complaints = "\n".join(line for line in said if line[:2] in {"E:", "W:"})
         return complaints.strip() or f"apt gave no {package} of {suite}"
     into.mkdir(parents=True, exist_ok=True)
     subprocess.run(["dpkg-deb", "-x", str(packages[0]), str(into)], check=True, capture_output=True)

@@ -13,7 +13,7 @@ import consul
 
 from deploy.local.certificates import Leaf
 from deploy.local.files import ensure_secret, private_directory
-from deploy.local.state import StateDirectory, TrainerName
+from deploy.local.state import StateDirectory, TrainerId
 
 NODE = "loupe"
 MANAGEMENT = "management"
@@ -22,21 +22,21 @@ Rules = dict[str, dict[str, dict[str, str]]]
 _READ, _WRITE = {"policy": "read"}, {"policy": "write"}
 
 
+CERTIFICATE = Leaf("consul", "loupe://service/consul")
+"""What the server shows to whoever speaks its cluster protocol, which is only itself."""
+
+
 def token_file(state: StateDirectory, process: str) -> Path:
     """Return where a process's Consul token lies."""
     return state.secret(f"consul-{process}.token")
 
 
-CERTIFICATE = Leaf("consul", "loupe://service/consul")
-"""What the server shows to whoever speaks its cluster protocol, which is only itself."""
-
-
 def tls_folder(state: StateDirectory) -> Path:
-    """Hold Consul's own authority and certificate."""
+    """Return the folder of Consul's own authority and certificate, made if missing."""
     return private_directory(state.of("consul") / "tls")
 
 
-def policies(trainers: tuple[TrainerName, ...]) -> dict[str, Rules]:
+def policies(trainers: tuple[TrainerId, ...]) -> dict[str, Rules]:
     """Return each process's rules: register itself, find the others, write its own keys and no others."""
 
     def member(service: str) -> Rules:
@@ -54,7 +54,7 @@ def policies(trainers: tuple[TrainerName, ...]) -> dict[str, Rules]:
     return rules
 
 
-def ensure_consul_secrets(state: StateDirectory, trainers: tuple[TrainerName, ...]) -> None:
+def ensure_consul_secrets(state: StateDirectory, trainers: tuple[TrainerId, ...]) -> None:
     """Make the tokens that are missing.
 
     The tokens are chosen here and told to Consul, instead of asking Consul for them: then a set-up that is killed
@@ -134,7 +134,7 @@ def is_ready(state: StateDirectory, port: int) -> bool:
         return False
 
 
-def ensure_tokens(state: StateDirectory, port: int, trainers: tuple[TrainerName, ...]) -> None:
+def ensure_tokens(state: StateDirectory, port: int, trainers: tuple[TrainerId, ...]) -> None:
     """Make Consul know every policy and token as they should be, whatever it knew before."""
     agent = client(state, port)
     known = {policy["Name"]: policy["ID"] for policy in agent.acl.policy.list()}

@@ -1,4 +1,4 @@
-"""Finds a Consul that runs on this machine, or fetches one into the user's cache."""
+"""A Consul that runs on this machine: found, or fetched into the user's cache."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _from_hashicorp(target: Path) -> None:
 
 
 def _place(content: bytes, target: Path) -> None:
-    """Write the binary under a temporary name and renames it: two set-ups at once cannot spoil each other."""
+    """Write the binary under a temporary name and rename it: two set-ups at once cannot spoil each other."""
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".consul-")
     with os.fdopen(descriptor, "wb") as file:

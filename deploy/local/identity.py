@@ -1,4 +1,4 @@
-"""Knows a running process again by pid, start time and boot, so that a signal never meets a foreign one."""
+"""A running process, known again by pid, start time and boot, so that a signal never meets a foreign one."""
 
 from __future__ import annotations
 
@@ -79,15 +79,15 @@ def _stat(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
-def end(identities: Iterable[Identity], patience_seconds: float) -> None:
-    """Ask processes to stop, wait, and kills the process groups of those that are still there.
+def end(identities: Iterable[Identity], timeout: float) -> None:
+    """Ask processes to stop, and kill the process groups of those that are still there after `timeout` seconds.
 
     DeployError when one does not end even then.
     """
     waiting = [identity for identity in identities if identity.is_alive()]
     for identity in waiting:
         identity.signal(signal.SIGTERM)
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + timeout
     while waiting and time.monotonic() < deadline:
         time.sleep(0.02)
         waiting = [identity for identity in waiting if identity.is_alive()]

@@ -1,4 +1,4 @@
-"""Becomes one process of the mesh: reads its spec, notes pid and start time, points its output at the log, execs.
+"""Become one process of the mesh: read its spec, note pid and start time, point its output at the log, exec.
 
 Run as a script, isolated and without site packages, so that it costs milliseconds:
 `python -I -S launch.py SPEC DIGEST`. DIGEST is there for the supervisor alone: another one is another command,
@@ -13,7 +13,7 @@ import sys
 
 
 def main(spec_path: str) -> None:
-    """main never returns: the process is the spec's command from then on."""
+    """Become the spec's command; this never returns."""
     with open(spec_path, encoding="utf-8") as file:  # noqa: PTH123 (pathlib alone would double the start-up time)
         spec = json.load(file)
     log = os.open(spec["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

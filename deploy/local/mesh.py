@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +18,10 @@ from deploy.algorithms import ToolCertificates, publish_built_in
 from deploy.local import consul, nats
 from deploy.local.certificates import ensure_certificates
 from deploy.local.consul_binary import consul_version, find_consul
+from deploy.local.endpoints import MeshEndpoints
 from deploy.local.errors import DeployError, StartError
 from deploy.local.files import write_if_changed
-from deploy.local.health import is_healthy
+from deploy.local.health import ProcessStatus, is_healthy, status_of
 from deploy.local.ports import settle
 from deploy.local.processes import (
     FIXED_PORTS,
@@ -30,59 +30,17 @@ from deploy.local.processes import (
     build,
     leaves,
     port_names,
-    ports_of,
     process_names,
     tier_of,
 )
-from deploy.local.state import DEFAULT_STATE, Shape, StateDirectory, trainer_names
+from deploy.local.state import DEFAULT_STATE, Shape, StateDirectory, TrainerId
 from deploy.local.supervisor import SUPERVISOR, Supervisor, tail
 from loupe.errors import LoupeError
 
-DEFAULT_TRAINERS = (("north", "a"), ("south", "b"))
+DEFAULT_TRAINERS = (TrainerId("north", "a"), TrainerId("south", "b"))
 DEFAULT_SLOTS = 1
 _GIVE_UP_AFTER_STARTS = 6
 _LOOK_EVERY_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """What a terminal or a test needs to reach a mesh."""
-
-    auth: str
-    """host:port where terminals log in; TLS by `ca`. Empty where the mesh has no auth process."""
-    public: Mapping[str, str]
-    """host:port for terminals, by service."""
-    internal: Mapping[str, str]
-    """host:port for mutual TLS, by process."""
-    ca: Path
-    """PEM of the mesh's certificate authority."""
-    tls: Path
-    """Folder with <process>.pem and <process>.key; `deploy` is the certificate for tools like this one."""
-    consul_url: str
-    nats_url: str
-    admin_password_file: Path
-    """File that auth wrote the first administrator's password to, or that the operator put there before."""
-
-    @property
-    def admin_password(self) -> str:
-        """The first administrator's password; DeployError while auth has not written it."""
-        try:
-            return self.admin_password_file.read_text(encoding="utf-8").strip()
-        except FileNotFoundError as error:
-            raise DeployError(f"auth has not written {self.admin_password_file} yet") from error
-
-
-@dataclass(frozen=True)
-class ProcessStatus:
-    """One line of `make status`."""
-
-    name: str
-    pid: int | None
-    state: str
-    """healthy, starting (runs, does not serve yet), restarting, stopped, or unsupervised."""
-    uptime_seconds: float
-    ports: Mapping[str, int]
-    restarts: int
 
 
 class LocalMesh:
@@ -105,13 +63,11 @@ class LocalMesh:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.state = StateDirectory(Path(state_dir))
-        known = self.state.load()
+        known = self.state.load() or Shape(DEFAULT_TRAINERS, DEFAULT_SLOTS)
         self._shape = Shape(
-            trainer_names(trainers if trainers is not None else DEFAULT_TRAINERS)
-            if trainers is not None or known is None
-            else known.trainers,
-            slots if slots is not None else known.slots if known else DEFAULT_SLOTS,
-            known.ports if known else {},
+            known.trainers if trainers is None else tuple(TrainerId(*pair) for pair in trainers),
+            known.slots if slots is None else slots,
+            known.ports,
         )
         every = process_names(self._shape.trainers)
         foreign = sorted(set(processes or ()) - set(every))
@@ -138,26 +94,9 @@ class LocalMesh:
         return list(self._names)
 
     @property
-    def endpoints(self) -> Endpoints:
-        """Tells where the mesh is reached; the ports are settled at the first start."""
-        ports = self._shape.ports
-
-        def places(suffix: str) -> dict[str, str]:
-            return {
-                name: f"127.0.0.1:{port}" for name in self._names if (port := ports.get(f"{name}-{suffix}")) is not None
-            }
-
-        public = places("public")
-        return Endpoints(
-            auth=public.get("auth", ""),
-            public=public,
-            internal=places("internal"),
-            ca=self.state.tls / "ca.pem",
-            tls=self.state.tls,
-            consul_url=f"http://127.0.0.1:{ports['consul-http']}" if "consul-http" in ports else "",
-            nats_url=f"tls://127.0.0.1:{ports['nats']}" if "nats" in ports else "",
-            admin_password_file=self.state.secret("admin-password"),
-        )
+    def endpoints(self) -> MeshEndpoints:
+        """Where the mesh is reached; the ports are settled at the first start."""
+        return MeshEndpoints.of(self.state, self._names, self._shape.ports)
 
     def start(self, timeout: float = 120) -> None:
         """Bring every process up and return when all are healthy.
@@ -236,38 +175,18 @@ class LocalMesh:
 
     def status(self) -> list[ProcessStatus]:
         """Tell about each process now, in the order of their start."""
-        if not self.state.run.exists():
-            return [ProcessStatus(name, None, "stopped", 0.0, self._ports_of(name), 0) for name in self._names]
-        states = self._supervisor.states() if self._supervisor.answers() else {}
+        known = self._supervisor.states() if self.supervised else {}
+
+        def ask(name: str) -> ProcessStatus:
+            return status_of(self.state, name, self._supervisor.identity(name), known.get(name), self._shape.ports)
+
         with ThreadPoolExecutor(max_workers=8) as pool:
-            return list(pool.map(lambda name: self._status_of(name, states), self._names))
+            return list(pool.map(ask, self._names))
 
     @property
     def supervised(self) -> bool:
         """Whether the supervisor is there."""
         return self._supervisor.answers()
-
-    def _status_of(self, name: str, states: Mapping[str, Mapping[str, object]]) -> ProcessStatus:
-        identity = self._supervisor.identity(name)
-        alive = identity is not None and identity.is_alive()
-        if alive and name not in states:
-            state = "unsupervised"
-        elif alive:
-            state = "healthy" if is_healthy(self.state, name, self._shape.ports) else "starting"
-        else:
-            waiting = states.get(name, {}).get("statename") in {"STARTING", "BACKOFF", "RUNNING"}
-            state = "restarting" if waiting else "stopped"
-        return ProcessStatus(
-            name,
-            identity.pid if identity and alive else None,
-            state,
-            identity.uptime_seconds() if identity and alive else 0.0,
-            self._ports_of(name),
-            max(0, identity.starts - 1) if identity else 0,
-        )
-
-    def _ports_of(self, name: str) -> dict[str, int]:
-        return ports_of(name, self._shape.ports)
 
     def _prepare(self, running: bool) -> list[Process]:
         """Make everything on disk that the processes read: ports, certificates, secrets, configurations."""
@@ -284,18 +203,7 @@ class LocalMesh:
         configuration = consul.consul_configuration(self.state, ports, consul_version(binary))
         write_if_changed(self.state.of("consul") / "agent.json", configuration)
         write_if_changed(self.state.of("nats") / "server.conf", nats.nats_configuration(self.state, ports["nats"]))
-        found = self.endpoints
-        self.state.save(
-            self._shape,
-            {
-                "auth": found.auth,
-                "public": dict(found.public),
-                "internal": dict(found.internal),
-                "consul": found.consul_url,
-                "nats": found.nats_url,
-                "ca": str(found.ca),
-            },
-        )
+        self.state.save(self._shape, self.endpoints.document())
         return build(self.state, self._shape, self._names, binary, self._environment)
 
     def _start_tiers(self, processes: Sequence[Process], deadline: float) -> None:
@@ -332,7 +240,7 @@ class LocalMesh:
                 return
             hopeless = [name for name in waiting if self._starts(name) >= _GIVE_UP_AFTER_STARTS]
             if hopeless or time.monotonic() > deadline:
-                raise StartError(self._why_not(hopeless or waiting))
+                raise StartError(self._explain(hopeless or waiting))
             time.sleep(_LOOK_EVERY_SECONDS)
 
     def _healthy(self, name: str) -> bool:
@@ -342,7 +250,7 @@ class LocalMesh:
         identity = self._supervisor.identity(name)
         return identity.starts if identity else 0
 
-    def _why_not(self, names: Sequence[str]) -> str:
+    def _explain(self, names: Sequence[str]) -> str:
         parts = [f"{', '.join(names)} did not become healthy."]
         for name in names:
             log = self.state.log(name)

@@ -1,4 +1,4 @@
-"""Picks loopback ports that stay the same over restarts."""
+"""Loopback ports that stay the same over restarts."""
 
 from __future__ import annotations
 

@@ -14,14 +14,16 @@ from pathlib import Path
 from deploy.local import consul, nats
 from deploy.local.certificates import Leaf
 from deploy.local.consul import SERVICES
-from deploy.local.state import Shape, StateDirectory, TrainerName
+from deploy.local.state import Shape, StateDirectory, TrainerId
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEPLOY_CERTIFICATE = "deploy"
+FIXED_PORTS = frozenset({"auth-public", "consul-server"})
+"""Ports others have written down: terminals where they log in, Consul in its own raft log."""
 
 
 class Tier(IntEnum):
-    """Orders start and stop: what is below must be there for what is above."""
+    """The order of start and stop: what is below must be there for what is above."""
 
     INFRASTRUCTURE = 0
     SERVICE = 1
@@ -45,8 +47,6 @@ class Process:
     stop_seconds: int
     """How long it may take to end by itself after SIGTERM."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    ports: Mapping[str, int] = field(default_factory=dict)
-    """Its ports by what they are for: `public`, `internal`, or another word."""
     depends_on: tuple[Path, ...] = ()
     """Files that it reads at its start only: a change restarts it."""
 
@@ -67,21 +67,17 @@ def port_names(names: Sequence[str]) -> list[str]:
 
 
 def ports_of(name: str, ports: Mapping[str, int]) -> dict[str, int]:
-    """Return the ports of one process by what they are for; those that are settled already."""
+    """Return the settled ports of one process by what they are for: `public`, `internal`, or another word."""
     own = {key.removeprefix(f"{name}-") if key != name else "client": key for key in port_names([name])}
     return {label: ports[key] for label, key in own.items() if key in ports}
 
 
-FIXED_PORTS = frozenset({"auth-public", "consul-server"})
-"""Ports others have written down: terminals where they log in, Consul in its own raft log."""
-
-
-def process_names(trainers: Sequence[TrainerName]) -> list[str]:
+def process_names(trainers: Sequence[TrainerId]) -> list[str]:
     """Return every process of a mesh in the order of its start."""
     return ["consul", "nats", *SERVICES, *(trainer.process for trainer in trainers)]
 
 
-def leaves(trainers: Sequence[TrainerName]) -> list[Leaf]:
+def leaves(trainers: Sequence[TrainerId]) -> list[Leaf]:
     """Return the certificates that the mesh's processes and its deployment need."""
     return [
         *(Leaf(name, f"loupe://service/{name}") for name in SERVICES),
@@ -95,27 +91,21 @@ def build(
     state: StateDirectory, shape: Shape, names: Sequence[str], consul_binary: Path, extra: Mapping[str, str]
 ) -> list[Process]:
     """Return the named processes; `extra` is added to the environment of services and trainers."""
-    ports = shape.ports
     processes = []
     for name in names:
         if name == "consul":
             file = state.of("consul") / "agent.json"
             command = (str(consul_binary), "agent", f"-config-file={file}")
             files = (file, consul.tls_folder(state) / f"{consul.CERTIFICATE.name}.pem")
-            processes.append(_infrastructure(name, command, ports, files))
+            processes.append(Process(name, Tier.INFRASTRUCTURE, command, stop_seconds=10, depends_on=files))
         elif name == "nats":
             file = state.of("nats") / "server.conf"
             command = (str(nats.nats_binary()), "--config", str(file))
             files = (file, state.tls / "nats.pem")
-            processes.append(_infrastructure(name, command, ports, files))
+            processes.append(Process(name, Tier.INFRASTRUCTURE, command, stop_seconds=10, depends_on=files))
         else:
             processes.append(_service(state, shape, name, extra))
     return processes
-
-
-def _infrastructure(name: str, command: tuple[str, ...], ports: Mapping[str, int], files: tuple[Path, ...]) -> Process:
-    own = ports_of(name, ports)
-    return Process(name, Tier.INFRASTRUCTURE, command, stop_seconds=10, ports=own, depends_on=files)
 
 
 def _service(state: StateDirectory, shape: Shape, name: str, extra: Mapping[str, str]) -> Process:
@@ -158,8 +148,7 @@ def _service(state: StateDirectory, shape: Shape, name: str, extra: Mapping[str,
         tier=tier_of(name),
         command=(sys.executable, "-m", f"services.{'trainer' if trainer else name}"),
         stop_seconds=20,
-        environment=environment | extra,
-        ports=ports_of(name, ports),
+        environment={**environment, **extra},
         depends_on=(state.tls / "ca.pem", state.tls / f"{name}.pem"),
     )
 

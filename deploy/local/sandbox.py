@@ -1,4 +1,4 @@
-"""Looks whether this machine can run algorithm images in a sandbox."""
+"""Whether this machine can run algorithm images in a sandbox."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 import shutil
 import subprocess
 
-_PATIENCE_SECONDS = 10
+_TIMEOUT_SECONDS = 10
 
 
-def why_no_sandbox() -> str | None:
+def sandbox_problem() -> str | None:
     """Return None where bubblewrap works; else one sentence that says what is wrong and how to mend it.
 
     That it is installed is not enough: containers and hardened kernels often refuse the namespaces it needs.
@@ -21,7 +21,7 @@ def why_no_sandbox() -> str | None:
     user = [] if os.getuid() == 0 else ["--unshare-user"]
     command = [bwrap, *user, "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "true"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"bubblewrap does not run: {error}."
     if done.returncode == 0:

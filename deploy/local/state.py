@@ -8,21 +8,21 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local.errors import StateError
 from deploy.local.files import private_directory, write_if_changed
+from loupe.patterns import ID
 
 DEFAULT_STATE = Path(".state/mesh")
-_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _SOCKET_PATH_AT_MOST = 100  # the kernel takes 107 bytes; supervisord adds a suffix of its own while binding
 
 
 @dataclass(frozen=True)
-class TrainerName:
+class TrainerId:
     """One trainer of one cluster, written `cluster/trainer`."""
 
     cluster: str
@@ -30,13 +30,13 @@ class TrainerName:
 
     def __post_init__(self) -> None:
         for kind, value in (("cluster", self.cluster), ("trainer", self.trainer)):
-            if not _ID.fullmatch(value):
+            if not re.fullmatch(ID, value):
                 raise StateError(
                     f"{value!r} is no {kind} id: 1 to 63 of a-z, 0-9 and '-', first a letter, last no '-'."
                 )
 
     @classmethod
-    def parse(cls, text: str) -> TrainerName:
+    def parse(cls, text: str) -> TrainerId:
         """Read `cluster/trainer`; StateError when it is not that."""
         cluster, slash, trainer = text.strip().partition("/")
         if not slash:
@@ -56,21 +56,21 @@ class TrainerName:
 class Shape:
     """What mesh.json remembers: the trainers, their slots, and every port by name."""
 
-    trainers: tuple[TrainerName, ...]
+    trainers: tuple[TrainerId, ...]
     slots: int
     ports: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.slots < 1:
             raise StateError(f"A trainer needs at least one slot, not {self.slots}.")
-        names = [trainer.process for trainer in self.trainers]
-        doubled = sorted({name for name in names if names.count(name) > 1})
+        processes = [trainer.process for trainer in self.trainers]
+        doubled = sorted({name for name in processes if processes.count(name) > 1})
         if doubled:
             raise StateError(f"Two trainers would both be the process {doubled[0]}: give one of them another id.")
 
 
 class StateDirectory:
-    """Gives the paths inside one mesh's state directory; it creates nothing until `prepare`."""
+    """The paths of one mesh; to make this object makes nothing on disk, `prepare` does."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -124,7 +124,7 @@ class StateDirectory:
                 return None
             known = json.loads(self.mesh_file.read_text(encoding="utf-8"))
             return Shape(
-                tuple(TrainerName.parse(name) for name in known["trainers"]),
+                tuple(TrainerId.parse(name) for name in known["trainers"]),
                 int(known["slots"]),
                 {str(name): int(port) for name, port in known["ports"].items()},
             )
@@ -157,8 +157,3 @@ class StateDirectory:
             yield
         finally:
             os.close(descriptor)
-
-
-def trainer_names(pairs: Sequence[tuple[str, str]]) -> tuple[TrainerName, ...]:
-    """Make TrainerNames of (cluster, trainer) pairs."""
-    return tuple(TrainerName(cluster, trainer) for cluster, trainer in pairs)

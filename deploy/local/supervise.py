@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+from typing import Any
 
 from supervisor import supervisord
 from supervisor.options import ServerOptions
@@ -18,9 +19,9 @@ _LOOK_EVERY_SECONDS = 0.2
 
 
 class _PromptPoller:
-    """Supervisord's poller, but returns early: only then does supervisord see who has ended."""
+    """Supervisord's poller, but it returns early: only then does supervisord see who has ended."""
 
-    def __init__(self, inner: object, lifeline: bool) -> None:
+    def __init__(self, inner: Any, lifeline: bool) -> None:
         self._inner = inner
         self._lifeline = lifeline
 
@@ -31,20 +32,14 @@ class _PromptPoller:
         if self._lifeline and select.select([0], [], [], 0)[0]:
             self._lifeline = False
             os.kill(os.getpid(), signal.SIGTERM)
-        return self._inner.poll(min(timeout, _LOOK_EVERY_SECONDS))  # type: ignore[attr-defined]
-
-
-class _PromptOptions(ServerOptions):
-    def __init__(self, *, lifeline: bool) -> None:
-        super().__init__()
-        self.poller = _PromptPoller(self.poller, lifeline)
-        self.first = True
-        self.test = False
+        return self._inner.poll(min(timeout, _LOOK_EVERY_SECONDS))
 
 
 def main(configuration: str, *, lifeline: bool) -> None:
     """Run supervisord in the foreground with a configuration file until it is told to shut down."""
-    options = _PromptOptions(lifeline=lifeline)
+    options = ServerOptions()
+    options.poller = _PromptPoller(options.poller, lifeline)
+    options.first, options.test = True, False
     options.realize(["--nodaemon", "--configuration", configuration])
     supervisord.go(options)
     options.close_httpservers()

@@ -1,4 +1,4 @@
-"""Starts, reconfigures and asks the supervisor (the PyPI package of that name) of one mesh."""
+"""The supervisor (the PyPI package of that name) of one mesh: started, reconfigured, asked, shut down."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 import xmlrpc.client
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 from supervisor.xmlrpc import SupervisorTransport
 
@@ -25,6 +26,7 @@ SUPERVISOR = "supervisor"
 _HERE = Path(__file__).parent
 _LOG_BYTES_AT_MOST = 32 << 20
 _MANY = 1_000_000_000
+_UP = {"RUNNING", "STARTING", "BACKOFF"}
 
 
 def tail(log: Path, lines: int = 20) -> str:
@@ -36,6 +38,19 @@ def tail(log: Path, lines: int = 20) -> str:
         text = file.read().decode("utf-8", errors="replace")
     last = text.splitlines()[-lines:]
     return "\n".join(f"    {line}" for line in last) if last else "    (the log is empty)"
+
+
+class _Interface(Protocol):
+    """What is used of supervisord's XML-RPC interface."""
+
+    def getState(self) -> object: ...
+    def reloadConfig(self) -> list[list[list[str]]]: ...
+    def addProcessGroup(self, name: str) -> bool: ...
+    def removeProcessGroup(self, name: str) -> bool: ...
+    def getAllProcessInfo(self) -> list[dict[str, Any]]: ...
+    def startProcess(self, name: str, wait: bool) -> bool: ...
+    def stopProcess(self, name: str, wait: bool) -> bool: ...
+    def shutdown(self) -> bool: ...
 
 
 class Supervisor:
@@ -124,15 +139,15 @@ class Supervisor:
         for name in [*added, *changed]:
             self._rpc().addProcessGroup(name)
 
-    def states(self) -> dict[str, dict[str, object]]:
-        """Return what supervisord knows about each process."""
-        return {entry["name"]: entry for entry in self._rpc().getAllProcessInfo()}
+    def states(self) -> dict[str, str]:
+        """Return supervisord's word for the state of each process, as in RUNNING."""
+        return {entry["name"]: entry["statename"] for entry in self._rpc().getAllProcessInfo()}
 
     def start(self, names: Sequence[str]) -> None:
         """Start those of the processes that do not run; it does not wait for them."""
         states = self.states()
         for name in names:
-            if states[name]["statename"] not in {"RUNNING", "STARTING", "BACKOFF"}:
+            if states[name] not in _UP:
                 self._rpc().startProcess(name, False)
 
     def stop(self, names: Sequence[str], timeout: float) -> None:
@@ -140,7 +155,7 @@ class Supervisor:
         states = self.states()
         names = [name for name in names if name in states]
         for name in names:
-            if states[name]["statename"] in {"RUNNING", "STARTING", "BACKOFF"}:
+            if states[name] in _UP:
                 try:
                     self._rpc().stopProcess(name, False)
                 except xmlrpc.client.Fault as fault:
@@ -149,7 +164,7 @@ class Supervisor:
         deadline = time.monotonic() + timeout
         while True:
             states = self.states()
-            busy = [n for n in names if states[n]["statename"] in {"RUNNING", "STARTING", "STOPPING", "BACKOFF"}]
+            busy = [n for n in names if states[n] in {*_UP, "STOPPING"}]
             if not busy:
                 return
             if time.monotonic() > deadline:
@@ -169,11 +184,11 @@ class Supervisor:
     def clear_away(self) -> None:
         """End a supervisord that cannot be spoken to and every recorded process that is left."""
         if identity := self.alive():
-            end([identity], patience_seconds=10)
+            end([identity], timeout=10)
         left = {name: identity for name in self.recorded() if (identity := self.alive(name))}
         # Consul last: services say goodbye to it.
         for tier in reversed(Tier):
-            end([left[name] for name in left if tier_of(name) == tier], patience_seconds=20)
+            end([left[name] for name in left if tier_of(name) == tier], timeout=20)
         for file in self._state.run.glob("*.json"):
             file.unlink()
         self._state.socket.unlink(missing_ok=True)
@@ -183,10 +198,10 @@ class Supervisor:
                 self._child.stdin.close()
             self._child = None
 
-    def _rpc(self) -> xmlrpc.client.ServerProxy:
+    def _rpc(self) -> _Interface:
         # A new one a call: the transport keeps its connection, and a restarted supervisord has closed that.
         transport = SupervisorTransport(None, None, serverurl=f"unix://{self._state.socket}")
-        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+        return cast(_Interface, xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor)
 
     def _main_section(self) -> str:
         root = f"user={pwd.getpwuid(0).pw_name}\n" if os.getuid() == 0 else ""  # or it warns of being root

@@ -2,12 +2,13 @@
 
 An image is a folder with `algorithm.toml` (loupe.algorithm.manifest) and a function that takes a `Context`:
 
-    from loupe.algorithm import Context, Outcome, TrainingPlan, fit
-
-    def train(context: Context) -> None:
-        network = my_network(classes=len(context.data.labels))
-        fitted = fit(context, network, TrainingPlan(size=64, epochs=context.parameters["epochs"]))
-        context.finish(network, size=64, architecture="my_network", outcome=fitted.outcome)
+    >>> from torch import nn
+    >>> from loupe.algorithm import Context, TrainingPlan, fit
+    >>> def train(context: Context) -> None:
+    ...     parts = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    ...     network = nn.Sequential(*parts, nn.Linear(8, len(context.data.labels)))
+    ...     fitted = fit(context, network, TrainingPlan(size=64, epochs=context.parameters["epochs"]))
+    ...     context.finish(network, size=64, architecture="small", outcome=fitted.outcome)
 
 `python -m loupe.algorithm run FOLDER --data PICTURES --target 0.97` runs it on this machine, without a mesh.
 
@@ -20,36 +21,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from loupe.algorithm.dataset import Dataset, UnusableData
 from loupe.algorithm.host import Outcome, Split
 
 if TYPE_CHECKING:
-    from loupe.algorithm.context import Context, Dataset, Stopped, UnusableData
-    from loupe.algorithm.training import Fitted, TrainingPlan, fit
+    from loupe.algorithm.context import Context, Stopped
+    from loupe.algorithm.plan import TrainingPlan
+    from loupe.algorithm.training import Fitted, fit
 
-__all__ = [
-    "Context",
-    "Dataset",
-    "Fitted",
-    "Outcome",
-    "Split",
-    "Stopped",
-    "TrainingPlan",
-    "UnusableData",
-    "fit",
-]
+__all__ = ["Context", "Dataset", "Fitted", "Outcome", "Split", "Stopped", "TrainingPlan", "UnusableData", "fit"]
 
-_LATE = {
+_NEED_TORCH = {
     "Context": "context",
-    "Dataset": "context",
     "Stopped": "context",
-    "UnusableData": "context",
+    "TrainingPlan": "plan",
     "Fitted": "training",
-    "TrainingPlan": "training",
     "fit": "training",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
+    if name not in _NEED_TORCH:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)

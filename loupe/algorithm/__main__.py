@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
 from loupe.algorithm.host import Outcome, Progress, Result
 from loupe.algorithm.image import BadImage, digest, pack
 from loupe.algorithm.local import BadFolder, LocalHost, local_spec, read_folder
-from loupe.algorithm.manifest import BadManifest, BadParameter, read_manifest, resolve_parameters
+from loupe.algorithm.manifest import BadManifest, InvalidParameter, read_manifest, resolve_parameters
 from loupe.algorithm.process import restart_for_training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Try out algorithm images without a mesh.")
@@ -59,7 +59,7 @@ def run(
         given = dict(map(_pair, param or [])) | {name: str(path) for name, path in files.items()}
         parameters = resolve_parameters(manifest, given)
         folder = read_folder(data)
-    except (BadManifest, BadParameter, BadFolder) as error:
+    except (BadFolder, BadManifest, InvalidParameter) as error:
         raise typer.BadParameter(str(error)) from error
     spec = local_spec(
         folder,
@@ -105,7 +105,7 @@ class _Screen:
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, progress: Progress) -> None:
         if progress.phase not in self._tasks:

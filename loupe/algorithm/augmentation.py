@@ -14,9 +14,10 @@ Flips = Literal["both", "horizontal", "none"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far pictures are changed, each drawn evenly from -value..value.
+    """How far pictures are changed; each number is the most, and a picture's own is drawn evenly from -most..most.
 
-    rotation in degrees; shift and scale as a part of the side; brightness and contrast as a part of the range.
+    flips: which mirrorings do not change what a picture shows. rotation in degrees; shift and scale as a part of the
+    side; brightness and contrast as a part of the range of values.
     """
 
     flips: Flips = "both"
@@ -28,9 +29,10 @@ class Augmentation:
 
 
 def augment(pictures: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """Return changed float pictures [N, 3, H, W]; values 0..1 in, about 0..1 out.
+    """Return changed pictures, float [N, 3, H, W] as they came; values 0..1 in, about 0..1 out.
 
-    Geometry is one affine resampling; borders are filled by reflection. generator is on the CPU.
+    Geometry is one affine resampling, bilinear; what lies beyond the border is the reflection of what lies within.
+    generator: on the CPU, whatever device the pictures are on.
     """
     count, device = len(pictures), pictures.device
 

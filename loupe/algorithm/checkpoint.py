@@ -24,9 +24,10 @@ class BadCheckpoint(ValueError):
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Put a state into a new folder and return it.
+    """Put a state into a new folder and return the folder.
 
-    The state is made of dicts with text keys, lists, numbers, text, booleans, None, tensors and numpy arrays.
+    The state is made of dicts with text keys, lists, finite numbers, text, booleans, None, tensors and numpy arrays.
+    Raises BadCheckpoint for anything else, FileExistsError where the folder is there already.
     """
     tensors: dict[str, torch.Tensor] = {}
     tree = _separate(state, "", tensors)
@@ -38,15 +39,17 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """Return the state; arrays come back as tensors on the CPU. Raises BadCheckpoint."""
+    """Return the state; arrays come back as tensors on the CPU, tuples as lists. Raises BadCheckpoint."""
     try:
         document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise BadCheckpoint(f"{folder}: format {document['format']!r}, where {FORMAT!r} was expected")
         with safe_open(os.fspath(folder / _TENSORS), framework="pt") as stored:
-            return _join(document["state"], {name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        state: dict[str, Any] = _join(document["state"], tensors)
     except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
         raise BadCheckpoint(f"{folder} is no whole checkpoint: {error}") from error
+    return state
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Give it back to an optimizer over the same parameters in the same order.
+    """Give the state back to an optimizer over the same parameters in the same order.
 
     Each tensor of a parameter's shape is laid out in memory as the parameter is; fused optimizers rely on it.
     """

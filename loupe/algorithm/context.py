@@ -6,91 +6,36 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 
+from loupe.algorithm import finishing
 from loupe.algorithm.checkpoint import read_checkpoint, write_checkpoint
-from loupe.algorithm.host import DatasetIndex, Host, Outcome, Progress, Result, RunSpec, Split
+from loupe.algorithm.dataset import Dataset
+from loupe.algorithm.evaluation import OutOfSample
+from loupe.algorithm.export import Preprocessing
+from loupe.algorithm.host import Host, Outcome, Progress, Result
 from loupe.algorithm.image import load_entry
 from loupe.algorithm.manifest import read_manifest
 
-if TYPE_CHECKING:
-    from loupe.algorithm.evaluation import OutOfSample
-
 REPORT_SECONDS = 0.5
-
-
-class UnusableData(ValueError):
-    """Says why nothing can be learned from a data set version, and what it lacks."""
 
 
 class Stopped(Exception):
     """Ends a run that was asked to stop; what it had is in the last checkpoint."""
 
 
-class Dataset:
-    """The labelled pictures of a run, split into train, validation and test.
-
-    labels: class names, in the order of the model's outputs. classes: int64 [N]; -1 for every test picture.
-    train, validation, test: int64 indices into the N pictures.
-    """
-
-    def __init__(self, index: DatasetIndex, host: Host) -> None:
-        self._host = host
-        self._opened: dict[int, np.ndarray] = {}
-        self.name = index.name
-        self.labels: Sequence[str] = tuple(index.labels)
-        self.digests = index.digests
-        self.classes = np.asarray(index.classes, dtype=np.int64)
-        splits = np.asarray(index.splits)
-        self.train = np.flatnonzero(splits == Split.TRAIN)
-        self.validation = np.flatnonzero(splits == Split.VALIDATION)
-        self.test = np.flatnonzero(splits == Split.TEST)
-        self._check()
-
-    def __len__(self) -> int:
-        return len(self.classes)
-
-    def class_counts(self, split: Split = Split.TRAIN) -> np.ndarray:
-        """Return int64 [C]: how many pictures each class has in train or validation."""
-        indices = {Split.TRAIN: self.train, Split.VALIDATION: self.validation}[split]
-        return np.bincount(self.classes[indices], minlength=len(self.labels))
-
-    def images(self, size: int) -> np.ndarray:
-        """Return all pictures, uint8 [N, size, size, 3], RGB, read-only and mapped, not loaded."""
-        if size not in self._opened:
-            self._opened[size] = np.load(self._host.pictures(size, size), mmap_mode="r")
-        return self._opened[size]
-
-    def _check(self) -> None:
-        if len(self.labels) < 2:
-            raise UnusableData(
-                f"{self.name} has {len(self.labels)} classes ({', '.join(self.labels)}); at least two are needed"
-            )
-        for name, indices in (("training", self.train), ("validation", self.validation)):
-            if len(indices) == 0:
-                raise UnusableData(
-                    f"{self.name} has no {name} pictures among its {len(self)}; "
-                    "accuracy cannot be measured without them, so give each split some"
-                )
-            used = self.classes[indices]
-            if used.min() < 0 or used.max() >= len(self.labels):
-                raise UnusableData(f"{self.name} has {name} pictures without one of its {len(self.labels)} labels")
-        if np.count_nonzero(self.class_counts()) < 2:
-            raise UnusableData(f"all training pictures of {self.name} are of one class; at least two are needed")
-
-
 class Context:
-    """One run, as its algorithm sees it.
+    """One run, as its algorithm sees it. Raises UnusableData.
 
     Making one sets torch's threads to what the run may use; oversubscribed cores train many times slower.
+    data: the pictures. history: the rounds reported so far, of earlier attempts too.
     """
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._spec: RunSpec = host.spec()
+        self._spec = host.spec()
         torch.set_num_threads(self._spec.threads)
         self._began = time.monotonic()
         self._elapsed_before = 0.0
@@ -106,22 +51,22 @@ class Context:
 
     @property
     def target_accuracy(self) -> float:
-        """In (0, 1], on validation pictures: where training is done."""
+        """The accuracy on validation pictures, in (0, 1], at which training is done."""
         return self._spec.target_accuracy
 
     @property
     def seed(self) -> int:
-        """Makes a run repeatable: same seed, data, parameters and threads, same result on a CPU."""
+        """The run's seed: with the same data, parameters and threads it gives the same result on a CPU."""
         return self._spec.seed
 
     @property
     def threads(self) -> int:
-        """How many CPU threads the run may use."""
+        """The number of CPU threads that the run may use."""
         return self._spec.threads
 
     @property
     def device(self) -> torch.device:
-        """Where to compute."""
+        """The device to compute on: a CPU or a CUDA device."""
         return torch.device(self._spec.device)
 
     @property
@@ -145,24 +90,24 @@ class Context:
         return self._elapsed_before + time.monotonic() - self._began
 
     def seconds_left(self) -> float:
-        """seconds_left of the budget; infinite without one."""
+        """Return what is left of the budget; infinite without one, negative once it is overdrawn."""
         return float("inf") if self._spec.max_seconds is None else self._spec.max_seconds - self.elapsed
 
     def out_of_budget(self) -> bool:
-        """Say that the job's time is used up: keep the best so far and finish with it."""
+        """Say whether the job's time is used up: then keep the best so far and finish with it."""
         return self.seconds_left() <= 0
 
     def should_stop(self) -> bool:
-        """Say that the host wants the run to end now: cancelled, or its lease is lost."""
+        """Say whether the host wants the run to end now, for example cancelled, or its lease lost."""
         return self._host.stop_requested()
 
     def stop_if_asked(self) -> None:
-        """Raise Stopped when the host wants the run to end."""
+        """Raise Stopped when the host wants the run to end now."""
         if self.should_stop():
             raise Stopped("asked to stop")
 
     def report_due(self) -> bool:
-        """Say that the last report is long enough ago for another one inside a loop."""
+        """Say whether the last report is REPORT_SECONDS ago, so that a loop may make another one."""
         return time.monotonic() - self._reported >= REPORT_SECONDS
 
     def report(
@@ -175,7 +120,10 @@ class Context:
         message: str = "",
         **metrics: float,
     ) -> None:
-        """Show progress on the terminals. A report with validation_accuracy is a round, kept in the history."""
+        """Show progress on the terminals; the arguments are those of host.Progress.
+
+        A report with the metric validation_accuracy is a round of training: it is kept in the history.
+        """
         self._reported = time.monotonic()
         numbers = {name: float(value) for name, value in metrics.items()}
         if "validation_accuracy" in numbers:
@@ -183,13 +131,13 @@ class Context:
         self._host.report(Progress(phase, epoch, step, total_steps, numbers, message))
 
     def log(self, text: str) -> None:
-        """Pass a line of text on."""
+        """Pass a line of text on to the terminals, for people."""
         self._host.log(text)
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep a state: dicts and lists of tensors, arrays, numbers and text. Durable on return.
 
-        It replaces the one before. A run that is started again gets it from `restore`.
+        It replaces the one before. A run that is started again gets it from `restore`. Raises BadCheckpoint.
         """
         self._checkpoints += 1
         folder = self.work / f"checkpoint-{self._checkpoints}"
@@ -199,14 +147,19 @@ class Context:
         shutil.rmtree(folder)
 
     def restore(self) -> dict[str, Any] | None:
-        """Return the state of the job's last whole checkpoint, of any attempt; None when there is none."""
+        """Return the state of the job's last whole checkpoint, of any attempt; None when there is none.
+
+        Arrays come back as tensors on the CPU; the history and the elapsed time go on from there.
+        Raises BadCheckpoint.
+        """
         folder = self._host.restore_checkpoint()
         if folder is None:
             return None
         state = read_checkpoint(folder)
         self._elapsed_before = state["context"]["elapsed"]
         self.history = state["context"]["history"]
-        return state["algorithm"]
+        kept: dict[str, Any] = state["algorithm"]
+        return kept
 
     def finish(
         self,
@@ -221,24 +174,22 @@ class Context:
         notes: Mapping[str, Any] | None = None,
         onnx_logits: Any = None,
     ) -> None:
-        """Make the model package of a trained network, looks at the test split, and hands both over.
+        """Make the model package of a trained network, look at the test split once, and hand both over.
 
-        network: float [N, 3, size, size], normalised by mean and std in 0..1, to logits [N, C].
+        network: float [N, 3, size, size], normalised per channel by mean and std in 0..1, to logits [N, C].
+        architecture: what the network is, for people. outcome: why training ended.
         out_of_sample: predictions for pictures the predicting network was not fitted to, to find label errors;
         by default those on the validation pictures. notes: JSON-able, put into the report as they are.
         onnx_logits: an ONNX model of the same function from uint8 [N, size, size, 3] to logits, where there is one
         already; it is compared with the network on the test pictures like an exported one.
         Raises ExportMismatch when the network and the ONNX model do not answer the same.
         """
-        from loupe.algorithm.finishing import conclude
-        from loupe.algorithm.package import Preprocessing
-
-        preprocessing = Preprocessing(size, size, tuple(mean), tuple(std))
-        artifacts, report = conclude(
-            self,
+        artifacts, report = finishing.conclude(
             self._host,
+            self._spec,
+            self.data,
             network=network,
-            preprocessing=preprocessing,
+            preprocessing=Preprocessing(size, size, tuple(mean), tuple(std)),
             architecture=architecture,
             out_of_sample=out_of_sample,
             onnx_logits=onnx_logits,
@@ -246,10 +197,15 @@ class Context:
         if outcome is Outcome.TARGET_REACHED and report["validation"]["accuracy"] < self.target_accuracy:
             # The package has the last word: a picture on the border may fall the other way in it.
             outcome = Outcome.PLATEAU
-        report["outcome"] = str(outcome)
-        report["target_accuracy"] = self.target_accuracy
-        report["notes"] = dict(notes or {})
-        self._host.finish(Result(outcome, artifacts, report))
+        run = {
+            "seed": self.seed,
+            "history": self.history,
+            "seconds": round(self.elapsed, 3),
+            "outcome": str(outcome),
+            "target_accuracy": self.target_accuracy,
+            "notes": dict(notes or {}),
+        }
+        self._host.finish(Result(outcome, artifacts, report | run))
 
     def give_up(self, reason: str) -> None:
         """End a stopped run without a model; its last checkpoint stands."""

@@ -17,7 +17,7 @@ WORST_CLASSES = 5
 class OutOfSample:
     """Predictions for pictures that the predicting model was not fitted to.
 
-    indices: int64 [M] into the data set. probabilities: float32 [M, C].
+    indices: int64 [M], into the data set's pictures. probabilities: float32 [M, C].
     """
 
     indices: np.ndarray
@@ -25,11 +25,12 @@ class OutOfSample:
 
 
 def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """Return the metrics of a split, JSON-able.
+    """Return the metrics of a split, JSON-able. Rates are parts of 1.
 
-    probabilities: [M, C]; classes: int [M]; labels: C names. balanced_accuracy averages the recall of the classes
-    that occur. accuracy_interval is Wilson's 95 % interval. confusion_matrix rows are the true classes; it is None
-    above MATRIX_CLASSES classes.
+    probabilities: [M, C]; classes: int [M], the true ones; labels: C names. accuracy_interval: low and high at 95 %
+    (Wilson, "Probable Inference", 1927). balanced_accuracy: the mean recall of the classes that occur. log_loss: in
+    nats. worst_classes: up to WORST_CLASSES labels of least recall, those with a recall of 1 left out.
+    confusion_matrix: rows are true classes, columns answers; None above MATRIX_CLASSES classes.
     """
     from scipy.stats import binomtest
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -66,13 +67,22 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
 
 
 def log_loss(probabilities: np.ndarray, classes: np.ndarray) -> float:
-    """Return the mean negative log-likelihood, in nats."""
+    """Return the mean negative log-likelihood of the true classes, in nats.
+
+    probabilities: [M, C]; classes: int [M].
+
+    >>> round(log_loss(np.array([[0.5, 0.5]]), np.array([0])), 4)
+    0.6931
+    """
     chosen = probabilities[np.arange(len(classes)), classes].astype(np.float64)
     return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
 
 
 def calibrate_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
-    """Return the T in 0.25..8 for which softmax(logits / T) fits the labels best."""
+    """Return the T in 0.25..8 for which softmax(logits / T) has the least log-loss.
+
+    logits: [M, C]; classes: int [M]. Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2.
+    """
     from scipy.optimize import minimize_scalar
 
     logits = logits.astype(np.float64)
@@ -85,19 +95,20 @@ def calibrate_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """softmax over the last axis, in the precision of its input."""
+    """Return the softmax over the last axis, in the precision of its input."""
     from scipy.special import softmax as scipy_softmax
 
-    return scipy_softmax(logits, axis=-1)
+    probabilities: np.ndarray = scipy_softmax(logits, axis=-1)
+    return probabilities
 
 
 def likely_label_errors(
     sample: OutOfSample, classes: np.ndarray, labels: Sequence[str], digests: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the pictures whose label cleanlab doubts, the most doubtful first.
+    """Return up to LABEL_ERRORS pictures whose label cleanlab doubts, the most doubtful first, JSON-able.
 
-    classes: int [N], the given labels of the whole data set. score: the probability of the given label, 0..1.
-    At most LABEL_ERRORS are returned.
+    classes: int [N], the given labels of the whole data set; digests: N, its pictures'. score: the probability of the
+    given label, 0..1. Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021.
     """
     from cleanlab.filter import find_label_issues
 
@@ -123,6 +134,6 @@ def likely_label_errors(
 
 
 def _worst(per_class: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the labels with the lowest recall, among those that are not perfect."""
+    """Return the labels of least recall, among those that occur and are not perfect."""
     imperfect = [row for row in per_class if row["pictures"] and row["recall"] < 1.0]
     return [row["label"] for row in sorted(imperfect, key=lambda row: (row["recall"], row["label"]))][:WORST_CLASSES]

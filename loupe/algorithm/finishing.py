@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
+from loupe.algorithm.dataset import Dataset
 from loupe.algorithm.evaluation import OutOfSample, calibrate_temperature, evaluate, likely_label_errors, softmax
-from loupe.algorithm.host import Host
-from loupe.algorithm.package import (
-    OnnxModel,
-    Preprocessing,
-    append_softmax,
-    check_parity,
-    export_onnx,
-    golden_rows,
-    predict_torch,
-    write_package,
-)
-
-if TYPE_CHECKING:
-    from loupe.algorithm.context import Context
+from loupe.algorithm.export import Preprocessing, export_onnx, predict_torch
+from loupe.algorithm.host import Host, Progress, RunSpec
+from loupe.algorithm.onnx_model import OnnxModel, append_softmax
+from loupe.algorithm.package import check_parity, golden_rows, write_package
 
 
 def conclude(
-    context: Context,
     host: Host,
+    spec: RunSpec,
+    data: Dataset,
     *,
     network: nn.Module,
     preprocessing: Preprocessing,
@@ -35,26 +28,28 @@ def conclude(
     out_of_sample: OutOfSample | None,
     onnx_logits: Any,
 ) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Turn a trained network into a package and a report; see Context.finish."""
-    data = context.data
-    pictures = data.images(preprocessing.height)
-    context.report("export", message="exporting the model")
+    """Return the model package of a trained network, its files by name, and what is measured of it, JSON-able.
+
+    The arguments are those of Context.finish. The test labels are revealed after the package is written, so nothing
+    in it can depend on them. Raises ExportMismatch.
+    """
+    pictures, known = data.images(preprocessing.height), data.classes[data.validation]
+    host.report(Progress("export", message="exporting the model"))
     model = export_onnx(network, preprocessing) if onnx_logits is None else onnx_logits
-    validation_logits = OnnxModel(model, context.threads).predict(pictures, data.validation)
-    temperature = calibrate_temperature(validation_logits, data.classes[data.validation])
+    logits = OnnxModel(model, spec.threads).predict(pictures, data.validation)
+    temperature = calibrate_temperature(logits, known)
+    validation = softmax(logits / temperature)
     model = append_softmax(model, temperature)
+    packaged = OnnxModel(model, spec.threads)
 
     # The network and its export must agree on pictures that neither training nor calibration saw.
     checked, split = (data.test, "test") if len(data.test) else (data.validation, "validation")
-    context.report("test", total_steps=len(checked), message=f"comparing both exports on the {split} pictures")
-    packaged = OnnxModel(model, context.threads)
+    host.report(Progress("test", total_steps=len(checked), message=f"comparing both exports on the {split} pictures"))
     answers = packaged.predict(pictures, checked)
-    expected = predict_torch(network, preprocessing, pictures, checked, context.device)
+    expected = predict_torch(network, preprocessing, pictures, checked, torch.device(spec.device))
     parity = check_parity(softmax(expected / temperature), answers)
 
-    validation = softmax(validation_logits / temperature)
-    golden = golden_rows(validation, data.classes[data.validation])
-    golden_pictures = np.ascontiguousarray(pictures[data.validation[golden]])
+    golden_pictures = np.ascontiguousarray(pictures[data.validation[golden_rows(validation, known)]])
     artifacts = write_package(
         host.work / "package",
         network,
@@ -65,14 +60,14 @@ def conclude(
         temperature=temperature,
         golden_pictures=golden_pictures,
         golden_probabilities=packaged(golden_pictures),
-        extra={"seed": context.seed},
+        seed=spec.seed,
     )
     # Only now is the model final, and only now may the test labels be seen.
     revealed = host.reveal_test()
     test = evaluate(answers, revealed[data.test], data.labels) if len(data.test) else None
     sample = out_of_sample or OutOfSample(data.validation, validation)
     report = {
-        "validation": evaluate(validation, data.classes[data.validation], data.labels),
+        "validation": evaluate(validation, known, data.labels),
         "test": test,
         "label_errors": likely_label_errors(sample, data.classes, data.labels, data.digests),
         "parity": {"split": split, **parity},
@@ -81,12 +76,9 @@ def conclude(
         "labels": list(data.labels),
         "splits": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
         "training_pictures": dict(zip(data.labels, data.class_counts().tolist(), strict=True)),
-        "seed": context.seed,
-        "history": context.history,
-        "seconds": round(context.elapsed, 3),
     }
     if test:
-        context.report("test", message=_sentence(test), test_accuracy=test["accuracy"])
+        host.report(Progress("test", metrics={"test_accuracy": test["accuracy"]}, message=_sentence(test)))
     return artifacts, report
 
 

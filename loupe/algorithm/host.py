@@ -25,7 +25,7 @@ class Split(enum.IntEnum):
 
 
 class Outcome(enum.StrEnum):
-    """Why a run ended by itself."""
+    """Why a run ended. STOPPED: it was asked to and has no model; the others end with the best model found."""
 
     TARGET_REACHED = "target_reached"
     PLATEAU = "plateau"
@@ -120,22 +120,22 @@ class Host(Protocol):
         """
 
     def reveal_test(self) -> np.ndarray:
-        """Return int32 [N] with no label withheld. Once per run; afterwards training is over."""
+        """Return int32 [N], the classes with none withheld. Once in a run; afterwards nothing is trained or kept."""
 
     def report(self, progress: Progress) -> None:
         """Pass progress on to the terminals."""
 
     def log(self, text: str) -> None:
-        """Pass a line of text on; the host attributes and escapes it."""
+        """Pass a line of text on, for people; the host says where it comes from and escapes it."""
 
     def save_checkpoint(self, folder: Path) -> None:
         """Keep a whole folder (safetensors and JSON files only); return when it is durable."""
 
     def restore_checkpoint(self) -> Path | None:
-        """Return the folder of the last whole checkpoint of this job, of any attempt."""
+        """Return the folder of the last whole checkpoint of this job, of any attempt; None when there is none."""
 
     def stop_requested(self) -> bool:
-        """Say whether to stop soon: cancelled, lease lost, or the budget is used up."""
+        """Say whether to stop soon: cancelled, lease lost, far beyond the budget, or the trainer is to go."""
 
     def finish(self, result: Result) -> None:
-        """Hand the result over. Nothing may follow."""
+        """Hand the result over. Nothing may follow it."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from loupe.algorithm.manifest import FILE_NAME, MAX_BYTES, BadManifest, Manifest, parse_manifest
 
@@ -33,7 +33,7 @@ class BadImage(ValueError):
 class Limits:
     """Bounds what an archive may unpack to.
 
-    max_bytes counts the tar stream, headers included, after decompression.
+    max_bytes counts the tar stream, headers included, after decompression. max_depth counts the parts of a path.
     """
 
     max_entries: int = 2_000
@@ -47,7 +47,7 @@ DEFAULT_LIMITS = Limits()
 def pack(folder: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Return the folder as a plain tar: sorted, without times, owners or modes. Raises BadImage, BadManifest.
 
-    Byte-code caches are left out. Symlinks and special files are refused rather than followed.
+    Byte-code caches and version control are left out. Symlinks and special files are refused rather than followed.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -70,20 +70,11 @@ def digest(archive: bytes) -> str:
 
 
 def inspect(archive: bytes | BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Manifest:
-    """Walk the whole archive without writing anything and return its manifest.
+    """Walk a whole tar (plain or gzip) without writing anything and return its manifest.
 
     Raises BadImage, BadManifest.
     """
-    manifest: list[Manifest] = []
-
-    def keep(name: PurePosixPath, content: Callable[[int], bytes]) -> None:
-        if str(name) == FILE_NAME:
-            manifest.append(parse_manifest(content(MAX_BYTES + 1)))
-
-    _walk(archive, limits, keep)
-    if not manifest:
-        raise BadManifest(f"the image has no {FILE_NAME} at its top")
-    return manifest[0]
+    return _walk(archive, limits, lambda name, content: None)
 
 
 def unpack(archive: bytes | BinaryIO, folder: Path, limits: Limits = DEFAULT_LIMITS) -> Manifest:
@@ -96,19 +87,17 @@ def unpack(archive: bytes | BinaryIO, folder: Path, limits: Limits = DEFAULT_LIM
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
 
-    def write(name: PurePosixPath, content: Callable[[int], bytes]) -> None:
+    def write(name: PurePosixPath, content: IO[bytes]) -> None:
         target = partial.joinpath(*name.parts)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("xb") as out:
-                while chunk := content(_CHUNK):
-                    out.write(chunk)
+                shutil.copyfileobj(content, out, _CHUNK)
         except (FileExistsError, NotADirectoryError) as error:
             raise BadImage(f"{name} is in the archive both as a file and as a folder") from error
 
     try:
-        _walk(archive, limits, write)
-        manifest = parse_manifest(_manifest_bytes(partial))
+        manifest = _walk(archive, limits, write)
         partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:
@@ -138,18 +127,10 @@ def load_entry(folder: Path, entry: str) -> Callable[..., Any]:
         found = None
     if found is None:
         raise BadImage(f"entry {entry!r}: the image has no module {module_name!r}")
-    function = getattr(importlib.import_module(found.name), function_name, None)
+    function: object = getattr(importlib.import_module(found.name), function_name, None)
     if not callable(function):
         raise BadImage(f"entry {entry!r}: module {module_name!r} has no function {function_name!r}")
     return function
-
-
-def _manifest_bytes(folder: Path) -> bytes:
-    path = folder / FILE_NAME
-    if not path.is_file():
-        raise BadManifest(f"the image has no {FILE_NAME} at its top")
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
 
 
 def _files(folder: Path, limits: Limits) -> list[Path]:
@@ -175,62 +156,10 @@ def _tree(folder: Path) -> Iterator[Path]:
             yield from _tree(path)
 
 
-class _Bounded(io.RawIOBase):
-    """Passes a stream on and refuses it once more than `limit` bytes came out of it."""
-
-    def __init__(self, source: Any, limit: int) -> None:
-        self._source = source
-        self._left = limit
-        self._limit = limit
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._source.read(_CHUNK if size < 0 else min(size, _CHUNK))
-        self._left -= len(data)
-        if self._left < 0:
-            raise BadImage(f"the archive unpacks to more than {self._limit} bytes")
-        return data
-
-
-def _walk(
-    archive: bytes | BinaryIO,
-    limits: Limits,
-    visit: Callable[[PurePosixPath, Callable[[int], bytes]], None],
-) -> None:
-    source = io.BytesIO(archive) if isinstance(archive, bytes) else archive
-    buffered = io.BufferedReader(_Raw(source), _CHUNK)
-    plain: Any = buffered
-    if buffered.peek(2)[:2] == _GZIP_MAGIC:
-        plain = gzip.GzipFile(fileobj=buffered)
-    names: set[str] = set()
-    entries = 0
-    try:
-        with tarfile.open(fileobj=_Bounded(plain, limits.max_bytes), mode="r|", bufsize=_CHUNK) as tar:
-            for member in tar:
-                entries += 1
-                if entries > limits.max_entries:
-                    raise BadImage(f"the archive has more than {limits.max_entries} entries")
-                tar.members.clear()  # tarfile keeps every header; a million of them would fill the memory
-                name = _checked_name(member, limits)
-                if member.isdir():
-                    continue
-                if str(name).casefold() in names:
-                    raise BadImage(f"{name} is in the archive twice")
-                names.add(str(name).casefold())
-                content = tar.extractfile(member)
-                if content is None:
-                    raise BadImage(f"{name} has no content")
-                visit(name, content.read)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
-        if isinstance(error, (BadImage, BadManifest)):
-            raise
-        raise BadImage(f"this is no whole tar archive: {error}") from error
-
-
 class _Raw(io.RawIOBase):
-    def __init__(self, source: BinaryIO) -> None:
+    """Passes a stream on, whatever it is."""
+
+    def __init__(self, source: IO[bytes] | io.BufferedIOBase) -> None:
         self._source = source
 
     def readable(self) -> bool:
@@ -240,6 +169,61 @@ class _Raw(io.RawIOBase):
         data = self._source.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+class _Bounded(_Raw):
+    """Passes a stream on and refuses it once more than `limit` bytes came out of it."""
+
+    def __init__(self, source: io.BufferedIOBase, limit: int) -> None:
+        super().__init__(source)
+        self._limit = self._left = limit
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise BadImage(f"the archive unpacks to more than {self._limit} bytes")
+        return count
+
+
+def _walk(archive: bytes | BinaryIO, limits: Limits, visit: Callable[[PurePosixPath, IO[bytes]], None]) -> Manifest:
+    """Show each file to `visit`, which may read it; return the manifest once the whole archive was found good."""
+    source = io.BytesIO(archive) if isinstance(archive, bytes) else archive
+    buffered = io.BufferedReader(_Raw(source), _CHUNK)
+    compressed = buffered.peek(2)[:2] == _GZIP_MAGIC
+    tarred = gzip.GzipFile(fileobj=buffered) if compressed else buffered
+    bounded = io.BufferedReader(_Bounded(tarred, limits.max_bytes), _CHUNK)
+    names: set[str] = set()
+    text: bytes | None = None
+    entries = 0
+    try:
+        with tarfile.open(fileobj=bounded, mode="r|", bufsize=_CHUNK) as tar:
+            for member in tar:
+                entries += 1
+                if entries > limits.max_entries:
+                    raise BadImage(f"the archive has more than {limits.max_entries} entries")
+                # tarfile keeps every header; a million of them would fill the memory.
+                tar.members.clear()  # type: ignore[attr-defined]  # typeshed lacks it
+                name = _checked_name(member, limits)
+                if member.isdir():
+                    continue
+                if str(name).casefold() in names:
+                    raise BadImage(f"{name} is in the archive twice")
+                names.add(str(name).casefold())
+                content = tar.extractfile(member)
+                if content is None:
+                    raise BadImage(f"{name} has no content")
+                if str(name) == FILE_NAME:
+                    text = content.read(MAX_BYTES + 1)
+                    content = io.BytesIO(text)
+                visit(name, content)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
+        if isinstance(error, BadImage):
+            raise
+        raise BadImage(f"this is no whole tar archive: {error}") from error
+    if text is None:
+        raise BadManifest(f"the image has no {FILE_NAME} at its top")
+    return parse_manifest(text)
 
 
 def _checked_name(member: tarfile.TarInfo, limits: Limits) -> PurePosixPath:

@@ -35,9 +35,10 @@ class BadFolder(ValueError):
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """Labelled pictures on disk.
+    """N labelled pictures on disk, in the order of their digests.
 
-    classes: int32 [N] indices into labels, none withheld. splits: uint8 [N].
+    labels: class names. digests: sha256 of each file, hex. classes: int32 [N], indices into labels, none withheld.
+    splits: uint8 [N], a `Split` for each picture.
     """
 
     root: Path
@@ -49,7 +50,7 @@ class PictureFolder:
 
     @property
     def identity(self) -> str:
-        """Changes with the pictures and their order, hex."""
+        """What tells these pictures, in this order, from any others: 32 hex digits."""
         return hashlib.sha256("".join(self.digests).encode()).hexdigest()[:32]
 
     def index(self) -> DatasetIndex:
@@ -61,10 +62,10 @@ class PictureFolder:
 def read_folder(root: Path, *, validation: float = 0.2, test: float = 0.2) -> PictureFolder:
     """Read splits.csv (path, label, split) where there is one, else a folder per class.
 
-    Without splits.csv each class is split by the order of its pictures' digests: the same pictures always fall the
-    same way. A picture that is there twice counts once. Raises BadFolder.
+    Without splits.csv each class is split by the order of its pictures' digests, validation and test being parts of
+    1: the same pictures always fall the same way. A picture that is there twice counts once. Raises BadFolder.
     """
-    rows = _listed(root) if (root / SPLITS_FILE).is_file() else _per_class(root)
+    rows = _rows_of_csv(root) if (root / SPLITS_FILE).is_file() else _rows_of_folders(root)
     if not rows:
         raise BadFolder(f"{root} has no pictures; expected a folder per class, or {SPLITS_FILE}")
     seen: dict[str, tuple[Path, str, Split | None]] = {}
@@ -90,10 +91,11 @@ def read_folder(root: Path, *, validation: float = 0.2, test: float = 0.2) -> Pi
 
 
 class LocalHost:
-    """A `Host` over a picture folder.
+    """A `Host` over a picture folder. Raises BadFolder for a picture that cannot be read.
 
-    work: the run's folder; the last checkpoint is kept beside it, in `<work>.checkpoint`. cache: where decoded
-    pictures are kept from run to run. show and say get progress and log lines.
+    work: the run's folder; the last checkpoint is kept beside it, in `<work>.checkpoint`, and `report.json` in it.
+    cache: where decoded pictures are kept from run to run. show and say get progress and log lines.
+    result: what the run handed over, once it has.
     """
 
     def __init__(
@@ -183,7 +185,7 @@ def local_spec(folder: PictureFolder, parameters: Mapping[str, Any], target_accu
     return RunSpec(parameters=parameters, target_accuracy=target_accuracy, dataset=folder.index(), **rest)
 
 
-def _per_class(root: Path) -> list[tuple[Path, str, Split | None]]:
+def _rows_of_folders(root: Path) -> list[tuple[Path, str, Split | None]]:
     if not root.is_dir():
         raise BadFolder(f"{root} is not a folder")
     return [
@@ -195,7 +197,7 @@ def _per_class(root: Path) -> list[tuple[Path, str, Split | None]]:
     ]
 
 
-def _listed(root: Path) -> list[tuple[Path, str, Split | None]]:
+def _rows_of_csv(root: Path) -> list[tuple[Path, str, Split | None]]:
     rows: list[tuple[Path, str, Split | None]] = []
     with (root / SPLITS_FILE).open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):

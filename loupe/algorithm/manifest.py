@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from loupe.patterns import ID, VERSION
+
 FILE_NAME = "algorithm.toml"
 MAX_BYTES = 64 << 10
-ID_PATTERN = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
-VERSION_PATTERN = r"[0-9A-Za-z]([0-9A-Za-z.+-]{0,61}[0-9A-Za-z])?"
-PARAMETER_PATTERN = r"[a-z][a-z0-9_]{0,62}"
-ENTRY_PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+_PARAMETER = r"[a-z][a-z0-9_]{0,62}"
+_ENTRY = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
 Value = int | float | bool | str | None
 
@@ -26,8 +26,11 @@ class BadManifest(ValueError):
     """Says what in `algorithm.toml` is wrong, and what would be right."""
 
 
-class BadParameter(ValueError):
-    """Names a parameter of a job, the value given for it, and what is allowed."""
+class InvalidParameter(ValueError):
+    """Names a parameter of a job, the value given for it, and what is allowed.
+
+    parameter: its name.
+    """
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(f"parameter {parameter!r}: {message}")
@@ -41,8 +44,8 @@ class _Table(BaseModel):
 class Parameter(_Table):
     """One setting that a job may give.
 
-    type "file" is the digest of an uploaded file; it has no default and may be left out unless `required`.
-    min and max are inclusive and belong to "int" and "float"; choices belong to "choice".
+    type: "file" is the digest of an uploaded file; it has no default and may be left out unless `required`.
+    min, max: inclusive; they belong to "int" and "float". choices: belong to "choice".
     """
 
     type: Literal["int", "float", "bool", "string", "choice", "file"]
@@ -75,7 +78,11 @@ class Parameter(_Table):
         return self
 
     def allowed(self) -> str:
-        """Describe in words what may be given."""
+        """Return in words what may be given.
+
+        >>> Parameter(type="int", default=3, min=1).allowed()
+        'a whole number of at least 1'
+        """
         words = {
             "choice": "one of " + ", ".join(self.choices),
             "bool": "true or false",
@@ -91,10 +98,10 @@ class Parameter(_Table):
         return words
 
     def accept(self, name: str, value: Any) -> Value:
-        """Return the value in its type; text as typed in a shell is understood. Raises BadParameter."""
+        """Return the value in its type; text as typed in a shell is understood. Raises InvalidParameter."""
         typed = _typed(self.type, value)
         if typed is None or not self._in_range(typed):
-            raise BadParameter(name, f"{_shown(value)} is not {self.allowed()}")
+            raise InvalidParameter(name, f"{_shown(value)} is not {self.allowed()}")
         return typed
 
     def _in_range(self, value: Any) -> bool:
@@ -106,19 +113,23 @@ class Parameter(_Table):
 
 
 class Resources(_Table):
-    """What a trainer must have to run the image. min_memory_mb in MiB."""
+    """What a trainer must have to run the image; min_memory_mb is in MiB."""
 
     min_memory_mb: int = Field(default=0, ge=0)
     gpu: Literal["none", "optional", "required"] = "none"
 
 
 class Manifest(_Table):
-    """A parsed and checked `algorithm.toml`."""
+    """A parsed and checked `algorithm.toml`.
 
-    name: str = Field(pattern=f"^{ID_PATTERN}$")
-    version: str = Field(pattern=f"^{VERSION_PATTERN}$")
+    name, version: as in the resource name "algorithms/{name}/versions/{version}". entry: "module:function", a function
+    of one Context.
+    """
+
+    name: str = Field(pattern=f"^{ID}$")
+    version: str = Field(pattern=f"^{VERSION}$")
     task: Literal["classification"]
-    entry: str = Field(pattern=f"^{ENTRY_PATTERN}$")
+    entry: str = Field(pattern=f"^{_ENTRY}$")
     licence: str = Field(min_length=1, max_length=200)
     summary: str = Field(min_length=1, max_length=500)
     parameters: Mapping[str, Parameter] = Field(default_factory=dict)
@@ -128,8 +139,8 @@ class Manifest(_Table):
     @classmethod
     def _names(cls, value: Mapping[str, Parameter]) -> Mapping[str, Parameter]:
         for name in value:
-            if not re.fullmatch(PARAMETER_PATTERN, name):
-                raise ValueError(f"{name!r} is no parameter name; use {PARAMETER_PATTERN}")
+            if not re.fullmatch(_PARAMETER, name):
+                raise ValueError(f"{name!r} is no parameter name; use {_PARAMETER}")
         return value
 
 
@@ -157,21 +168,28 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def resolve_parameters(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Value]:
-    """Return a value for every parameter, the given ones checked. Raises BadParameter.
+    """Return a value for every parameter, the given ones checked. Raises InvalidParameter.
 
     A whole number may come as 3, 3.0 or "3" (JSON and shells have no integers); a file left out is None.
+
+    >>> manifest = Manifest(
+    ...     name="a", version="1", task="classification", entry="main:train", licence="MIT", summary="An example.",
+    ...     parameters={"epochs": Parameter(type="int", default=30)},
+    ... )
+    >>> resolve_parameters(manifest, {"epochs": "12"}), resolve_parameters(manifest, {})
+    ({'epochs': 12}, {'epochs': 30})
     """
     for name in given:
         if name not in manifest.parameters:
             near = difflib.get_close_matches(name, manifest.parameters, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             known = ", ".join(sorted(manifest.parameters)) or "none"
-            raise BadParameter(name, f"{manifest.name} has no such parameter; {hint}it has: {known}")
+            raise InvalidParameter(name, f"{manifest.name} has no such parameter; {hint}it has: {known}")
     resolved: dict[str, Value] = {}
     for name, parameter in manifest.parameters.items():
         value = given.get(name)
         if value is None and parameter.required:
-            raise BadParameter(name, f"{manifest.name} cannot do without it; give {parameter.allowed()}")
+            raise InvalidParameter(name, f"{manifest.name} cannot do without it; give {parameter.allowed()}")
         if value is None:
             value = parameter.default
         resolved[name] = None if value is None else parameter.accept(name, value)

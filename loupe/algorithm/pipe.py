@@ -39,7 +39,7 @@ RUNNER = "loupe.algorithm.context:run_image"
 
 
 class PipeError(Exception):
-    """Any trouble with the pipe itself."""
+    """Says what is wrong with the pipe, or with a message in it."""
 
 
 class HostGone(PipeError):
@@ -52,14 +52,14 @@ class HostRefused(PipeError):
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """Return the message behind its length. Raises PipeError for one above MAX_MESSAGE bytes."""
-    body = json.dumps(message, default=_plain, separators=(",", ":")).encode()
+    body = json.dumps(message, default=_jsonable, separators=(",", ":")).encode()
     if len(body) > MAX_MESSAGE:
         raise PipeError(f"a message of {len(body)} bytes; at most {MAX_MESSAGE} bytes go through the pipe")
     return LENGTH.pack(len(body)) + body
 
 
-def _plain(value: Any) -> Any:
-    """Turn numpy and torch numbers and arrays into what JSON knows."""
+def _jsonable(value: Any) -> Any:
+    """Turn numpy and torch numbers and arrays, paths and mappings into what JSON knows."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Path):
@@ -72,7 +72,9 @@ def _plain(value: Any) -> Any:
 class PipeHost:
     """A `Host` whose every answer comes from the trainer at the other end of a socket.
 
-    Its methods may be called from any thread of the run; one call is under way at a time.
+    Its methods may be called from any thread of the run; one call is under way at a time. Each raises HostGone when
+    the trainer closes the pipe, and HostRefused where it does not grant what is asked.
+    data, work: the run's folders as the run sees them. finished: whether a result was handed over.
     """
 
     def __init__(self, pipe: socket.socket, data: Path, work: Path) -> None:
@@ -112,10 +114,11 @@ class PipeHost:
         )
 
     def pictures(self, height: int, width: int) -> Path:
-        return self._data / self._call("pictures", height=int(height), width=int(width))["file"]
+        return self._data / str(self._call("pictures", height=int(height), width=int(width))["file"])
 
     def reveal_test(self) -> np.ndarray:
-        return np.load(self._data / self._call("reveal_test")["file"], allow_pickle=False)
+        classes: np.ndarray = np.load(self._data / self._call("reveal_test")["file"], allow_pickle=False)
+        return classes
 
     def report(self, progress: Progress) -> None:
         self._send(
@@ -144,7 +147,7 @@ class PipeHost:
         if self._lock.acquire(blocking=False):
             try:
                 while not self._stop and self._poll.poll(0):
-                    self._take(self._receive())
+                    self._expect_stop(self._receive())
             finally:
                 self._lock.release()
         return self._stop
@@ -158,23 +161,22 @@ class PipeHost:
         """Tell the trainer that everything costly is imported."""
         self._send({"type": "ready"})
 
-    def wait_for_job(self) -> dict[str, Any]:
-        """Return the job message. Raises HostGone when the trainer gives this sandbox up."""
+    def wait_for_job(self) -> None:
+        """Return when the job lies in the data folder. Raises HostGone when the trainer gives this sandbox up."""
         message = self._receive()
         if message.get("type") != "job":
             raise PipeError(f"a {message.get('type')} message where the job was due")
-        return message
 
     def failed(self, error: BaseException) -> None:
-        """Tell the trainer what the algorithm raised."""
-        text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-        message = {
-            "type": "failed",
-            "error": type(error).__name__,
-            "text": str(error)[:MAX_LOG],
-            "traceback": text,
-        }
-        self._send(message)
+        """Tell the trainer what the algorithm raised, cut to MAX_LOG and MAX_TRACEBACK characters."""
+        self._send(
+            {
+                "type": "failed",
+                "error": type(error).__name__,
+                "text": str(error)[:MAX_LOG],
+                "traceback": "".join(traceback.format_exception(error))[-MAX_TRACEBACK:],
+            }
+        )
 
     def _inside(self, path: Path) -> str:
         absolute = Path(os.path.normpath(self._work / path))
@@ -198,19 +200,21 @@ class PipeHost:
                 message = self._receive()
                 if message.get("type") == "answer" and message.get("id") == self._calls:
                     break
-                self._take(message)
+                self._expect_stop(message)
         if "error" in message:
             raise HostRefused(f"{method}: {message['error']}")
-        return message["value"]
+        value: dict[str, Any] = message["value"]
+        return value
 
-    def _take(self, message: Mapping[str, Any]) -> None:
+    def _expect_stop(self, message: Mapping[str, Any]) -> None:
         if message.get("type") != "stop":
             raise PipeError(f"an unexpected {message.get('type')} message")
         self._stop = True
 
     def _receive(self) -> dict[str, Any]:
         (length,) = LENGTH.unpack(self._exactly(LENGTH.size))
-        return json.loads(self._exactly(length))
+        message: dict[str, Any] = json.loads(self._exactly(length))
+        return message
 
     def _exactly(self, count: int) -> bytes:
         data = bytearray()
@@ -232,7 +236,10 @@ def die_with_parent() -> None:
 
 
 def run(host: PipeHost, runner: Callable[[Path, PipeHost], None], image: Path) -> int:
-    """Execute an unpacked algorithm image and tell the trainer when it fails; return the exit status."""
+    """Run an unpacked algorithm image and tell the trainer when it fails; return the process's exit status.
+
+    0: a result was handed over. 1: the algorithm failed. 3: the trainer is gone.
+    """
     try:
         runner(image, host)
         if not host.finished:

@@ -7,7 +7,7 @@ import sys
 
 
 def training_environment(threads: int) -> dict[str, str]:
-    """Return the environment variables of a process that trains on so many threads.
+    """Return the environment variables of a process that trains on so many threads; they are read when it starts.
 
     Threads that spin while they wait make everything crawl as soon as somebody else needs a core: waiting is passive
     (libgomp manual, GOMP_SPINCOUNT). Memory that was freed is kept for the next batch: by default glibc hands the large
@@ -28,7 +28,7 @@ def training_environment(threads: int) -> dict[str, str]:
 
 
 def restart_for_training(module: str, threads: int) -> None:
-    """Start `python -m module` with the same arguments again, unless it is set up to train."""
+    """Replace this process by `python -m module` with the same arguments, unless it is set up to train."""
     environment = training_environment(threads)
     if any(name not in os.environ for name in environment):
         os.environ.update(environment)

@@ -21,6 +21,7 @@ Measured by bench/threads.py, with threads that wait without spinning.
 def worthwhile_threads(network: nn.Module, size: int, batch_size: int, available: int) -> int:
     """Return from 1 to `available`: how many threads a network trains fastest with, on a CPU.
 
+    size: picture side in pixels. batch_size: pictures in a step.
     Decided by what the network computes and not by a measurement: the same network, picture side and batch size give
     the same number wherever so many threads are available, and so the same sums in the same order.
     """
@@ -30,16 +31,17 @@ def worthwhile_threads(network: nn.Module, size: int, batch_size: int, available
 
 
 def mean_work(network: nn.Module, size: int) -> float:
-    """Return the floating point operations of a mean tensor operation, for one picture going forward.
+    """Return the floating point operations of a mean tensor operation, for one picture [3, size, size] going forward.
 
-    Convolutions and matrix products are what work is counted of; yet every other operation wakes the threads too.
-    The network stays as it is.
+    Only the work of convolutions and matrix products is counted, but it is shared out over all operations, since each
+    of them wakes the threads. The network stays as it is.
     """
     weight = next(network.parameters())
     picture = torch.zeros(1, 3, size, size, device=weight.device).to(memory_format=torch.channels_last)
     training = [module for module in network.modules() if module.training]
+    counter = _WorkCounter()
     try:
-        with torch.no_grad(), _Counter() as counter:
+        with torch.no_grad(), counter:
             network.eval()(picture)
     finally:
         for module in training:
@@ -58,14 +60,16 @@ def on_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Counter(TorchDispatchMode):
+class _WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Counts what goes through torch's dispatcher, and its work as torch.utils.flop_counter does."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.work, self.operations = 0, 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         self.operations += not func.is_view

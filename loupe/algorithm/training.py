@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from loupe.algorithm.augmentation import Augmentation, augment
+from loupe.algorithm.augmentation import augment
 from loupe.algorithm.checkpoint import load_optimizer_state, optimizer_state
 from loupe.algorithm.context import Context
 from loupe.algorithm.host import Outcome
+from loupe.algorithm.plan import TrainingPlan, class_weights, learning_rate, make_optimizer, steps_per_epoch
 from loupe.algorithm.threads import on_threads, worthwhile_threads
 
 VALIDATION_BATCH = 64
@@ -27,34 +27,11 @@ CHECKPOINT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """Everything about a training that is decided before it starts.
-
-    size: picture side in pixels. epochs: at most so many; the learning rate falls along a cosine over all of them.
-    patience: epochs without a better validation accuracy after which training has reached its plateau.
-    balance: 0 counts every picture the same, 1 every class the same.
-    """
-
-    size: int
-    epochs: int
-    batch_size: int = 32
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    label_smoothing: float = 0.05
-    warm_up: float = 0.05
-    patience: int = 10
-    balance: float = 0.5
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    augmentation: Augmentation | None = field(default_factory=Augmentation)
-
-
-@dataclass(frozen=True)
 class Fitted:
     """What a training came to; the network then carries the weights of its best epoch.
 
-    accuracy: on the validation pictures, of that epoch. epochs: how many were done, earlier attempts included.
+    outcome: why it ended. accuracy: of that epoch, on the validation pictures, 0..1. epochs: how many were done,
+    earlier attempts included.
     """
 
     outcome: Outcome
@@ -72,13 +49,15 @@ def fit(
     keep: Callable[[Mapping[str, Any]], None] | None = None,
     resume: Mapping[str, Any] | None = None,
 ) -> Fitted:
-    """Train until validation accuracy reaches the target, stop getting better, or the budget is used up.
+    """Train until validation accuracy reaches the target or stops getting better, or the budget is used up.
 
+    network: float [B, 3, size, size], normalised, to logits [B, C]; it is moved to the run's device and changed.
     Every epoch ends with a look at the validation pictures and, unless checkpoints would take more than
     CHECKPOINT_SHARE of the time, with a checkpoint. It draws its random numbers from (seed, epoch) alone: a run that
     goes on from a checkpoint ends with the same weights as one that never stopped.
-    frozen: modules whose batch norms keep their statistics. keep and resume: how an algorithm that has more to
-    remember stores this training's state and gives it back; by default it is the whole checkpoint.
+    phase: the word for it in reports. frozen: modules whose batch norms keep their statistics.
+    keep and resume: how an algorithm that has more to remember stores this training's state and gives it back; by
+    default it is the whole checkpoint.
     Raises Stopped.
     """
     if keep is None:
@@ -105,7 +84,8 @@ def fit(
 class TrainingLoop:
     """One training in progress: a network, its optimizer, and how far they are.
 
-    threads: how many the network is worth, of those that the run may use.
+    threads: how many the network is worth, of those that the run may use. epoch: the last one done, from 1.
+    best: the weights of the epoch best_epoch, which had best_accuracy on the validation pictures.
     """
 
     def __init__(
@@ -118,14 +98,14 @@ class TrainingLoop:
         frozen: Sequence[nn.Module] = (),
     ) -> None:
         self.context, self.plan, self.phase = context, plan, phase
-        self.network = network.to(device=context.device, memory_format=torch.channels_last)
+        self.network = network.to(context.device).to(memory_format=torch.channels_last)
         self.threads = context.threads
         if context.device.type == "cpu":
             self.threads = worthwhile_threads(self.network, plan.size, plan.batch_size, context.threads)
         self._frozen = frozen
         self._pictures = context.data.images(plan.size)
         self._classes = torch.from_numpy(context.data.classes)
-        self.optimizer = _optimizer(self.network, plan)
+        self.optimizer = make_optimizer(self.network, plan)
         self._weights = class_weights(context.data.class_counts(), plan.balance).to(context.device)
         self._mean, self._std = (
             (torch.tensor(part) * 255).view(1, 3, 1, 1).to(context.device) for part in (plan.mean, plan.std)
@@ -175,7 +155,7 @@ class TrainingLoop:
             yield pictures, self._classes[rows].to(self.context.device)
 
     def as_input(self, pixels: np.ndarray, generator: torch.Generator | None) -> torch.Tensor:
-        """Turn uint8 [B, H, W, 3] into the network's input; changed at random when a generator is given."""
+        """Return the network's input for uint8 [B, H, W, 3]; changed at random when a generator is given."""
         # Seen as [B, 3, H, W] the bytes already lie as channels_last wants them.
         pictures = torch.from_numpy(pixels).to(self.context.device).permute(0, 3, 1, 2).float()
         if generator is not None and self.plan.augmentation is not None:
@@ -183,19 +163,19 @@ class TrainingLoop:
         return pictures.sub_(self._mean).div_(self._std)
 
     def step(self, pictures: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """Learn from one batch and return its loss, on the device."""
+        """Learn from one batch, as `batches` yields it, and return its mean loss, a scalar on the device."""
         with autocast(self.context.device):
             logits = self.network(pictures)
         loss = functional.cross_entropy(
             logits.float(), classes, weight=self._weights, label_smoothing=self.plan.label_smoothing
         )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         self.optimizer.step()
         return loss.detach()
 
     def train_epoch(self) -> None:
-        """Learn once from every training picture; less when the budget ends. Raises Stopped."""
+        """Learn once from every training picture, or from fewer when the time runs out. Raises Stopped."""
         epoch = self.epoch + 1
         # Dropout draws from torch's global generator.
         torch.manual_seed(self.context.seed * 1_000_003 + epoch)
@@ -242,7 +222,7 @@ class TrainingLoop:
         )
 
     def validate(self) -> tuple[float, float]:
-        """Return accuracy and mean loss on the validation pictures, in float32."""
+        """Return accuracy, 0..1, and mean loss, in nats, on the validation pictures, computed in float32."""
         rows = self.context.data.validation
         self.network.eval()
         correct, loss = 0, 0.0
@@ -256,35 +236,8 @@ class TrainingLoop:
         return correct / len(rows), loss / len(rows)
 
 
-def steps_per_epoch(pictures: int, batch_size: int) -> int:
-    """Count batches; a last one of a single picture is left out, as batch norm cannot take it."""
-    steps = math.ceil(pictures / batch_size)
-    return steps - 1 if steps > 1 and pictures % batch_size == 1 else steps
-
-
-def learning_rate(plan: TrainingPlan, step: int, steps: int) -> float:
-    """Rise evenly through the warm-up and falls along a cosine to a hundredth at the last step."""
-    warm_up = max(1, int(plan.warm_up * steps))
-    if step < warm_up:
-        return plan.learning_rate * (step + 1) / warm_up
-    part = (step - warm_up) / max(1, steps - warm_up)
-    return plan.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
-
-
-def class_weights(counts: np.ndarray, balance: float) -> torch.Tensor:
-    """Return float32 [C], larger for rarer classes, 1 on average over the pictures.
-
-    A class without pictures gets 1: no picture of it occurs in the loss.
-    """
-    known = counts > 0
-    weights = np.ones(len(counts))
-    weights[known] = (counts[known].mean() / counts[known]) ** balance
-    weights[known] *= counts[known].sum() / (weights[known] * counts[known]).sum()
-    return torch.tensor(weights, dtype=torch.float32)
-
-
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Return bfloat16 where the hardware computes in it, and float32 elsewhere.
+    """Return a context in which torch computes in bfloat16 where the hardware can, and in float32 elsewhere.
 
     Decided by what the processor can do and not by a measurement, so that a resumed run computes the same.
     """
@@ -295,17 +248,5 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 def has_fast_bfloat16() -> bool:
     """Say whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
-
-
-def _optimizer(network: nn.Module, plan: TrainingPlan) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": plan.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    # Fused, an AdamW step over resnet18 takes a third of the time on a CPU.
-    if plan.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9, nesterov=True, fused=True)
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)

@@ -13,6 +13,7 @@ from loupe.access import Decision
 from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc
 from loupe.errors import LoupeError, Unavailable
 from loupe.names import AccountName, ProjectName
+from loupe.notifier import Notifier
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ class RemoteAuthorizer:
         self._revision = -1
         self._heard = float("-inf")
         self._decisions: dict[tuple[AccountName, ProjectName, str, str], Decision] = {}
-        self._changed = asyncio.Event()
+        self._changed = Notifier()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -53,11 +54,11 @@ class RemoteAuthorizer:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def changed(self) -> asyncio.Event:
-        """Return set when earlier decisions may no longer hold."""
-        return self._changed
+        """Return the event that is set when earlier decisions may no longer hold."""
+        return self._changed.next()
 
     async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
-        """Answer from memory while that is safe, else asks auth. Raises Unavailable when auth is silent."""
+        """Answer from memory while that is safe, else ask auth. Raises Unavailable when auth is silent."""
         key = (account, project, action, login)
         fresh = self._monotonic() - self._heard < _SILENCE_SECONDS
         if fresh and (known := self._decisions.get(key)) is not None:
@@ -107,5 +108,4 @@ class RemoteAuthorizer:
     def _forget(self, revision: int) -> None:
         self._revision = revision
         self._decisions.clear()
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.notify()

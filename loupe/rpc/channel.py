@@ -79,23 +79,19 @@ class _Translate:
 
 
 class _UnaryUnary(_Translate, grpc.aio.UnaryUnaryClientInterceptor):
-    async def intercept_unary_unary(self, continuation, client_call_details, request):
-        return await self._one(continuation, client_call_details, request)
+    intercept_unary_unary: Any = _Translate._one
 
 
 class _UnaryStream(_Translate, grpc.aio.UnaryStreamClientInterceptor):
-    async def intercept_unary_stream(self, continuation, client_call_details, request):
-        return await self._many(continuation, client_call_details, request)
+    intercept_unary_stream: Any = _Translate._many
 
 
 class _StreamUnary(_Translate, grpc.aio.StreamUnaryClientInterceptor):
-    async def intercept_stream_unary(self, continuation, client_call_details, request_iterator):
-        return await self._one(continuation, client_call_details, request_iterator)
+    intercept_stream_unary: Any = _Translate._one
 
 
 class _StreamStream(_Translate, grpc.aio.StreamStreamClientInterceptor):
-    async def intercept_stream_stream(self, continuation, client_call_details, request_iterator):
-        return await self._many(continuation, client_call_details, request_iterator)
+    intercept_stream_stream: Any = _Translate._many
 
 
 def _interceptors(token: TokenSource | None) -> list[grpc.aio.ClientInterceptor]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -14,24 +14,26 @@ from loupe.errors import PermissionDenied, Unauthenticated, not_found
 from loupe.identity import Caller, TokenVerifier, peer_of
 from loupe.names import ProjectName, project_of
 
+Context = grpc.aio.ServicerContext[Any, Any]
+
 
 def access_table(services: Iterable[ServiceDescriptor]) -> dict[str, access_pb2.Access]:
     """Return the row of every RPC that has one, by its full method path."""
-    table = {}
+    extension: Any = access_pb2.access  # its stub calls an extension an ordinary field
+    table: dict[str, access_pb2.Access] = {}
     for service in services:
         for method in service.methods:
             options = method.GetOptions()
-            if options.HasExtension(access_pb2.access):
-                table[f"/{service.full_name}/{method.name}"] = options.Extensions[access_pb2.access]
+            if options.HasExtension(extension):
+                table[f"/{service.full_name}/{method.name}"] = options.Extensions[extension]
     return table
 
 
 def resource_of(request: Any, path: str) -> str:
     """Read the field that an ActionRule names, for example "header.parent"."""
-    value = request
     for part in path.split("."):
-        value = getattr(value, part)
-    return value
+        request = getattr(request, part)
+    return str(request)
 
 
 class Gate:
@@ -41,11 +43,9 @@ class Gate:
         self._verifier = verifier
         self.authorizer = authorizer
 
-    async def identify(self, rule: access_pb2.Access | None, context: grpc.aio.ServicerContext) -> Caller:
+    async def identify(self, rule: access_pb2.Access, context: Context) -> Caller:
         """Find out who calls, and refuse who cannot be meant by the rule at all."""
-        if rule is None:
-            raise PermissionDenied("this call has no row in the access table and is refused to everybody")
-        peer = peer_of(context.auth_context() or {})
+        peer = peer_of(cast(Mapping[str, list[bytes]], context.auth_context() or {}))
         if peer is not None and peer.service in rule.services:
             return peer
         if rule.public:
@@ -99,7 +99,7 @@ def _inactive() -> Unauthenticated:
     return Unauthenticated("the account is disabled or this login has ended; log in again", problem="inactive")
 
 
-def _bearer(context: grpc.aio.ServicerContext) -> str | None:
+def _bearer(context: Context) -> str | None:
     for key, value in context.invocation_metadata() or ():
         if key == "authorization":
             kind, _, token = str(value).partition(" ")

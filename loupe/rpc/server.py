@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -64,7 +64,7 @@ class MeshServer:
         """Bind the doors and serve. Raises OSError when a port is taken."""
         recorder = _Recorder()
         for add, servicer in self._servicers:
-            add(servicer, recorder)
+            add(servicer, cast(grpc.aio.Server, recorder))
         self._names = recorder.names
         pool = descriptor_pool.Default()
         table = access_table(pool.FindServiceByName(name) for name in self._names)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.rpc import error_details_pb2, status_pb2
@@ -75,10 +78,10 @@ def to_status(error: LoupeError) -> tuple[grpc.StatusCode, status_pb2.Status]:
 def from_rpc_error(error: grpc.RpcError) -> LoupeError:
     """Return the domain error that a failed call stands for."""
     code: grpc.StatusCode = error.code()
-    for key, value in error.trailing_metadata() or ():
+    for key, value in cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ()):
         if key != DETAILS_KEY:
             continue
-        status = status_pb2.Status.FromString(value)
+        status = status_pb2.Status.FromString(cast(bytes, value))
         for detail in status.details:
             info = error_details_pb2.ErrorInfo()
             if detail.Unpack(info) and info.domain == DOMAIN:

@@ -1,11 +1,16 @@
 """The terminal of a factory: the SDK (`Terminal`), the CLI `loupe` and the classifier. No torch, no server packages.
 
+    from pathlib import Path
+    from loupe.names import DatasetName
+    from loupe.terminal import Classifier, ProfileStore, Terminal
+
     async with Terminal.connect(ProfileStore()) as loupe:
-        pushed = await loupe.datasets.push("screws", Path("pictures/"))
+        pushed = await loupe.datasets.push(DatasetName("line-7", "screws"), Path("pictures/"))
         job = await loupe.jobs.submit(pushed.version.name, target_accuracy=0.97)
-        async for event in loupe.jobs.watch(job.name): ...
-        pulled = await loupe.models.pull("projects/line-7/models/screws/versions/1")
-    Classifier(pulled.folder).classify([Path("part.png")])
+        async for event in loupe.jobs.watch(job.name):
+            print(event)
+        pulled = await loupe.models.pull("projects/line-7/models/screws/versions/latest")
+    print(*Classifier(pulled.folder).classify([Path("part.png")]))
 
 Names are loaded when they are first used, so that the command line starts quickly.
 """
@@ -13,6 +18,13 @@ Names are loaded when they are first used, so that the command line starts quick
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loupe.terminal.classifier import Classifier
+    from loupe.terminal.client import Terminal
+    from loupe.terminal.picture_source import read_pictures
+    from loupe.terminal.profile import Profile, ProfileStore
 
 _HOMES = {
     "Terminal": "loupe.terminal.client",

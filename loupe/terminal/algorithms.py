@@ -1,4 +1,4 @@
-"""The algorithm image library: looking, and publishing an image of one's own."""
+"""The algorithm image library: what is in it, and publishing an image of one's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loupe.errors import BadAlgorithm
 from loupe.storage.v1 import algorithm_pb2
 from loupe.storage.v1 import algorithm_service_pb2 as service
 from loupe.storage.v1.algorithm_service_pb2_grpc import AlgorithmServiceStub
-from loupe.terminal.connection import Connection
+from loupe.terminal.connection import Connection, Service, flatten
 
 CHUNK = 1 << 20
 
@@ -21,17 +21,20 @@ class Algorithms:
     """The library that all projects share."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._algorithms = Service(connection, AlgorithmServiceStub)
 
     def list(self, algorithm: str = "") -> AsyncIterator[algorithm_pb2.AlgorithmVersion]:
         """Yield the newest version of each algorithm, or all versions of "algorithms/{algorithm}"."""
         request = service.ListAlgorithmVersionsRequest(algorithm=algorithm)
-        return self._connection.items(AlgorithmServiceStub, "ListAlgorithmVersions", request, "algorithm_versions")
+        return flatten(
+            self._algorithms.pages(lambda stub: stub.ListAlgorithmVersions, request),
+            lambda page: page.algorithm_versions,
+        )
 
     async def version(self, name: str) -> algorithm_pb2.AlgorithmVersion:
         """Return a version; it may be "latest". Raises NotFound."""
         request = service.GetAlgorithmVersionRequest(name=name)
-        return (await self._connection.call(AlgorithmServiceStub, "GetAlgorithmVersion", request)).algorithm_version
+        return (await self._algorithms.call(lambda stub: stub.GetAlgorithmVersion, request)).algorithm_version
 
     async def push(self, folder: Path) -> algorithm_pb2.AlgorithmVersion:
         """Pack a folder with algorithm.toml and publish it; the same image again is the same version.
@@ -51,6 +54,5 @@ class Algorithms:
                 yield request(chunk=packed[start : start + CHUNK])
             yield request(closing=service.AlgorithmVersionClosing(digest=digest, size=size))
 
-        return (
-            await self._connection.send(AlgorithmServiceStub, "PublishAlgorithmVersion", requests)
-        ).algorithm_version
+        response = await self._algorithms.send(lambda stub: stub.PublishAlgorithmVersion(requests()))
+        return response.algorithm_version

@@ -46,10 +46,7 @@ class Classifier:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.folder = folder
-        document = _document(folder)
-        self.labels: list[str] = document["labels"]
-        self.height: int = document["input"]["height"]
-        self.width: int = document["input"]["width"]
+        self.labels, self.height, self.width = _document(folder)
         self._threads = threads or len(os.sched_getaffinity(0))
         self._session = _session(folder / "model.onnx", self._threads)
 
@@ -108,15 +105,17 @@ class Classifier:
             yield Prediction(path, self.labels[best], float(row[best]), row.tolist())
 
 
-def _document(folder: Path) -> dict[str, Any]:
+def _document(folder: Path) -> tuple[list[str], int, int]:
+    """Return what model.json says of the model: the labels, and height and width of a picture in pixels."""
     file = folder / "model.json"
     if not file.is_file():
         raise invalid("model", str(folder), "a folder with a pulled model (model.json, model.onnx, golden.npz)")
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        form, labels, size = document["format"], document["labels"], document["input"]
-        whole = all(isinstance(size[side], int) and size[side] > 0 for side in ("height", "width"))
-        readable = isinstance(labels, list) and all(isinstance(label, str) for label in labels) and whole
+        form, labels = document["format"], document["labels"]
+        sides = document["input"]["height"], document["input"]["width"]
+        readable = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        readable = readable and all(isinstance(side, int) and side > 0 for side in sides)
     except (ValueError, KeyError, TypeError) as error:
         raise DataLoss(f"{file} is damaged ({error!r}); pull the model again", file=file) from error
     if form != FORMAT:
@@ -128,7 +127,7 @@ def _document(folder: Path) -> dict[str, Any]:
         )
     if not readable:
         raise DataLoss(f"{file} is damaged (labels or input); pull the model again", file=file)
-    return document
+    return labels, *sides
 
 
 def _session(file: Path, threads: int) -> Any:

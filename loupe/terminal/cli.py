@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from loupe.terminal.codes import MEANINGS
-from loupe.terminal.commands import data, frame, login, models, people, training
+from loupe.terminal.commands import algorithms, data, frame, login, models, people, training
 
 EPILOG = (
     "First steps:  loupe login --server HOST:PORT --ca ca.pem anna;  loupe project create line-7;  "
@@ -17,7 +17,7 @@ EPILOG = (
 
 
 def build() -> typer.Typer:
-    """Make the application with all commands."""
+    """Make the application with all commands, in the order in which help shows them."""
     app = typer.Typer(
         name="loupe",
         help="Loupe makes image models for factories: labelled pictures in, a model of the asked accuracy out.",
@@ -28,8 +28,9 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(frame.root_options)
-    for noun in (login, people, data, training, models):
-        noun.register(app)
+    for commands in (login, people, data, training, algorithms, models):
+        app.registered_groups += commands.app.registered_groups
+        app.registered_commands += commands.app.registered_commands
     return app
 
 
@@ -37,5 +38,5 @@ app = build()
 
 
 def main() -> None:
-    """Return the entry point `loupe`."""
+    """Run the command line and exit with its code."""
     app()

@@ -58,4 +58,4 @@ class Terminal:
 
     async def _refresh(self, refresh_token: str, request_id: str) -> sessions.Tokens:
         request = sessions.RefreshRequest(refresh_token=refresh_token, request_id=request_id)
-        return (await self._connection.anonymous("Refresh", request, again=True)).tokens
+        return (await self._connection.anonymous.call(lambda stub: stub.Refresh, request)).tokens

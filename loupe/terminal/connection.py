@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Generic, Protocol, TypeVar
 
 import grpc
 
@@ -16,125 +16,62 @@ from loupe.terminal.tokens import TokenKeeper
 
 CALL_SECONDS = 60.0
 RETRY_SECONDS = 6.0
+"""How long a call is made again while its service is away."""
+TRANSFER_RETRY_SECONDS = 120.0
+"""How long a push, pull or export goes on after the last byte that moved."""
 
-Stub = type[Any]
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Stub = TypeVar("Stub")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class PageRequest(Protocol):
+    """A request for one page of a list."""
+
+    page_token: str
+
+
+class Page(Protocol):
+    """One page of a list; next_page_token is empty in the last one."""
+
+    @property
+    def next_page_token(self) -> str: ...
+
+
+class Stream(Protocol[T_co]):
+    """A call whose responses come one after the other."""
+
+    def __aiter__(self) -> AsyncIterator[T_co]: ...
+    def cancel(self) -> bool: ...
+
+
+AnyPageRequest = TypeVar("AnyPageRequest", bound=PageRequest)
+AnyPage = TypeVar("AnyPage", bound=Page)
 
 
 class Connection:
-    """Calls the services of one mesh for one login.
+    """Knows the way to the services of one mesh, for one login.
 
-    server: "host:port" of auth's public door. ca: the mesh's authority, PEM. A call that finds its service away is
-    tried again for `retry_seconds`, looking anew where the service is; a refused token is replaced once.
+    server: "host:port" of auth's public door. ca: the mesh's authority, PEM. retry_seconds: how long a call is made
+    again while its service is away. anonymous: auth's sessions, called without a token.
     """
 
     def __init__(self, server: str, ca: bytes, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self.server = server
         self.ca = ca
+        self.retry_seconds = retry_seconds
         self.tokens: TokenKeeper | None = None
-        self._retry_seconds = retry_seconds
-        self._anonymous = terminal_channel(server, ca=ca)
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self.anonymous = Service(self, SessionServiceStub, logged_in=False)
+        self._channels: dict[tuple[str, bool], grpc.aio.Channel] = {}
         self._endpoints: sessions.ListEndpointsResponse | None = None
 
     async def aclose(self) -> None:
         """Close every channel."""
-        for channel in (self._anonymous, *self._channels.values()):
+        for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
-
-    async def call(self, stub: Stub, method: str, request: Any, *, again: bool = True) -> Any:
-        """Make a unary call and return the response. Raises LoupeError.
-
-        again=False is for calls that may not be made twice.
-        """
-        backoff = Backoff(self._retry_seconds if again else 0.0)
-        renewed = False
-        while True:
-            used = await self.token()
-            try:
-                ready = await self._ready(stub)
-                return await getattr(ready, method)(request, timeout=CALL_SECONDS)
-            except Unauthenticated:
-                if renewed or self.tokens is None:
-                    raise
-                renewed = True
-                await self.tokens.renew(used)
-            except Unavailable as error:
-                self._endpoints = None
-                await backoff.wait(self._away(stub, error))
-
-    async def anonymous(self, method: str, request: Any, *, again: bool = False) -> Any:
-        """Call auth's SessionService without a token; again=True is for calls that may be made twice."""
-        backoff = Backoff(self._retry_seconds if again else 0.0)
-        while True:
-            try:
-                return await getattr(SessionServiceStub(self._anonymous), method)(request, timeout=CALL_SECONDS)
-            except Unavailable as error:
-                await backoff.wait(self._away(SessionServiceStub, error))
-
-    async def items(self, stub: Stub, method: str, request: Any, field: str) -> AsyncIterator[Any]:
-        """List everything, page by page; field is the response's repeated field."""
-        while True:
-            page = await self.call(stub, method, request)
-            for item in getattr(page, field):
-                yield item
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def read(
-        self, stub: Stub, method: str, request: Any | Callable[[], AsyncIterator[Any]]
-    ) -> AsyncIterator[Any]:
-        """Open a response stream, once, and yield its messages. Raises LoupeError.
-
-        request: the message, or for a request stream a function that begins it. A token that expires in mid-stream is
-        replaced, and the cut is told as Unavailable.
-        """
-        renewed = False
-        while True:
-            used = await self.token()
-            call = getattr(await self._ready(stub), method)(request() if callable(request) else request)
-            begun = False
-            try:
-                async for response in call:
-                    begun = True
-                    yield response
-            except Unauthenticated as error:
-                if renewed or self.tokens is None:
-                    raise
-                renewed = True
-                await self.tokens.renew(used)
-                if begun:
-                    raise Unavailable("the access token expired during the stream", dependency="token") from error
-            except Unavailable as error:
-                self._endpoints = None
-                raise self._away(stub, error) from error
-            else:
-                return
-            finally:
-                call.cancel()
-
-    async def send(
-        self, stub: Stub, method: str, requests: Callable[[], AsyncIterator[Any]], seconds: float | None = None
-    ) -> Any:
-        """Make a request stream with one response and return that. Raises LoupeError.
-
-        It must have one effect however often it is made: after a cut it is made again, for `seconds` at most.
-        """
-        backoff = Backoff(self._retry_seconds if seconds is None else seconds)
-        renewed = False
-        while True:
-            used = await self.token()
-            try:
-                return await getattr(await self._ready(stub), method)(requests())
-            except Unauthenticated:
-                if renewed or self.tokens is None:
-                    raise
-                renewed = True
-                await self.tokens.renew(used)
-            except Unavailable as error:
-                self._endpoints = None
-                await backoff.wait(self._away(stub, error))
 
     async def token(self) -> str:
         """Return the access token. Raises Unauthenticated when nobody is logged in."""
@@ -145,22 +82,25 @@ class Connection:
     async def endpoints(self) -> sessions.ListEndpointsResponse:
         """Return where the public doors are; asked once, and again after one was away."""
         if self._endpoints is None:
-            self._endpoints = await self.anonymous("ListEndpoints", sessions.ListEndpointsRequest())
+            request = sessions.ListEndpointsRequest()
+            self._endpoints = await self.anonymous.call(lambda stub: stub.ListEndpoints, request, again=False)
         return self._endpoints
 
-    async def _ready(self, stub: Stub) -> Any:
-        service = _service(stub)
-        address = self.server if service == "auth" else getattr(await self.endpoints(), service)
+    async def channel(self, service: str, *, logged_in: bool) -> grpc.aio.Channel:
+        """Return a channel to "auth", "storage" or "scheduler"; logged_in: it carries the token. Raises Unavailable."""
+        address: str = self.server if service == "auth" else getattr(await self.endpoints(), service)
         if not address:
             raise Unavailable(f"no {service} service is registered at {self.server}", dependency=service)
-        if address not in self._channels:
-            self._channels[address] = terminal_channel(address, ca=self.ca, token=self.token)
-        return stub(self._channels[address])
+        if (address, logged_in) not in self._channels:
+            token = self.token if logged_in else None
+            self._channels[address, logged_in] = terminal_channel(address, ca=self.ca, token=token)
+        return self._channels[address, logged_in]
 
-    def _away(self, stub: Stub, error: Unavailable) -> Unavailable:
+    def lost(self, service: str, error: Unavailable) -> Unavailable:
+        """Forget where the services are, and return what to tell a person of one that is away."""
+        self._endpoints = None
         if "status" not in error.metadata:
             return error
-        service = _service(stub)
         return Unavailable(
             f"{service} cannot be reached through {self.server} ({error.message}); "
             "check that the mesh is up and the address is right",
@@ -168,5 +108,109 @@ class Connection:
         )
 
 
-def _service(stub: Stub) -> str:
-    return stub.__module__.split(".")[1]
+class Service(Generic[Stub]):
+    """One service of the mesh; each call says which method of its generated stub is meant. All raise LoupeError."""
+
+    def __init__(
+        self, connection: Connection, stub: Callable[[grpc.aio.Channel], Stub], *, logged_in: bool = True
+    ) -> None:
+        self._connection = connection
+        self._stub = stub
+        self._name = stub.__module__.split(".")[1]
+        self._logged_in = logged_in
+
+    async def _ready(self) -> Stub:
+        return self._stub(await self._connection.channel(self._name, logged_in=self._logged_in))
+
+    async def _repeat(self, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call again while the service is away, for `seconds` at most, looking anew where it is.
+
+        A token that is refused is replaced, once.
+        """
+        backoff = Backoff(seconds)
+        tokens = self._connection.tokens if self._logged_in else None
+        while True:
+            used = await self._connection.token() if self._logged_in else ""
+            try:
+                return await call()
+            except Unauthenticated:
+                if tokens is None:
+                    raise
+                await tokens.renew(used)
+                tokens = None
+            except Unavailable as error:
+                await backoff.wait(self._connection.lost(self._name, error))
+
+    async def call(
+        self,
+        method: Callable[[Stub], grpc.aio.UnaryUnaryMultiCallable[Request, Response]],
+        request: Request,
+        *,
+        again: bool = True,
+    ) -> Response:
+        """Make a unary call and return the response; again=False is for calls that may not be made twice."""
+
+        async def once() -> Response:
+            return await method(await self._ready())(request, timeout=CALL_SECONDS)
+
+        return await self._repeat(self._connection.retry_seconds if again else 0.0, once)
+
+    async def pages(
+        self,
+        method: Callable[[Stub], grpc.aio.UnaryUnaryMultiCallable[AnyPageRequest, AnyPage]],
+        request: AnyPageRequest,
+    ) -> AsyncGenerator[AnyPage]:
+        """Yield the pages of a list from the one that is asked for to the last."""
+        while True:
+            page = await self.call(method, request)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def send(self, make: Callable[[Stub], Awaitable[Response]], seconds: float | None = None) -> Response:
+        """Make a request stream with one response and return that; make: begins the call.
+
+        It must have one effect however often it is made: after a cut it is made again, for `seconds` at most.
+        """
+
+        async def once() -> Response:
+            return await make(await self._ready())
+
+        return await self._repeat(self._connection.retry_seconds if seconds is None else seconds, once)
+
+    async def read(self, begin: Callable[[Stub], Stream[Response]]) -> AsyncGenerator[Response]:
+        """Open a response stream, once, and yield its messages; begin: makes the call.
+
+        A token that is refused at the beginning is replaced and the call made anew; one that expires in mid-stream is
+        replaced, and the cut is told as Unavailable.
+        """
+        tokens = self._connection.tokens
+        while True:
+            used = await self._connection.token()
+            call = begin(await self._ready())
+            begun = False
+            try:
+                async for response in call:
+                    begun = True
+                    yield response
+            except Unauthenticated as error:
+                if tokens is None:
+                    raise
+                await tokens.renew(used)
+                tokens = None
+                if begun:
+                    raise Unavailable("the access token expired during the stream", dependency="token") from error
+            except Unavailable as error:
+                raise self._connection.lost(self._name, error) from error
+            else:
+                return
+            finally:
+                call.cancel()
+
+
+async def flatten(pages: AsyncIterator[AnyPage], rows: Callable[[AnyPage], Iterable[T]]) -> AsyncGenerator[T]:
+    """Yield everything that stands on the pages; rows: takes it out of one."""
+    async for page in pages:
+        for item in rows(page):
+            yield item

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, BadDataset, Unavailable
@@ -17,11 +17,19 @@ from loupe.storage.v1 import dataset_pb2
 from loupe.storage.v1 import dataset_service_pb2 as service
 from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
 from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from loupe.terminal.connection import Connection
+from loupe.terminal.connection import TRANSFER_RETRY_SECONDS, Connection, Service, flatten
+from loupe.terminal.hashing import hash_files
 from loupe.terminal.picture_source import Collection, LabelledPicture, Skipped, read_pictures
-from loupe.terminal.upload import RETRY_SECONDS, PushProgress, Uploaded, hash_files, upload_pictures
+from loupe.terminal.progress import PushProgress
+from loupe.terminal.upload import Uploaded, upload_pictures
+
+if TYPE_CHECKING:
+    from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceAsyncStub
 
 ITEMS_IN_BATCH = 5_000
+
+Addressed = tuple[LabelledPicture, str]
+"""A picture and the sha256 of its file, hex."""
 
 REMEDIES = {
     blobs.PICTURE_PROBLEM_NOT_A_PICTURE: "send a PNG, JPEG, WebP, BMP or TIFF file",
@@ -60,27 +68,28 @@ class PushReport:
 class ProjectBlobs:
     """A project's BlobService as an upload needs it."""
 
-    def __init__(self, connection: Connection, project: str) -> None:
-        self._connection = connection
+    def __init__(self, service: Service[BlobServiceAsyncStub], project: str) -> None:
+        self._service = service
         self._project = project
 
     async def find_missing(self, digests: Sequence[str]) -> Sequence[str]:
-        """Return those that the project does not have."""
+        """Return those that the project does not have, in the same order."""
         request = blobs.FindMissingBlobsRequest(parent=self._project, digests=digests)
-        return (await self._connection.call(BlobServiceStub, "FindMissingBlobs", request)).digests
+        return (await self._service.call(lambda stub: stub.FindMissingBlobs, request)).digests
 
     def upload(
         self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
     ) -> AsyncGenerator[blobs.UploadPicturesResponse]:
-        """Open one UploadPictures stream."""
-        return self._connection.read(BlobServiceStub, "UploadPictures", requests)
+        """Open one UploadPictures stream; `requests` begins what is sent."""
+        return self._service.read(lambda stub: stub.UploadPictures(requests()))
 
 
 class Datasets:
     """Named series of immutable versions."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._datasets = Service(connection, DatasetServiceStub)
+        self._blobs = Service(connection, BlobServiceStub)
 
     async def push(
         self,
@@ -104,42 +113,22 @@ class Datasets:
             )
         project = f"projects/{name.project}"
         hashed = await hash_files([one.path for one in collection.pictures], show)
-        uploaded = await upload_pictures(ProjectBlobs(self._connection, project), project, hashed, show)
-        pictures = [(one, file.digest, file.size) for one, file in zip(collection.pictures, hashed, strict=True)]
-        kept, duplicates = _without_duplicates(pictures)
-        filenames = defaultdict(list)
-        for one, digest, _ in kept:
-            filenames[digest].append(one.filename)
+        uploaded = await upload_pictures(ProjectBlobs(self._blobs, project), project, hashed, show)
+        kept, duplicates = _without_duplicates(zip(collection.pictures, (one.digest for one in hashed), strict=True))
+        filenames = _filenames(kept)
         problems = list(_problems(uploaded.refused.values(), filenames))
         if strict and problems:
-            first = problems[0]
-            raise BadDataset(
-                f"{len(problems)} pictures cannot be taken, the first: {first.filename}: {first.message}; "
-                f"{first.remedy}, or push without --strict to leave them out",
-                problem=first.kind,
-                file=first.filename,
-            )
-        items = [
-            dataset_pb2.DatasetItem(digest=digest, label=one.label, split=one.split, filename=one.filename)
-            for one, digest, _ in kept
-            if digest not in uploaded.refused
-        ]
-        if len(left := {item.label for item in items}) < 2:
-            raise BadDataset(
-                f"of {collection.source} {len(left)} classes are left when {len(problems)} pictures that cannot be "
-                "taken are left out; expected at least two",
-                problem="one_class",
-            )
+            raise _refusal(problems)
+        items = _items(collection.source, kept, uploaded.refused, len(problems))
         show(PushProgress("version", 0, len(items)))
         await self._ensure(name)
         response = await self._create_version(name, items, split, strict)
         show(PushProgress("version", len(items), len(items)))
-        problems += _problems(response.verdicts, filenames)
         return PushReport(
             version=response.dataset_version,
             uploaded=uploaded,
-            problems=problems,
-            left_out=len(list(_problems(uploaded.refused.values(), filenames))) + response.left_out_count,
+            problems=[*problems, *_problems(response.verdicts, filenames)],
+            left_out=len(problems) + response.left_out_count,
             skipped=collection.skipped,
             duplicates=duplicates,
             warnings=list(response.warnings),
@@ -148,7 +137,7 @@ class Datasets:
     async def _ensure(self, name: DatasetName) -> None:
         request = service.CreateDatasetRequest(parent=f"projects/{name.project}", dataset_id=name.dataset)
         with contextlib.suppress(AlreadyExists):
-            await self._connection.call(DatasetServiceStub, "CreateDataset", request)
+            await self._datasets.call(lambda stub: stub.CreateDataset, request)
 
     async def _create_version(
         self,
@@ -157,6 +146,7 @@ class Datasets:
         split: dataset_pb2.SplitPolicy | None,
         strict: bool,
     ) -> service.CreateDatasetVersionResponse:
+        # One id for all tries: a version that was made although its answer was lost is not made again.
         header = service.DatasetVersionHeader(
             parent=str(name), split=split, strict=strict, request_id=str(uuid.uuid4())
         )
@@ -168,36 +158,39 @@ class Datasets:
                 yield service.CreateDatasetVersionRequest(batch=batch)
             yield service.CreateDatasetVersionRequest(closing=service.DatasetVersionClosing(item_count=len(items)))
 
-        return await self._connection.send(DatasetServiceStub, "CreateDatasetVersion", requests, RETRY_SECONDS)
+        return await self._datasets.send(lambda stub: stub.CreateDatasetVersion(requests()), TRANSFER_RETRY_SECONDS)
 
     async def get(self, name: str) -> dataset_pb2.Dataset:
         """Return a data set. Raises NotFound."""
         request = service.GetDatasetRequest(name=name)
-        return (await self._connection.call(DatasetServiceStub, "GetDataset", request)).dataset
+        return (await self._datasets.call(lambda stub: stub.GetDataset, request)).dataset
 
     def list(self, project: str) -> AsyncIterator[dataset_pb2.Dataset]:
         """Yield a project's data sets, by id."""
         request = service.ListDatasetsRequest(parent=project)
-        return self._connection.items(DatasetServiceStub, "ListDatasets", request, "datasets")
+        return flatten(self._datasets.pages(lambda stub: stub.ListDatasets, request), lambda page: page.datasets)
 
     async def version(self, name: str) -> dataset_pb2.DatasetVersion:
         """Return a version; its number may be "latest". Raises NotFound."""
         request = service.GetDatasetVersionRequest(name=name)
-        return (await self._connection.call(DatasetServiceStub, "GetDatasetVersion", request)).dataset_version
+        return (await self._datasets.call(lambda stub: stub.GetDatasetVersion, request)).dataset_version
 
     def versions(self, dataset: str) -> AsyncIterator[dataset_pb2.DatasetVersion]:
         """Yield a data set's versions, newest first."""
         request = service.ListDatasetVersionsRequest(parent=dataset)
-        return self._connection.items(DatasetServiceStub, "ListDatasetVersions", request, "dataset_versions")
+        return flatten(
+            self._datasets.pages(lambda stub: stub.ListDatasetVersions, request), lambda page: page.dataset_versions
+        )
 
     async def items(self, name: str) -> AsyncGenerator[dataset_pb2.DatasetItem]:
         """Yield a version's pictures in their order; a cut is healed from the place where it happened."""
-        backoff = Backoff(RETRY_SECONDS)
+        backoff = Backoff(TRANSFER_RETRY_SECONDS)
+        request = service.ReadDatasetItemsRequest(name=name)
         received = 0
         while True:
-            request = service.ReadDatasetItemsRequest(name=name, offset=received)
+            request.offset = received
             try:
-                async for response in self._connection.read(DatasetServiceStub, "ReadDatasetItems", request):
+                async for response in self._datasets.read(lambda stub: stub.ReadDatasetItems(request)):
                     backoff.reset()
                     for item in response.items:
                         received += 1
@@ -212,28 +205,61 @@ class Datasets:
     ) -> AsyncGenerator[blobs.DownloadBlobsResponse]:
         """Open one stream of blobs, in the order asked for. Raises Unavailable when it is cut."""
         request = blobs.DownloadBlobsRequest(parent=project, digests=digests, offset=offset)
-        return self._connection.read(BlobServiceStub, "DownloadBlobs", request)
+        return self._blobs.read(lambda stub: stub.DownloadBlobs(request))
 
 
-def _without_duplicates(
-    pictures: Sequence[tuple[LabelledPicture, str, int]],
-) -> tuple[list[tuple[LabelledPicture, str, int]], list[Skipped]]:
+def _without_duplicates(pictures: Iterable[Addressed]) -> tuple[list[Addressed], list[Skipped]]:
     """Keep the first of equal files with the same label; other labels are storage's to judge."""
     first: dict[tuple[str, str], str] = {}
     kept, duplicates = [], []
-    for one in pictures:
-        picture, digest, _ = one
+    for picture, digest in pictures:
         known = first.setdefault((digest, picture.label), picture.filename)
         if known is picture.filename:
-            kept.append(one)
+            kept.append((picture, digest))
         else:
             duplicates.append(Skipped(picture.filename, f"the same file as {known}"))
     return kept, duplicates
 
 
-def _problems(verdicts: Sequence[blobs.PictureVerdict], filenames: dict[str, list[str]]) -> Iterator[Problem]:
+def _filenames(pictures: Iterable[Addressed]) -> Mapping[str, Sequence[str]]:
+    """Return the names under which people know each digest."""
+    names: dict[str, list[str]] = {}
+    for picture, digest in pictures:
+        names.setdefault(digest, []).append(picture.filename)
+    return names
+
+
+def _items(
+    source: Path, pictures: Sequence[Addressed], refused: Container[str], problems: int
+) -> list[dataset_pb2.DatasetItem]:
+    """Return what the version is to hold. Raises BadDataset when that is less than two classes."""
+    items = [
+        dataset_pb2.DatasetItem(digest=digest, label=one.label, split=one.split, filename=one.filename)
+        for one, digest in pictures
+        if digest not in refused
+    ]
+    if len(left := {item.label for item in items}) < 2:
+        raise BadDataset(
+            f"of {source} {len(left)} classes are left when {problems} pictures that cannot be "
+            "taken are left out; expected at least two",
+            problem="one_class",
+        )
+    return items
+
+
+def _problems(verdicts: Iterable[blobs.PictureVerdict], filenames: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
     for verdict in verdicts:
         kind = blobs.PictureProblem.Name(verdict.problem).removeprefix("PICTURE_PROBLEM_").lower()
         remedy = REMEDIES.get(verdict.problem, "")
         for filename in filenames.get(verdict.digest, [verdict.digest]):
             yield Problem(filename, kind, verdict.message, remedy)
+
+
+def _refusal(problems: Sequence[Problem]) -> BadDataset:
+    first = problems[0]
+    return BadDataset(
+        f"{len(problems)} pictures cannot be taken, the first: {first.filename}: {first.message}; "
+        f"{first.remedy}, or push without --strict to leave them out",
+        problem=first.kind,
+        file=first.filename,
+    )

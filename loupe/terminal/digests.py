@@ -62,9 +62,8 @@ class DigestCache:
             with closing(self._open()) as database:
                 folders = {folder: _files(database, folder) for folder in {state.folder for state in states}}
             for folder, name, size, modified, changed, inode in states:
-                was = folders[folder].get(name)
-                same = was is not None and was[:-1] == [size, modified, changed, inode]
-                found.append(was[-1] if same else None)
+                *was, digest = folders[folder].get(name, (None,))
+                found.append(str(digest) if was == [size, modified, changed, inode] else None)
         except (sqlite3.Error, OSError, ValueError):
             return [None] * len(states)
         return found
@@ -96,4 +95,5 @@ class DigestCache:
 def _files(database: sqlite3.Connection, folder: str) -> dict[str, list[int | str]]:
     """Return a folder's files by name: size, times and inode as in FileState, and the digest."""
     row = database.execute("SELECT files FROM folders WHERE folder = ?", (folder,)).fetchone()
-    return json.loads(row[0]) if row else {}
+    files: dict[str, list[int | str]] = json.loads(row[0]) if row else {}
+    return files

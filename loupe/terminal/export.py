@@ -9,30 +9,24 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, DataLoss, Unavailable
 from loupe.names import DatasetVersionName
+from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_pb2
+from loupe.terminal.connection import TRANSFER_RETRY_SECONDS
 from loupe.terminal.datasets import Datasets
+from loupe.terminal.hashing import sha256_of
 from loupe.terminal.picture_source import SPLIT_WORDS
+from loupe.terminal.progress import ExportProgress
 
 CHUNK = 500
-RETRY_SECONDS = 120.0
 LISTING = "splits.csv"
 LONGEST_PART = 120
 RISKY = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*%]')
-
-
-@dataclass(frozen=True)
-class ExportProgress:
-    """How much is written."""
-
-    pictures: int
-    total_pictures: int
 
 
 def safe_part(text: str) -> str:
@@ -115,7 +109,7 @@ async def _chunks(items: AsyncGenerator[dataset_pb2.DatasetItem]) -> AsyncIterat
 
 
 async def _fetch(datasets: Datasets, project: str, targets: Mapping[str, Path]) -> None:
-    backoff = Backoff(RETRY_SECONDS)
+    backoff = Backoff(TRANSFER_RETRY_SECONDS)
     lacking = {digest: path for digest, path in targets.items() if not _is_whole(path, digest)}
     while lacking:
         try:
@@ -123,13 +117,14 @@ async def _fetch(datasets: Datasets, project: str, targets: Mapping[str, Path]) 
                 async for digest, data in _whole_blobs(responses):
                     backoff.reset()
                     await asyncio.to_thread(_write, lacking.pop(digest), data, digest)
-            if lacking:
-                await backoff.wait(Unavailable("the download ended early", dependency="storage"))
         except Unavailable as error:
             await backoff.wait(error)
+        else:
+            if lacking:
+                await backoff.wait(Unavailable("the download ended early", dependency="storage"))
 
 
-async def _whole_blobs(responses: AsyncGenerator) -> AsyncIterator[tuple[str, bytes]]:
+async def _whole_blobs(responses: AsyncIterator[blobs.DownloadBlobsResponse]) -> AsyncIterator[tuple[str, bytes]]:
     pending = bytearray()
     async for response in responses:
         for piece in response.pieces:
@@ -142,7 +137,7 @@ async def _whole_blobs(responses: AsyncGenerator) -> AsyncIterator[tuple[str, by
 
 
 def _is_whole(path: Path, digest: str) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    return path.is_file() and sha256_of(path) == digest
 
 
 def _write(path: Path, data: bytes, digest: str) -> None:

@@ -13,7 +13,7 @@ from loupe.scheduler.v1 import cluster_service_pb2, training_job_pb2
 from loupe.scheduler.v1 import training_job_service_pb2 as service
 from loupe.scheduler.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from loupe.scheduler.v1.training_job_service_pb2_grpc import TrainingJobServiceStub
-from loupe.terminal.connection import Connection
+from loupe.terminal.connection import Connection, Service, flatten
 from loupe.terminal.watch import Follower
 
 
@@ -22,6 +22,7 @@ class Jobs:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._jobs = Service(connection, TrainingJobServiceStub)
 
     async def submit(
         self,
@@ -58,27 +59,29 @@ class Jobs:
         request = service.SubmitTrainingJobRequest(
             parent=parent, job_id=job_id, training_job=job, request_id=str(uuid.uuid4())
         )
-        return (await self._connection.call(TrainingJobServiceStub, "SubmitTrainingJob", request)).training_job
+        return (await self._jobs.call(lambda stub: stub.SubmitTrainingJob, request)).training_job
 
     async def get(self, name: str) -> training_job_pb2.TrainingJob:
         """Return a job with its report. Raises NotFound."""
         request = service.GetTrainingJobRequest(name=name)
-        return (await self._connection.call(TrainingJobServiceStub, "GetTrainingJob", request)).training_job
+        return (await self._jobs.call(lambda stub: stub.GetTrainingJob, request)).training_job
 
-    def list(self, project: str, states: Sequence[int] = ()) -> AsyncIterator[training_job_pb2.TrainingJob]:
+    def list(
+        self, project: str, states: Sequence[training_job_pb2.JobState] = ()
+    ) -> AsyncIterator[training_job_pb2.TrainingJob]:
         """Yield a project's jobs, newest first; states keeps some of the JobStates only."""
         request = service.ListTrainingJobsRequest(parent=project, states=states)
-        return self._connection.items(TrainingJobServiceStub, "ListTrainingJobs", request, "training_jobs")
+        return flatten(self._jobs.pages(lambda stub: stub.ListTrainingJobs, request), lambda page: page.training_jobs)
 
     async def cancel(self, name: str) -> training_job_pb2.TrainingJob:
         """Cancel a job that is neither publishing nor final, and return it as it is then."""
         request = service.CancelTrainingJobRequest(name=name)
-        return (await self._connection.call(TrainingJobServiceStub, "CancelTrainingJob", request)).training_job
+        return (await self._jobs.call(lambda stub: stub.CancelTrainingJob, request)).training_job
 
     async def explain(self, name: str) -> service.ExplainPlacementResponse:
         """Say where the job would go now and why, and how its last attempt was placed."""
         request = service.ExplainPlacementRequest(name=name)
-        return await self._connection.call(TrainingJobServiceStub, "ExplainPlacement", request)
+        return await self._jobs.call(lambda stub: stub.ExplainPlacement, request)
 
     def watch(self, name: str, after: int = 0) -> AsyncGenerator[training_job_pb2.JobEvent]:
         """Yield a job's events after a sequence number, each once and in order, until its final one.
@@ -106,7 +109,7 @@ class Jobs:
 
     async def _record(self, name: str, cursor: int) -> AsyncGenerator[training_job_pb2.JobEvent]:
         request = service.WatchTrainingJobRequest(name=name, after_sequence=cursor)
-        async for response in self._connection.read(TrainingJobServiceStub, "WatchTrainingJob", request):
+        async for response in self._jobs.read(lambda stub: stub.WatchTrainingJob(request)):
             yield response.event
 
 
@@ -114,10 +117,8 @@ class Clusters:
     """The sets of trainers, as the scheduler sees them."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._clusters = Service(connection, ClusterServiceStub)
 
     async def list(self) -> cluster_service_pb2.ListClustersResponse:
         """Return all clusters with their trainers and load, and the load below which one is a candidate."""
-        return await self._connection.call(
-            ClusterServiceStub, "ListClusters", cluster_service_pb2.ListClustersRequest()
-        )
+        return await self._clusters.call(lambda stub: stub.ListClusters, cluster_service_pb2.ListClustersRequest())

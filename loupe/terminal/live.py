@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from loupe.scheduler.v1 import training_job_pb2 as jobs
 from loupe.terminal.tables import percent, placement_table
 from loupe.terminal.watch import is_final
+from loupe.timestamps import datetime_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -38,7 +39,7 @@ class JobView:
     def add(self, event: jobs.JobEvent) -> None:
         """Take the next event."""
         if self._began is None:
-            self._began = event.time.seconds + event.time.nanos / 1e9 if event.time.seconds else self._clock()
+            self._began = datetime_of(event.time).timestamp() if event.time.seconds else self._clock()
         self.attempt = event.attempt or self.attempt
         kind = event.WhichOneof("event")
         if kind == "state_change":
@@ -109,35 +110,26 @@ class JobView:
 def job_display(console: Console, view: JobView) -> Iterator[Callable[[jobs.JobEvent], None]]:
     """Yield what takes each event and shows it; placements and final states stay on the screen."""
     if not console.is_terminal:
-        yield lambda event: _print_event(console, view, event)
+        yield lambda event: _show(console, view, event, every_step=True)
         return
     from rich.live import Live
 
-    with Live(get_renderable=view.render, console=console, refresh_per_second=8, transient=True) as live:
-
-        def show(event: jobs.JobEvent) -> None:
-            view.add(event)
-            if event.WhichOneof("event") == "placement":
-                live.console.print(*_placement(event))
-            elif event.WhichOneof("event") == "log":
-                live.console.print(f"          {event.log}", style="dim", markup=False, highlight=False)
-            elif event.WhichOneof("event") == "state_change":
-                live.console.print(_state_line(view), style="bold" if is_final(event) else "dim", markup=False)
-
-        yield show
+    with Live(get_renderable=view.render, console=console, refresh_per_second=8, transient=True):
+        yield lambda event: _show(console, view, event, every_step=False)
 
 
-def _print_event(console: Console, view: JobView, event: jobs.JobEvent) -> None:
+def _show(console: Console, view: JobView, event: jobs.JobEvent, *, every_step: bool) -> None:
+    """Add the event to the view, and print what is to stay; every_step: a line for progress too."""
     view.add(event)
     kind = event.WhichOneof("event")
     if kind == "placement":
         console.print(*_placement(event))
-    elif kind == "state_change":
-        console.print(_state_line(view), markup=False, highlight=False)
-    elif kind == "progress":
-        console.print(view.line(), markup=False, highlight=False)
     elif kind == "log":
-        console.print(f"          {event.log}", markup=False, highlight=False)
+        console.print(f"          {event.log}", style="dim", markup=False, highlight=False)
+    elif kind == "state_change":
+        console.print(_state_line(view), style="bold" if is_final(event) else "dim", markup=False)
+    elif kind == "progress" and every_step:
+        console.print(view.line(), markup=False, highlight=False)
 
 
 def _state_line(view: JobView) -> str:

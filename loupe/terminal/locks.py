@@ -16,19 +16,19 @@ POLL_SECONDS = 0.05
 
 
 @contextlib.asynccontextmanager
-async def file_lock(path: Path, patience: float = 60.0) -> AsyncIterator[None]:
+async def file_lock(path: Path, seconds: float = 60.0) -> AsyncIterator[None]:
     """Hold `path` for this process alone; the operating system lets go of it when the process dies.
 
-    Raises Unavailable when another process keeps it for longer than `patience` seconds.
+    Raises Unavailable when another process keeps it for longer than `seconds`.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + seconds
         while not _take(handle):
             if time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"another process has held {path} for {patience:.0f} s; end it or try again", dependency="lock"
+                    f"another process has held {path} for {seconds:.0f} s; end it or try again", dependency="lock"
                 )
             await asyncio.sleep(POLL_SECONDS)
         yield

@@ -9,36 +9,38 @@ from loupe.errors import NotFound
 from loupe.storage.v1 import model_pb2
 from loupe.storage.v1 import model_service_pb2 as service
 from loupe.storage.v1.model_service_pb2_grpc import ModelServiceStub
-from loupe.terminal.connection import Connection
-from loupe.terminal.pull import Pulled, PullProgress, pull_version
+from loupe.terminal.connection import Connection, Service, flatten
+from loupe.terminal.progress import PullProgress
+from loupe.terminal.pull import Pulled, pull_version
 
 
 class Models:
     """The model library of the projects that the account is in."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._models = Service(connection, ModelServiceStub)
 
     async def get(self, name: str) -> model_pb2.Model:
         """Return a model. Raises NotFound."""
         request = service.GetModelRequest(name=name)
-        return (await self._connection.call(ModelServiceStub, "GetModel", request)).model
+        return (await self._models.call(lambda stub: stub.GetModel, request)).model
 
     def list(self, project: str) -> AsyncIterator[model_pb2.Model]:
         """Yield a project's models, by id."""
-        return self._connection.items(
-            ModelServiceStub, "ListModels", service.ListModelsRequest(parent=project), "models"
-        )
+        request = service.ListModelsRequest(parent=project)
+        return flatten(self._models.pages(lambda stub: stub.ListModels, request), lambda page: page.models)
 
     async def version(self, name: str) -> model_pb2.ModelVersion:
         """Return a version; "latest" is the newest released one. Raises NotFound."""
         request = service.GetModelVersionRequest(name=name)
-        return (await self._connection.call(ModelServiceStub, "GetModelVersion", request)).model_version
+        return (await self._models.call(lambda stub: stub.GetModelVersion, request)).model_version
 
     def versions(self, model: str) -> AsyncIterator[model_pb2.ModelVersion]:
         """Yield a model's versions, newest first, without their reports."""
         request = service.ListModelVersionsRequest(parent=model)
-        return self._connection.items(ModelServiceStub, "ListModelVersions", request, "model_versions")
+        return flatten(
+            self._models.pages(lambda stub: stub.ListModelVersions, request), lambda page: page.model_versions
+        )
 
     async def pull(
         self,
@@ -75,5 +77,5 @@ class Models:
 
     async def _chunks(self, name: str, filename: str, offset: int) -> AsyncGenerator[bytes]:
         request = service.DownloadModelFileRequest(name=name, filename=filename, offset=offset)
-        async for response in self._connection.read(ModelServiceStub, "DownloadModelFile", request):
+        async for response in self._models.read(lambda stub: stub.DownloadModelFile(request)):
             yield response.chunk

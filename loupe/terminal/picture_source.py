@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loupe.errors import BadDataset, invalid
 from loupe.labels import RULE, normalise_label
-from loupe.storage.v1.dataset_pb2 import SPLIT_TEST, SPLIT_TRAIN, SPLIT_UNSPECIFIED, SPLIT_VALIDATION
+from loupe.storage.v1.dataset_pb2 import SPLIT_TEST, SPLIT_TRAIN, SPLIT_UNSPECIFIED, SPLIT_VALIDATION, Split
 
 SPLITS = {
     "train": SPLIT_TRAIN,
@@ -31,7 +31,7 @@ class LabelledPicture:
 
     path: Path
     label: str
-    split: int
+    split: Split
     filename: str
 
 
@@ -53,10 +53,12 @@ class Collection:
 
     @property
     def given(self) -> bool:
+        """Whether the pictures carry their own split."""
         return bool(self.pictures) and self.pictures[0].split != SPLIT_UNSPECIFIED
 
     @property
     def classes(self) -> Counter[str]:
+        """The number of pictures of each class."""
         return Counter(picture.label for picture in self.pictures)
 
 
@@ -110,12 +112,12 @@ def _outside(entry: Path) -> str:
     return "hidden" if entry.name.startswith(".") else "not inside a folder that names its class"
 
 
-def _read_class(found: Collection, folder: Path, split: int) -> None:
+def _read_class(found: Collection, folder: Path, split: Split) -> None:
     label = check_label(folder.name, f"folder {folder}")
     before = len(found.pictures) + len(found.skipped)
     for path in _walk(folder):
         filename = path.relative_to(found.source).as_posix()
-        if reason := _why_skipped(path, folder):
+        if reason := _skip_reason(path, folder):
             found.skipped.append(Skipped(filename, reason))
         else:
             found.pictures.append(LabelledPicture(path, label, split, filename))
@@ -131,7 +133,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def _why_skipped(path: Path, folder: Path) -> str:
+def _skip_reason(path: Path, folder: Path) -> str:
     if any(part.startswith(".") for part in path.relative_to(folder).parts):
         return "hidden"
     if path.is_dir():

@@ -1,20 +1,44 @@
-"""Progress bars on stderr for what moves bytes."""
+"""How far a push, a pull or an export is, and the bars that show it on stderr."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from loupe.terminal.export import ExportProgress
-    from loupe.terminal.pull import PullProgress
-    from loupe.terminal.upload import PushProgress
-
 PHASES = {"hash": "reading", "send": "sending", "version": "checking"}
+
+
+@dataclass(frozen=True)
+class PushProgress:
+    """How far a push is. phase: "hash", "send" or "version"; the counts are that phase's."""
+
+    phase: str
+    pictures: int = 0
+    total_pictures: int = 0
+    bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class PullProgress:
+    """How many of the version's bytes are here."""
+
+    bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class ExportProgress:
+    """How many of the version's pictures are written."""
+
+    pictures: int
+    total_pictures: int
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -17,43 +16,31 @@ from loupe.errors import AlreadyExists, DataLoss, GateFailed, LoupeError, Unavai
 from loupe.names import ModelVersionName
 from loupe.storage.v1 import model_pb2
 from loupe.terminal.classifier import NEEDED_FILES, Classifier
+from loupe.terminal.connection import TRANSFER_RETRY_SECONDS
+from loupe.terminal.hashing import sha256_of
 from loupe.terminal.locks import file_lock
+from loupe.terminal.progress import PullProgress
 
-RETRY_SECONDS = 120.0
 PLAIN_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-HASH_BLOCK = 1 << 20
 
 Read = Callable[[str, int], AsyncGenerator[bytes]]
-"""Read begins a file of the version at an offset; raises LoupeError."""
-
-
-@dataclass(frozen=True)
-class PullProgress:
-    """How many of the version's bytes are here."""
-
-    bytes: int
-    total_bytes: int
+"""Begins a file of the version at an offset, and yields its bytes. Raises LoupeError."""
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """Says where a version stands. fresh: it was brought now; else it stood there already, whole."""
+    """A version, and the folder where it stands. fresh: it was brought now; else it stood there already, whole."""
 
     version: model_pb2.ModelVersion
     folder: Path
     fresh: bool
 
 
-def library() -> Path:
-    """Return where pulled models stand unless another folder is named."""
+def default_folder(name: ModelVersionName) -> Path:
+    """Return where a pulled version stands unless another folder is named: one for each in the user's data folder."""
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("loupe")) / "models"
-
-
-def default_folder(name: ModelVersionName, root: Path | None = None) -> Path:
-    """Return library/<project>/<model>/<n>."""
-    return (root or library()) / name.project / name.model / name.number
+    return Path(platformdirs.user_data_dir("loupe")) / "models" / name.project / name.model / name.number
 
 
 async def pull_version(
@@ -90,7 +77,7 @@ async def pull_version(
                 f"{folder} holds something that is not a Loupe model; name an empty folder", resource=folder
             )
         partial.mkdir(parents=True, exist_ok=True)
-        await _fetch_all(version, read, partial, show, backoff or Backoff(RETRY_SECONDS))
+        await _fetch_all(version, read, partial, show, backoff or Backoff(TRANSFER_RETRY_SECONDS))
         await asyncio.to_thread(_check_answers, partial)
         await asyncio.to_thread(_install, partial, folder)
     return Pulled(version, folder, fresh=True)
@@ -115,10 +102,7 @@ def _holds(folder: Path, version: model_pb2.ModelVersion) -> bool:
 
 
 def _is_whole(path: Path, file: model_pb2.ModelFile) -> bool:
-    if not path.is_file() or path.stat().st_size != file.size:
-        return False
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest() == file.digest
+    return path.is_file() and path.stat().st_size == file.size and sha256_of(path) == file.digest
 
 
 async def _fetch_all(
@@ -133,20 +117,18 @@ async def _fetch_all(
             backoff.reset()
             show(PullProgress(before + here, total))
 
-        resumed = path.exists()
-        await _fetch(read, file, path, moved, backoff)
-        if not await asyncio.to_thread(_is_whole, path, file):
+        # What an earlier pull left may be bad: then once more from the beginning.
+        for _ in range(2 if path.exists() else 1):
+            await _fetch(read, file, path, moved, backoff)
+            if await asyncio.to_thread(_is_whole, path, file):
+                break
             path.unlink(missing_ok=True)
-            if resumed:
-                # What an earlier pull left may have been the bad part: once more from the beginning.
-                await _fetch(read, file, path, moved, backoff)
-            if not await asyncio.to_thread(_is_whole, path, file):
-                path.unlink(missing_ok=True)
-                raise DataLoss(
-                    f"{file.filename} of {version.name} arrived with another sha256 than the library's; "
-                    "pull again, and tell whoever runs the storage service if it stays so",
-                    digest=file.digest,
-                )
+        else:
+            raise DataLoss(
+                f"{file.filename} of {version.name} arrived with another sha256 than the library's; "
+                "pull again, and tell whoever runs the storage service if it stays so",
+                digest=file.digest,
+            )
         before += file.size
 
 
@@ -163,12 +145,12 @@ async def _fetch(
                     async for chunk in chunks:
                         content.write(chunk)
                         moved(content.tell())
-                if content.tell() >= file.size:
-                    break
-                early = Unavailable(f"the download of {file.filename} ended early", dependency="storage")
-                await backoff.wait(early)
             except Unavailable as error:
                 await backoff.wait(error)
+            else:
+                if content.tell() >= file.size:
+                    break
+                await backoff.wait(Unavailable(f"the download of {file.filename} ended early", dependency="storage"))
         content.flush()
         os.fsync(content.fileno())
 

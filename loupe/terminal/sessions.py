@@ -10,7 +10,7 @@ from loupe.auth.v1 import account_pb2
 from loupe.auth.v1 import session_service_pb2 as service
 from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from loupe.names import AccountName
-from loupe.terminal.connection import Connection
+from loupe.terminal.connection import Connection, Service
 from loupe.terminal.profile import Profile, ProfileStore
 from loupe.terminal.tokens import TokenKeeper, with_tokens
 
@@ -23,7 +23,7 @@ async def log_in(
     now: seconds since the epoch.
     """
     request = service.LoginRequest(account=str(account), password=password)
-    response = await connection.anonymous("Login", request)
+    response = await connection.anonymous.call(lambda stub: stub.Login, request, again=False)
     return with_tokens(replace(profile, account=response.account.name), response.tokens, now), response.account
 
 
@@ -34,12 +34,13 @@ class Sessions:
         self, connection: Connection, store: ProfileStore, keeper: TokenKeeper, clock: Callable[[], float] = time.time
     ) -> None:
         self._connection = connection
+        self._sessions = Service(connection, SessionServiceStub)
         self._store = store
         self._keeper = keeper
         self._clock = clock
 
     async def login(self, account: AccountName, password: str) -> account_pb2.Account:
-        """Exchange the password for tokens and stores them in the profile. Raises BadCredentials, Throttled."""
+        """Exchange the password for tokens and store them in the profile. Raises BadCredentials, Throttled."""
         profile, found = await log_in(self._connection, self._store.load(), account, password, self._clock())
         async with self._store.lock():
             self._store.save(profile)
@@ -52,7 +53,8 @@ class Sessions:
             profile = self._store.load()
             if not profile.refresh_token:
                 return False
-            await self._connection.anonymous("Logout", service.LogoutRequest(refresh_token=profile.refresh_token))
+            request = service.LogoutRequest(refresh_token=profile.refresh_token)
+            await self._connection.anonymous.call(lambda stub: stub.Logout, request, again=False)
             self._store.save(profile.logged_out())
         self._keeper.forget()
         return True
@@ -63,7 +65,7 @@ class Sessions:
 
     async def who_am_i(self) -> account_pb2.Account:
         """Return the account that is logged in, as the mesh sees it."""
-        return (await self._connection.call(SessionServiceStub, "WhoAmI", service.WhoAmIRequest())).account
+        return (await self._sessions.call(lambda stub: stub.WhoAmI, service.WhoAmIRequest())).account
 
     async def endpoints(self) -> service.ListEndpointsResponse:
         """Return where the public doors of the mesh are."""

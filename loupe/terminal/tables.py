@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from loupe.scheduler.v1.cluster_pb2 import Placement
+
+UNITS = ("B", "kB", "MB", "GB")
 
 
 def table(
@@ -42,14 +43,16 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
     made = Table.grid(padding=(0, 2))
     for name, value in pairs:
         if value not in ("", None):
-            made.add_row(
-                Text(name, style="dim"), value if not isinstance(value, (str, int, float)) else Text(str(value))
-            )
+            made.add_row(Text(name, style="dim"), Text(str(value)))
     return made
 
 
 def short(name: str) -> str:
-    """Return a resource's last id, or model@version for versions."""
+    """Return a resource's last id, for a version with what it is a version of.
+
+    >>> short("projects/line-7/jobs/j1"), short("projects/line-7/datasets/screws/versions/2")
+    ('j1', 'screws/versions/2')
+    """
     parts = name.split("/")
     if len(parts) >= 4 and parts[-2] == "versions":
         return f"{parts[-3]}/versions/{parts[-1]}"
@@ -57,25 +60,33 @@ def short(name: str) -> str:
 
 
 def percent(value: float) -> str:
-    """Show a fraction as per cent with two digits."""
+    """Show a fraction as per cent with two digits.
+
+    >>> percent(0.9751)
+    '97.51 %'
+    """
     return f"{100 * value:.2f} %"
 
 
 def size(count: int) -> str:
-    """Show bytes for people."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000 or unit == "GB":
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    raise AssertionError("the last unit takes everything")
+    """Show a number of bytes for people, in powers of 1000.
+
+    >>> size(999), size(1_730_000)
+    ('999 B', '1.7 MB')
+    """
+    amount, unit = float(count), 0
+    while amount >= 1000 and unit < len(UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.{min(unit, 1)}f} {UNITS[unit]}"
 
 
 def when(stamp: Timestamp) -> str:
     """Show a time in this machine's zone; empty for no time."""
+    from loupe.timestamps import datetime_of
+
     if not stamp.seconds:
         return ""
-    return datetime.datetime.fromtimestamp(stamp.seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return datetime_of(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def placement_table(placement: Placement) -> RenderableType:

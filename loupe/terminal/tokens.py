@@ -15,7 +15,7 @@ from loupe.terminal.profile import Profile, ProfileStore
 MARGIN_SECONDS = 30.0
 
 Refresh = Callable[[str, str], Awaitable[session_service_pb2.Tokens]]
-"""Refresh takes the refresh token and the request's id."""
+"""Exchanges a refresh token; the second text is the request's id."""
 
 
 def with_tokens(profile: Profile, tokens: session_service_pb2.Tokens, now: float) -> Profile:

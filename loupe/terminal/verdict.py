@@ -34,20 +34,20 @@ def read_report(text: str) -> dict[str, Any]:
 
 
 def metric_rows(metrics: ModelMetrics) -> list[tuple[str, str]]:
-    """Return the figures of a model, with the 95 % interval of the test accuracy."""
+    """Return the figures of a model, with the 95 % interval of the test accuracy.
+
+    >>> from loupe.storage.v1.model_pb2 import ModelMetrics
+    >>> metric_rows(ModelMetrics(target_accuracy=0.97, validation_accuracy=0.985))
+    [('target', '97.00 %'), ('validation accuracy', '98.50 %')]
+    """
     rows = [
         ("target", percent(metrics.target_accuracy)),
         ("validation accuracy", percent(metrics.validation_accuracy)),
     ]
     if metrics.test_pictures:
         interval = f"{percent(metrics.test_accuracy_low)} to {percent(metrics.test_accuracy_high)}"
-        rows += [
-            (
-                "test accuracy",
-                f"{percent(metrics.test_accuracy)} of {metrics.test_pictures} pictures (95 % interval {interval})",
-            ),
-            ("balanced", percent(metrics.test_balanced_accuracy)),
-        ]
+        accuracy = f"{percent(metrics.test_accuracy)} of {metrics.test_pictures} pictures (95 % interval {interval})"
+        rows += [("test accuracy", accuracy), ("balanced", percent(metrics.test_balanced_accuracy))]
     return rows
 
 

@@ -2,58 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import obstore.store
-import structlog
 
 from loupe import database
-from loupe.app import Background
-from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
-from loupe.discovery import Discovery
+from loupe.app import MeshApp
 from loupe.errors import FailedPrecondition
 from loupe.idempotency import RequestLog
-from loupe.identity import JwksVerifier
-from loupe.rpc.authorizer import RemoteAuthorizer
-from loupe.rpc.channel import ServiceChannels
-from loupe.rpc.server import MeshServer, Registration
-from loupe.storage.v1 import (
-    algorithm_service_pb2_grpc,
-    blob_service_pb2_grpc,
-    dataset_service_pb2_grpc,
-    model_service_pb2_grpc,
-    project_service_pb2_grpc,
-)
+from loupe.rpc.server import Registration
+from loupe.storage.v1.algorithm_service_pb2_grpc import add_AlgorithmServiceServicer_to_server
+from loupe.storage.v1.blob_service_pb2_grpc import add_BlobServiceServicer_to_server
+from loupe.storage.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from loupe.storage.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+from loupe.storage.v1.project_service_pb2_grpc import add_ProjectServiceServicer_to_server
 from services.storage.algorithms.library import Algorithms
 from services.storage.algorithms.servicer import AlgorithmServicer
-from services.storage.blobs.disk import Disk
+from services.storage.blobs.blobs import Blobs
 from services.storage.blobs.downloads import Downloads
 from services.storage.blobs.fences import Fences
-from services.storage.blobs.files import Files, LocalFiles, ObjectFiles
-from services.storage.blobs.packs import Packs
 from services.storage.blobs.servicer import BlobServicer
-from services.storage.blobs.uploads import Blobs
-from services.storage.clients.auth import AuthMemberships
+from services.storage.blobs.staging import Staging
+from services.storage.blobs.uploads import BlobUploads
+from services.storage.clients.auth import AuthMemberships, Memberships
 from services.storage.database.session import Database
 from services.storage.datasets.datasets import Datasets
 from services.storage.datasets.servicer import DatasetServicer
 from services.storage.datasets.versions import DatasetVersions
+from services.storage.files.disk import Disk
+from services.storage.files.files import Files, LocalFiles, ObjectFiles
 from services.storage.models.checkpoints import Checkpoints
 from services.storage.models.library import Models
 from services.storage.models.servicer import ModelServicer
 from services.storage.pictures.decoders import Decoders
 from services.storage.pictures.indexing import Indexer
+from services.storage.pictures.packs import Packs
 from services.storage.pictures.uploads import PictureUploads
-from services.storage.projects.projects import Memberships, Projects
+from services.storage.projects.projects import Projects
 from services.storage.projects.servicer import ProjectServicer
 from services.storage.settings import StorageSettings
-
-log = structlog.get_logger(__name__)
-
-_CALL_SECONDS = 5
 
 
 class Storage:
@@ -71,52 +63,39 @@ class Storage:
         decoders: Decoders | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._state = settings.state
-        settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state = settings.state
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
         disk = disk or Disk(settings.reserve_bytes)
-        url = settings.database_url or database.sqlite_url(settings.state, "storage")
-        self.database = Database(database.create_engine(url), RequestLog(now))
         files = _files(settings, disk)
-        staging = settings.state / "staging"
-        self._packs = Packs(settings.state / "open", files, disk, self.database, settings.pack_bytes)
+        url = settings.database_url or database.sqlite_url(state, "storage")
+        self.database = Database(database.create_engine(url), RequestLog(now))
+        self._lock = state / "lock"
+        self._packs = Packs(state / "open", files, disk, self.database, settings.pack_bytes)
         self._decoders = decoders or Decoders(settings.decoding_processes)
         self._indexer = Indexer(self.database, self._packs, self._decoders)
-        self.blobs = Blobs(
-            self.database, files, disk, staging=staging / "blobs", max_bytes=settings.max_blob_bytes, now=now
-        )
-        self._algorithms = Algorithms(self.database, files, disk, staging=staging / "algorithms", now=now)
+        self._staging = Staging(state / "staging" / "blobs", disk, now)
+        self.blobs = Blobs(self.database, files)
+        self.blob_uploads = BlobUploads(self.blobs, self._staging, settings.max_blob_bytes)
+        self.picture_uploads = PictureUploads(self.database, self._packs, self._indexer)
         self.downloads = Downloads(self.database, self._packs, files)
-        self.uploads = PictureUploads(self.database, self._packs, self._indexer)
+        self.algorithms = Algorithms(self.database, files, disk, staging=state / "staging" / "algorithms", now=now)
         self._projects = Projects(self.database, memberships, now)
         self._datasets = Datasets(self.database, now)
         self._versions = DatasetVersions(self.database, self._indexer, now)
         self._models = Models(self.database, now)
-        self._lock: int | None = None
+        self.checkpoints = Checkpoints(self.database, self.blobs)
+        self._closing = AsyncExitStack()
 
     def registrations(self) -> list[Registration]:
         """Return the gRPC services, for a MeshServer."""
-        checkpoints, fences = Checkpoints(self.database, self.blobs), Fences(self.database)
+        blobs = BlobServicer(self.picture_uploads, self.blobs, self.blob_uploads, self.downloads)
+        models = ModelServicer(self._models, self.checkpoints, Fences(self.database), self.downloads)
         return [
-            (
-                project_service_pb2_grpc.add_ProjectServiceServicer_to_server,
-                ProjectServicer(self._projects),
-            ),
-            (
-                blob_service_pb2_grpc.add_BlobServiceServicer_to_server,
-                BlobServicer(self.uploads, self.blobs, self.downloads),
-            ),
-            (
-                dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server,
-                DatasetServicer(self._datasets, self._versions),
-            ),
-            (
-                algorithm_service_pb2_grpc.add_AlgorithmServiceServicer_to_server,
-                AlgorithmServicer(self._algorithms),
-            ),
-            (
-                model_service_pb2_grpc.add_ModelServiceServicer_to_server,
-                ModelServicer(self._models, checkpoints, fences, self.downloads),
-            ),
+            (add_ProjectServiceServicer_to_server, ProjectServicer(self._projects)),
+            (add_BlobServiceServicer_to_server, blobs),
+            (add_DatasetServiceServicer_to_server, DatasetServicer(self._datasets, self._versions)),
+            (add_AlgorithmServiceServicer_to_server, AlgorithmServicer(self.algorithms)),
+            (add_ModelServiceServicer_to_server, models),
         ]
 
     async def start(self) -> None:
@@ -124,64 +103,40 @@ class Storage:
 
         Raises FailedPrecondition when another process works in this folder.
         """
-        self._lock = _lock_folder(self._state / "lock")
+        closing = self._closing
+        closing.callback(os.close, _lock_folder(self._lock))
+        closing.push_async_callback(self.database.close)
         await self.database.migrate()
+        closing.push_async_callback(self._packs.close)
         await self._packs.recover()
         await self.blobs.recover()
-        await self._algorithms.recover()
+        await asyncio.to_thread(self._staging.remove_old)
+        await self.algorithms.recover()
+        closing.push_async_callback(self._decoders.close)
+        closing.push_async_callback(self._indexer.close)
         self._indexer.start()
 
     async def stop(self) -> None:
         """End background work and close everything."""
-        await self._indexer.close()
-        await self._decoders.close()
-        await self._packs.close()
-        await self.database.close()
-        if self._lock is not None:
-            os.close(self._lock)
+        await self._closing.aclose()
 
 
-class StorageApp:
+class StorageApp(MeshApp[StorageSettings]):
     """One storage process, built from its settings."""
 
-    def __init__(self, settings: StorageSettings) -> None:
-        self.settings = settings
-        self.background = Background()
-        self._discovery = Discovery(settings)
-        self._channels = ServiceChannels(settings, self._discovery)
-        self._authorizer = RemoteAuthorizer(lambda: self._channels.get("auth"))
-        self._storage = Storage(settings, AuthMemberships(lambda: self._channels.get("auth")))
-        self.server = MeshServer(
-            settings,
-            verifier=JwksVerifier(self._jwks),
-            authorizer=self._authorizer,
-            servicers=self._storage.registrations(),
-        )
+    service = "storage"
 
-    async def _jwks(self) -> str:
-        stub = session_service_pb2_grpc.SessionServiceStub(await self._channels.get("auth"))
-        return (await stub.GetJwks(session_service_pb2.GetJwksRequest(), timeout=_CALL_SECONDS)).jwks_json
+    def __init__(self, settings: StorageSettings) -> None:
+        super().__init__(settings)
+        self._storage = Storage(settings, AuthMemberships(self.auth))
+        self.serves(self._storage.registrations())
 
     async def start(self) -> None:
-        """Recover, serve, and registers in Consul."""
-        settings = self.settings
+        """Recover, serve, and register in Consul."""
+        self.closing.push_async_callback(self._storage.stop)
         await self._storage.start()
-        await self.server.start()
-        self._authorizer.start()
-        await self._discovery.register(
-            "loupe-storage",
-            settings.instance,
-            f"{settings.advertised}:{settings.public_port}",
-            f"{settings.advertised}:{settings.internal_port}",
-        )
-
-    async def stop(self) -> None:
-        """Leave the catalogue, let running calls end and close everything."""
-        await self._discovery.close()
-        await self.server.stop()
-        await self._authorizer.close()
-        await self._channels.close()
-        await self._storage.stop()
+        await self.open_doors()
+        await self.register(self.settings.instance)
 
 
 def _files(settings: StorageSettings, disk: Disk) -> Files:
@@ -191,7 +146,7 @@ def _files(settings: StorageSettings, disk: Disk) -> Files:
 
 
 def _lock_folder(path: os.PathLike[str]) -> int:
-    """Packs have one writer: a second process in the same folder would write over the first one's pictures."""
+    """Keep a second process out of the folder: it would write over the first one's packs, which have one writer."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Protocol, TypeVar
 
-from loupe.errors import PermissionDenied, invalid
-from loupe.identity import current_caller
-from loupe.names import AccountName
+from loupe.errors import invalid
 
 T = TypeVar("T")
 
 
-async def open_stream(requests: AsyncIterator[Any]) -> tuple[Any, AsyncIterator[Any]]:
-    """Return the header of the first message and the rest. Raises InvalidArgument without a header.
+class Streamed(Protocol):
+    """A message of such a stream; its oneof `part` says what it is."""
+
+    def WhichOneof(self, oneof_group: str, /) -> str | None:
+        """Return the name of the field that is set."""
+
+
+M = TypeVar("M", bound=Streamed)
+
+
+async def open_stream(requests: AsyncIterator[M], header: Callable[[M], T]) -> T:
+    """Return the header, which is the first message. Raises InvalidArgument when something else comes.
 
     The interceptor has seen to it that there is a first message.
     """
     first = await anext(requests)
-    if first.WhichOneof("part") != "header":
-        raise invalid("part", first.WhichOneof("part") or "", "the header as the stream's first message")
-    return first.header, requests
+    if (part := first.WhichOneof("part")) != "header":
+        raise invalid("part", part or "", "the header as the stream's first message")
+    return header(first)
 
 
-async def parts(requests: AsyncIterator[Any], unpack: dict[str, Callable[[Any], T]]) -> AsyncIterator[T]:
-    """Unpack each message of the stream by what it is. Raises InvalidArgument for what may not come here."""
+async def parts(requests: AsyncIterator[M], unpack: Mapping[str, Callable[[M], T]]) -> AsyncIterator[T]:
+    """Unpack each message of the rest by what it is. Raises InvalidArgument for what may not come here."""
     async for request in requests:
-        kind = request.WhichOneof("part")
+        kind = request.WhichOneof("part") or ""
         if kind not in unpack:
-            raise invalid("part", kind or "", "one of " + ", ".join(unpack))
-        yield unpack[kind](getattr(request, kind))
-
-
-def require_account() -> AccountName:
-    """Return who calls. Raises PermissionDenied for a service, which is nobody's creator."""
-    account = current_caller().account
-    if account is None:
-        raise PermissionDenied("this call needs an account behind it")
-    return account
+            raise invalid("part", kind, "one of " + ", ".join(unpack))
+        yield unpack[kind](request)

@@ -9,16 +9,15 @@ import uuid
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Self
 
 import structlog
 
-from loupe.app import Background
+from loupe.app import MeshApp
 from loupe.discovery import Discovery
 from loupe.load import key_of
-from loupe.rpc.channel import ServiceChannels
-from loupe.rpc.server import MeshServer
-from loupe.trainer.v1 import attempt_service_pb2_grpc
-from services.trainer.attempts.access import NobodyElse
+from loupe.trainer.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
+from services.trainer.attempts.access import DenyAll
 from services.trainer.attempts.attempts import Attempts
 from services.trainer.attempts.servicer import AttemptServicer
 from services.trainer.cache.decoders import Decoders
@@ -29,11 +28,12 @@ from services.trainer.clients.storage_grpc import GrpcStorage
 from services.trainer.heartbeat.heartbeat import Heartbeat
 from services.trainer.runs.executor import Executor
 from services.trainer.runs.job_folder import Resources
-from services.trainer.sandbox.bubblewrap import Bubblewrap, SandboxUnavailable
+from services.trainer.sandbox.bubblewrap import Bubblewrap
 from services.trainer.sandbox.code_folder import make_code_folder
 from services.trainer.sandbox.plain_process import PlainProcess
-from services.trainer.sandbox.sandbox import Sandbox
-from services.trainer.sandbox.slots import SlotPlan, Slots
+from services.trainer.sandbox.sandbox import NoSandbox, Sandbox
+from services.trainer.sandbox.slots import Slots
+from services.trainer.sandbox.warm import SlotPlan
 from services.trainer.settings import MIB, TrainerSettings
 
 log = structlog.get_logger(__name__)
@@ -45,13 +45,13 @@ def boot_time() -> float:
 
 
 async def choose_sandbox(settings: TrainerSettings, code: Path) -> Sandbox:
-    """Return bubblewrap where it works and may be used. Raises SandboxUnavailable where it must."""
+    """Return bubblewrap where it works and may be used. Raises NoSandbox where it must."""
     if settings.sandbox == "none":
         return PlainProcess(code)
     try:
         sandbox = Bubblewrap(code, settings.state / "seccomp.bpf", settings.uid_block)
         await sandbox.probe(settings.state)
-    except SandboxUnavailable as error:
+    except NoSandbox as error:
         if settings.sandbox == "bubblewrap":
             raise
         log.warning("no_sandbox", why=str(error), consequence="only built-in algorithm images run here")
@@ -59,31 +59,22 @@ async def choose_sandbox(settings: TrainerSettings, code: Path) -> Sandbox:
     return sandbox
 
 
-class TrainerApp:
-    """One trainer process, built from its settings around a sandbox."""
+class TrainerApp(MeshApp[TrainerSettings]):
+    """One trainer process, built from its settings around a sandbox.
 
-    def __init__(self, settings: TrainerSettings, sandbox: Sandbox) -> None:
-        self.settings = settings
-        limits = settings.limits()
+    discovery: what tells where storage is; Consul when None is given.
+    """
+
+    service = "trainer"
+
+    def __init__(self, settings: TrainerSettings, sandbox: Sandbox, discovery: Discovery | None = None) -> None:
+        super().__init__(settings, discovery)
         state = settings.state
-        self._discovery = Discovery(settings)
-        self._channels = ServiceChannels(settings, self._discovery)
         self._slots = Slots(sandbox, state / "slots", self._plan(), boot_time)
         shutil.rmtree(state / "decoders", ignore_errors=True)
         self._decoders = Decoders(sandbox, state / "decoders", settings.slots, settings.decoder_count)
-        packs = PackCache(state / "packs", settings.packs_mb * MIB)
-        executor = Executor(
-            storage=GrpcStorage(lambda: self._channels.get("storage")),
-            slots=self._slots,
-            images=Images(state / "images"),
-            pictures=PictureCache(state / "pictures", packs, self._decoders, settings.pictures_mb * MIB),
-            staging=state / "staging",
-            resources=Resources(settings.job_threads, settings.job_device),
-            limits=limits,
-            clock=boot_time,
-        )
         self._attempts = Attempts(
-            executor.execute,
+            self._executor().execute,
             slots=settings.slots,
             isolated=sandbox.isolated,
             grace=settings.stop_seconds,
@@ -98,53 +89,52 @@ class TrainerApp:
             running=lambda: [attempt.spec.key for attempt in self._attempts.live],
             milliseconds=lambda: time.time_ns() // 1_000_000,
         )
-        self.server = MeshServer(
-            settings,
-            verifier=NobodyElse(),
-            authorizer=NobodyElse(),
-            servicers=[
-                (
-                    attempt_service_pb2_grpc.add_AttemptServiceServicer_to_server,
-                    AttemptServicer(self._attempts, version("loupe")),
-                )
-            ],
+        servicer = AttemptServicer(self._attempts, version("loupe"))
+        self.serves(
+            [(add_AttemptServiceServicer_to_server, servicer)],
+            verifier=DenyAll(),
+            authorizer=DenyAll(),
         )
-        self.background = Background()
 
     @classmethod
-    async def create(cls, settings: TrainerSettings) -> TrainerApp:
-        """Prepare the state folder and the sandbox. Raises SandboxUnavailable."""
+    async def create(cls, settings: TrainerSettings, discovery: Discovery | None = None) -> Self:
+        """Prepare the state folder and the sandbox. Raises NoSandbox."""
         settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         code = await asyncio.to_thread(make_code_folder, settings.state / "code")
-        return cls(settings, await choose_sandbox(settings, code))
+        return cls(settings, await choose_sandbox(settings, code), discovery)
+
+    @classmethod
+    def instance(cls, settings: TrainerSettings) -> str:
+        """Return what stands on the trainer's certificate, too: "trainer-<cluster>-<trainer>"."""
+        return f"trainer-{settings.cluster}-{settings.trainer}"
 
     async def start(self) -> None:
-        """Serve, warm the slots, and reports to Consul."""
-        settings = self.settings
-        await self.server.start()
+        """Serve, warm the slots, and report to Consul."""
+        self.closing.push_async_callback(self._decoders.close)
+        self.closing.push_async_callback(self._slots.close)
+        await self.open_doors()
         self._slots.start()
-        self.background.add("leases", self._attempts.keep_time())
-        self.background.add("gpus", self._heartbeat.watch_gpus())
-        await self._discovery.register(
-            "loupe-trainer",
-            f"trainer-{settings.cluster}-{settings.trainer}",
-            "",
-            f"{settings.advertised}:{settings.internal_port}",
+        self.work("leases", self._attempts.keep_time())
+        self.work("gpus", self._heartbeat.watch_gpus())
+        await self.register()
+        # Pushed last, so undone first: while running jobs save what they have, their leases and the end of their grace
+        # are still watched, the scheduler still finds this trainer, and the door is open for their last events.
+        self.closing.push_async_callback(self._attempts.drain)
+        await self.discovery.hold(key_of(self.settings.name), lambda: self._heartbeat.report().to_json())
+
+    def _executor(self) -> Executor:
+        settings, state = self.settings, self.settings.state
+        packs = PackCache(state / "packs", settings.packs_mb * MIB)
+        return Executor(
+            storage=GrpcStorage(self.storage),
+            slots=self._slots,
+            images=Images(state / "images"),
+            pictures=PictureCache(state / "pictures", packs, self._decoders, settings.pictures_mb * MIB),
+            staging=state / "staging",
+            resources=Resources(settings.job_threads, settings.job_device),
+            limits=settings.limits(),
+            clock=boot_time,
         )
-        await self._discovery.hold(key_of(settings.name), lambda: self._heartbeat.report().to_json())
-
-    async def stop(self) -> None:
-        """Let running jobs save what they have, say how they ended, and leave nothing running.
-
-        The door stays open meanwhile, for their last events.
-        """
-        await self._attempts.drain()
-        await self.server.stop()
-        await self._discovery.close()
-        await self.background.cancel()
-        await self._slots.close()
-        await self._decoders.close()
-        await self._channels.close()
 
     def _plan(self) -> SlotPlan:
         settings = self.settings

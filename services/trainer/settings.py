@@ -90,7 +90,7 @@ class TrainerSettings(ServiceSettings):
 
     @property
     def job_device(self) -> str:
-        """The name "cpu" or "cuda"."""
+        """What jobs compute on: "cpu" or "cuda"."""
         if self.device != "auto":
             return self.device
         return "cuda" if Path("/dev/nvidia0").exists() else "cpu"

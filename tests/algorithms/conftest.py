@@ -28,11 +28,11 @@ SIDE = 32
 
 
 class Cut(BaseException):
-    """Cut stands for a process that is killed: nothing in the run may catch it."""
+    """Stands for a process that is killed: nothing in the run may catch it."""
 
 
 def texture(kind: int, rng: np.random.Generator, noise: float = 25.0) -> np.ndarray:
-    """texture returns uint8 [32, 32, 3]: stripes, checks or blobs with their own tint, and noise."""
+    """Return uint8 [32, 32, 3]: stripes, checks or blobs with their own tint, and noise."""
     rows, columns = np.mgrid[0:SIDE, 0:SIDE]
     phase = rng.integers(0, 8)
     pattern = (
@@ -46,7 +46,7 @@ def texture(kind: int, rng: np.random.Generator, noise: float = 25.0) -> np.ndar
 
 
 def write_pictures(root: Path, counts: Mapping[str, int], *, seed: int = 0, scrambled: bool = False) -> Path:
-    """write_pictures makes a folder per class of textures; scrambled: textures that say nothing about the class."""
+    """Make a folder per class of textures; scrambled: textures that say nothing about the class."""
     rng = np.random.default_rng(seed)
     for kind, (label, count) in enumerate(counts.items()):
         (root / label).mkdir(parents=True)
@@ -58,7 +58,7 @@ def write_pictures(root: Path, counts: Mapping[str, int], *, seed: int = 0, scra
 
 @dataclass
 class Recorder:
-    """Recorder is what a run told its host; `cut_after` raises Cut when that says so."""
+    """Keeps what a run tells its host; raises Cut when `cut_after` says so."""
 
     cut_after: Callable[[Progress], bool] = lambda progress: False
     stop_after: Callable[[Progress], bool] = lambda progress: False
@@ -72,12 +72,12 @@ class Recorder:
             raise Cut
 
     def phases(self) -> list[str]:
-        """phases returns the phases in the order in which they began."""
+        """Return the phases in the order in which they began."""
         return list(dict.fromkeys(report.phase for report in self.reports))
 
 
 class RecordingHost(LocalHost):
-    """RecordingHost is a LocalHost that a Recorder can stop."""
+    """A LocalHost that a Recorder can stop."""
 
     def __init__(self, recorder: Recorder, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, show=recorder, **named)
@@ -89,7 +89,7 @@ class RecordingHost(LocalHost):
 
 @dataclass
 class Bench:
-    """Bench runs the built-in images on picture folders inside a test's own folder."""
+    """Runs the built-in images on picture folders inside a test's own folder."""
 
     tmp: Path
 
@@ -104,13 +104,13 @@ class Bench:
         parameters: Mapping[str, Any] | None = None,
         **spec: Any,
     ) -> RecordingHost:
-        """host returns a host for one run of a built-in image."""
+        """Return a host for one run of a built-in image."""
         resolved = resolve_parameters(read_manifest(IMAGES / image), parameters or {})
         asked = local_spec(folder, resolved, target, **{"seed": 7, "threads": 1, **spec})
         return RecordingHost(recorder or Recorder(), folder, asked, work=self.tmp / work, cache=self.tmp / "cache")
 
     def run(self, image: str, folder: PictureFolder, **named: Any) -> Result:
-        """run runs an image to its end and returns what it handed over."""
+        """Run an image to its end and return what it handed over."""
         host = self.host(image, folder, **named)
         run_image(IMAGES / image, host)
         assert host.result is not None
@@ -119,18 +119,18 @@ class Bench:
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_exports() -> None:
-    """quiet_exports keeps pytest from collecting torch's trace of every export, which takes longer than the export."""
+    """Keep pytest from collecting torch's trace of every export, which takes longer than the export."""
     logging.getLogger("torch.__trace").setLevel(logging.WARNING)
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """bench runs images in the test's folder."""
+    """Run images in the test's folder."""
     return Bench(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def textures(tmp_path_factory: pytest.TempPathFactory) -> PictureFolder:
-    """textures is three classes of twenty pictures, 32 x 32, easy to tell apart."""
+    """Make three classes of twenty pictures, 32 x 32, easy to tell apart."""
     root = tmp_path_factory.mktemp("textures")
     return read_folder(write_pictures(root, {"stripes": 20, "checks": 20, "blobs": 20}))

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import argon2
 import grpc
@@ -25,21 +26,21 @@ from loupe.auth.v1 import (
     session_service_pb2,
     session_service_pb2_grpc,
 )
-from loupe.idempotency import RequestLog
+from loupe.idempotency import Request
 from loupe.names import AccountName, ProjectName
 from loupe.rpc.channel import internal_channel, terminal_channel
 from loupe.settings import ServiceSettings
 from services.auth.accounts.accounts import Accounts
-from services.auth.accounts.bootstrap import bootstrap
-from services.auth.app import MIGRATIONS, AuthApp
-from services.auth.database import tables
-from services.auth.database.idempotent import Request
-from services.auth.database.store import Store
+from services.auth.accounts.passwords import Passwords
+from services.auth.accounts.store import AccountTable
+from services.auth.accounts.throttle import Throttle
+from services.auth.app import AuthApp
+from services.auth.database.metadata import metadata
+from services.auth.database.session import Database
+from services.auth.groups.bootstrap import bootstrap
 from services.auth.groups.groups import Groups
 from services.auth.policy.authority import Authority
-from services.auth.sessions.passwords import Passwords
 from services.auth.sessions.sessions import Sessions
-from services.auth.sessions.throttle import Throttle
 from services.auth.sessions.tokens import KeyRing, Lifetimes, Tokens
 from services.auth.settings import AuthSettings
 from tests.ports import free_port
@@ -49,19 +50,19 @@ LINE = ProjectName("line-7")
 
 
 def cheap_passwords() -> Passwords:
-    """cheap_passwords hashes in a millisecond."""
+    """Return passwords that are hashed in a millisecond."""
     return Passwords(argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_log() -> None:
-    """plain_log keeps structlog from drawing a picture of every variable beside each traceback."""
+    """Keep structlog from drawing a picture of every variable beside each traceback."""
     structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
 
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tls is a folder with an authority and the certificates of auth, storage, scheduler and nats."""
+    """Make a folder with an authority and the certificates of auth, storage, scheduler and nats."""
     folder = tmp_path_factory.mktemp("tls")
     leaves = [Leaf(name, f"loupe://service/{name}") for name in ("auth", "storage", "scheduler")]
     ensure_certificates(folder, [*leaves, Leaf("nats")], datetime.now(UTC))
@@ -70,7 +71,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Doors:
-    """Doors are stubs over one channel."""
+    """Stubs over one channel."""
 
     channel: grpc.aio.Channel
 
@@ -83,7 +84,7 @@ class Doors:
 
 @dataclass
 class RunningAuth:
-    """RunningAuth is a running auth service and how to call it."""
+    """A running auth service and how to call it."""
 
     app: AuthApp
     settings: AuthSettings
@@ -92,7 +93,7 @@ class RunningAuth:
     channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     def terminal(self, token: str | None = None, address: str = "") -> Doors:
-        """terminal is a terminal with an access token, or without one; address: of another service's public door."""
+        """Return a terminal with an access token, or without one; address: of another service's public door."""
 
         async def give() -> str | None:
             return token
@@ -103,7 +104,7 @@ class RunningAuth:
         return Doors(channel)
 
     def service(self, name: str) -> Doors:
-        """service is another service of the mesh, by its client certificate."""
+        """Return another service of the mesh, by its client certificate."""
         settings = ServiceSettings(
             state=self.settings.state,
             internal_port=1,
@@ -116,20 +117,20 @@ class RunningAuth:
         return Doors(channel)
 
     async def login(self, account: str, password: str = PASSWORD) -> session_service_pb2.Tokens:
-        """login returns the tokens of a new login."""
+        """Return the tokens of a new login."""
         request = session_service_pb2.LoginRequest(account=f"accounts/{account}", password=password)
         return (await self.terminal().sessions.Login(request)).tokens
 
     async def administrator(self) -> Doors:
-        """administrator is a terminal logged in as accounts/admin."""
+        """Return a terminal logged in as accounts/admin."""
         return self.terminal((await self.login("admin", self.admin_password)).access_token)
 
 
 @pytest.fixture
 def auth_settings(tmp_path: Path, tls: Path) -> Callable[..., AuthSettings]:
-    """auth_settings makes settings for an auth service of its own; Consul and NATS are not there."""
+    """Make settings for an auth service of its own; Consul and NATS are not there."""
 
-    def make(**more: object) -> AuthSettings:
+    def make(**more: Any) -> AuthSettings:
         return AuthSettings(
             **{
                 "state": tmp_path / "auth",
@@ -152,7 +153,7 @@ def auth_settings(tmp_path: Path, tls: Path) -> Callable[..., AuthSettings]:
 def running_auth(
     auth_settings: Callable[..., AuthSettings], tls: Path
 ) -> Callable[..., contextlib.AbstractAsyncContextManager[RunningAuth]]:
-    """running_auth starts an auth service with settings of one's choice."""
+    """Start an auth service with settings of one's choice."""
 
     @contextlib.asynccontextmanager
     async def run(**more: object) -> AsyncIterator[RunningAuth]:
@@ -172,14 +173,14 @@ def running_auth(
 
 @pytest.fixture
 async def auth(running_auth: Callable[..., contextlib.AbstractAsyncContextManager[RunningAuth]]):
-    """auth is a running auth service."""
+    """Give a running auth service."""
     async with running_auth() as running:
         yield running
 
 
 @dataclass
 class Clock:
-    """Clock stands still until it is moved; it serves as wall clock and as monotonic clock."""
+    """A clock that stands still until it is moved; it serves as wall clock and as monotonic clock."""
 
     now: float = 1_700_000_000.0
 
@@ -189,9 +190,9 @@ class Clock:
 
 @dataclass
 class Rooms:
-    """Rooms are the parts of auth over one database, with a clock that the test moves. accounts/admin exists."""
+    """The parts of auth over one database, with a clock that the test moves. accounts/admin exists."""
 
-    store: Store
+    database: Database
     authority: Authority
     clock: Clock
     engine: AsyncEngine
@@ -199,50 +200,52 @@ class Rooms:
 
     def __post_init__(self) -> None:
         self.throttle = Throttle(self.clock)
-        self.accounts = Accounts(self.store, self.authority, self.passwords, self.throttle, RequestLog(self.clock))
-        self.groups = Groups(self.store, self.authority, RequestLog(self.clock))
+        self.accounts = Accounts(self.database, self.authority, self.passwords, self.throttle)
+        self.groups = Groups(self.database, self.authority)
         self.lifetimes = Lifetimes()
-        self.keys = KeyRing(self.store, self.lifetimes, self.clock)
+        self.keys = KeyRing(self.database, self.lifetimes, self.clock)
         self.tokens = Tokens(self.keys, self.lifetimes, self.clock)
-        self.sessions = Sessions(self.store, self.authority, self.passwords, self.throttle, self.tokens)
+        self.sessions = Sessions(self.database, self.authority, self.passwords, self.throttle, self.tokens)
 
     def again(self) -> Authority:
-        """again is the policy in the memory of another process on the same database."""
-        return Authority(self.store, revoked_seconds=900, now=self.clock, monotonic=self.clock)
+        """Return the policy in the memory of another process on the same database."""
+        return Authority(self.database, AccountTable, revoked_seconds=900, now=self.clock, monotonic=self.clock)
 
     async def person(self, account: str, group: str) -> AccountName:
-        """person makes an account in a group, as the administrator."""
-        asked = Request(AccountName("admin"), "CreateAccount", "", b"")
-        await self.accounts.create(asked, account, "", PASSWORD, group)
+        """Make an account in a group, as the administrator."""
+        admin = AccountName("admin")
+        once = Request(str(admin), "CreateAccount", "", b"")
+        await self.accounts.create(admin, once, account, "", password=PASSWORD, group=group)
         return AccountName(account)
 
 
 def database_urls() -> list[str]:
-    """database_urls are the databases that tests run on: SQLite, and PostgreSQL where LOUPE_TEST_POSTGRES names one."""
+    """Name the databases that tests run on: SQLite, and PostgreSQL where LOUPE_TEST_POSTGRES names one."""
     return ["sqlite", *filter(None, [os.environ.get("LOUPE_TEST_POSTGRES")])]
 
 
 @pytest.fixture(params=database_urls(), ids=lambda url: url.partition("+")[0].partition(":")[0])
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    """engine is an empty, migrated database of auth."""
+    """Give an empty, migrated database of auth."""
     url = database.sqlite_url(tmp_path, "auth") if request.param == "sqlite" else request.param
     engine = database.create_engine(url)
     if request.param != "sqlite":
         async with engine.begin() as connection:
-            await connection.run_sync(tables.Base.metadata.drop_all)
+            await connection.run_sync(metadata.drop_all)
             await connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
-    await database.migrate(engine, MIGRATIONS)
+    await Database(engine).migrate()
     yield engine
     await engine.dispose()
 
 
 @pytest.fixture
 async def rooms(engine: AsyncEngine) -> AsyncIterator[Rooms]:
-    """rooms are auth's parts after the first start, with the empty project line-7 owned by accounts/olga."""
+    """Give auth's parts after the first start, with the empty project line-7 owned by accounts/olga."""
     clock = Clock()
-    store = Store(engine, clock)
-    rooms = Rooms(store, Authority(store, revoked_seconds=900, now=clock, monotonic=clock), clock, engine)
-    await bootstrap(store, rooms.passwords, None)
+    own = Database(engine, clock)
+    authority = Authority(own, AccountTable, revoked_seconds=900, now=clock, monotonic=clock)
+    rooms = Rooms(own, authority, clock, engine)
+    await bootstrap(own, rooms.passwords, None)
     await rooms.keys.load()
     await rooms.authority.refresh()
     olga = await rooms.person("olga", "projects/system/groups/staff")

@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
 from loupe import app as service
 
 
-class App:
-    """App serves nothing; what goes on in its background is given."""
+class App(service.MeshApp[Any]):
+    """Serves nothing; what goes on in its background is given."""
 
     def __init__(self, work: Coroutine[None, None, None] | None = None, error: Exception | None = None) -> None:
         self.background = service.Background()

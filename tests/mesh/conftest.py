@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ async def push(terminal: Terminal, project: str, pictures: Path) -> dataset_pb2.
 
 
 async def train(
-    terminal: Terminal, version: str, **asked: object
+    terminal: Terminal, version: str, **asked: Any
 ) -> tuple[training_job_pb2.TrainingJob, list[training_job_pb2.JobEvent]]:
     """train submits a job, follows it to its end and returns it with everything that was told of it."""
     job = await terminal.jobs.submit(version, **{"target_accuracy": 0.9, "seed": 1, **asked})

@@ -155,6 +155,7 @@ async def test_every_rpc_refuses_every_role_that_its_row_does_not_allow(
         auth = terminal_channel(mesh.endpoints.public["auth"], ca=mesh.endpoints.ca.read_bytes(), token=no_token)
         jwks = await SessionServiceStub(auth).GetJwks(GetJwksRequest())
         await auth.close()
+        assert token is not None
         token = forged(token, role, jwks.jwks_json)
 
     async def give() -> str | None:

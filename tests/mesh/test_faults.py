@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -50,14 +51,14 @@ FINAL = {
 }
 # Trainings whose accuracy does not matter: one by its epochs, the other as long on a fast machine as on a slow one.
 EPOCHS = 20
-LONG = {
+LONG: dict[str, Any] = {
     "algorithm_version": "algorithms/scratch/versions/latest",
     "parameters": {"size": 32, "epochs": EPOCHS, "patience": EPOCHS},
     "target_accuracy": 1.0,
     "seed": 3,
 }
 HALF_A_MINUTE = LONG | {"parameters": {"size": 32, "epochs": 1000, "patience": 1000}, "max_minutes": 0.5}
-QUICK = {"target_accuracy": 0.9, "seed": 1}
+QUICK: dict[str, Any] = {"target_accuracy": 0.9, "seed": 1}
 CRASHER = """
 name = "crasher"
 version = "1"
@@ -106,7 +107,7 @@ def assert_told_once(events: Sequence[training_job_pb2.JobEvent]) -> None:
     assert events[-1] is final[0]
 
 
-def reachable(doors):
+def reachable(doors: list[Any]) -> list[Any]:
     """Which of these doors, (host, port) or the path of a unix socket, a connection can be made to."""
     opened = []
     for door in doors:
@@ -146,7 +147,7 @@ class Away:
 
     seconds: float
     lines: list[str]
-    status: int
+    status: int | None
 
 
 async def command_line(mesh: LocalMesh, profile: Path, *words: str) -> asyncio.subprocess.Process:
@@ -282,6 +283,7 @@ async def test_a_trainer_that_is_silent_gets_no_job(mesh: LocalMesh, terminal: O
     report = await asyncio.to_thread(consul, mesh, "scheduler", "loupe/trainers/north/a?raw")
     assert json.loads(report)["busy_slots"] == 0
     silent = mesh.pid("trainer-north-a")
+    assert silent is not None
     os.kill(silent, signal.SIGSTOP)
     try:
         async with terminal() as owner:
@@ -308,7 +310,7 @@ async def test_a_running_image_reaches_no_door_of_the_mesh(
     """The services, Consul, NATS and the supervisor's socket, each of which is open for who stands outside."""
     places = [*mesh.endpoints.public.values(), *mesh.endpoints.internal.values()]
     places += [url.rpartition("/")[2] for url in (mesh.endpoints.consul_url, mesh.endpoints.nats_url)]
-    doors = [(place.partition(":")[0], int(place.partition(":")[2])) for place in places]
+    doors: list[Any] = [(place.partition(":")[0], int(place.partition(":")[2])) for place in places]
     doors.append(str(mesh.state.socket))
     assert reachable(doors) == doors
     (tmp_path / "algorithm.toml").write_text(CRASHER.replace("crasher", "burglar"), encoding="utf-8")

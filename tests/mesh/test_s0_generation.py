@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,13 +49,14 @@ async def test_s0_3_a_request_becomes_parameters_an_algorithm_image_and_candidat
 ) -> None:
     """The accepted job names the resolved image and all parameters; wrong ones are refused before anything runs."""
     async with terminal() as owner:
+        wrong: dict[str, Any]
         for wrong, error in (
             ({"parameters": {"no_such_parameter": 1}}, BadParameter),
             ({"target_accuracy": 1.5}, InvalidArgument),
             ({"algorithm_version": "algorithms/nothing/versions/latest"}, NotFound),
         ):
             with pytest.raises(error):
-                await owner.jobs.submit(trained.version.name, **{"target_accuracy": 0.9, **wrong})
+                await owner.jobs.submit(trained.version.name, **({"target_accuracy": 0.9} | wrong))
     job = trained.job
     assert job.algorithm_version.startswith("algorithms/finetune/versions/")
     assert not job.algorithm_version.endswith("latest")

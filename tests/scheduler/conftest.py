@@ -1,9 +1,10 @@
-"""A scheduler among fake neighbours, all behind real gRPC servers on loopback."""
+"""A scheduler among fakes of what it calls, all behind real gRPC servers on loopback."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -34,13 +35,13 @@ LATEST = "projects/line-7/datasets/screws/versions/latest"
 
 
 class Rig:
-    """Rig is the scheduler under test and everything around it."""
+    """The scheduler under test and everything around it."""
 
-    def __init__(self, make_settings: Callable[..., ServiceSettings]) -> None:
+    def __init__(self, make_settings: Callable[..., Any]) -> None:
         self._make = make_settings
         self.storage = FakeStorage()
         self.auth = FakeAuth()
-        self.discovery = FakeDiscovery()
+        self.discovery: Any = FakeDiscovery()
         self.trainers: list[FakeTrainer] = []
         self.settings: SchedulerSettings | None = None
         self.app: SchedulerApp | None = None
@@ -82,8 +83,8 @@ class Rig:
         self.discovery.add(trainer, trainer.door.address)
         return trainer
 
-    async def start_scheduler(self, **fields: object) -> None:
-        """start_scheduler starts the process under test; a second call is its restart, on the same state."""
+    async def start_scheduler(self, **fields: Any) -> None:
+        """Start the process under test; a second call is its restart, on the same state."""
         if self.settings is None:
             defaults = {
                 "load_threshold": 0.8,
@@ -121,10 +122,10 @@ class Rig:
         return self._channel
 
     @property
-    def jobs(self) -> training_job_service_pb2_grpc.TrainingJobServiceStub:
+    def jobs(self) -> training_job_service_pb2_grpc.TrainingJobServiceAsyncStub:
         return training_job_service_pb2_grpc.TrainingJobServiceStub(self.channel)
 
-    async def submit(self, request_id: str = "", job_id: str = "", **fields: object) -> training_job_pb2.TrainingJob:
+    async def submit(self, request_id: str = "", job_id: str = "", **fields: Any) -> training_job_pb2.TrainingJob:
         asked = training_job_pb2.TrainingJob(**{"dataset_version": LATEST, "target_accuracy": 0.95, **fields})
         request = training_job_service_pb2.SubmitTrainingJobRequest(
             parent="projects/line-7", job_id=job_id, training_job=asked, request_id=request_id
@@ -145,11 +146,11 @@ class Rig:
             yield response.event
 
     async def to_end(self, name: str) -> list[training_job_pb2.JobEvent]:
-        """to_end returns all events of a job, when it has its final state."""
+        """Return all events of a job, when it has its final state."""
         return [event async for event in self.watch(name)]
 
     async def until(self, name: str, state: str, after: int = 0) -> training_job_pb2.JobEvent:
-        """until returns the first event after a sequence in which the job enters a state."""
+        """Return the first event after a sequence in which the job enters a state."""
         wanted = training_job_pb2.JobState.Value(f"JOB_STATE_{state}")
         async for event in self.watch(name, after):
             if event.state_change.state == wanted:
@@ -163,7 +164,7 @@ class Rig:
 
 @pytest.fixture
 async def rig(service_settings: Callable[..., ServiceSettings]) -> AsyncIterator[Rig]:
-    """The neighbours are up; the test starts the scheduler."""
+    """What the scheduler calls is up; the test starts the scheduler."""
     made = Rig(service_settings)
     await made.start()
     yield made
@@ -171,7 +172,7 @@ async def rig(service_settings: Callable[..., ServiceSettings]) -> AsyncIterator
 
 
 def states(events: list[training_job_pb2.JobEvent]) -> list[str]:
-    """states are the states that a job went through, repetitions left out."""
+    """Return the states that a job went through, repetitions left out."""
     names: list[str] = []
     for event in events:
         if event.WhichOneof("event") == "state_change":

@@ -1,13 +1,14 @@
-"""The scheduler's neighbours, small and honest, behind real gRPC servers with the mesh's own interceptors and TLS."""
+"""What the scheduler calls, small and honest, behind real gRPC servers with the mesh's own interceptors and TLS."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,7 +16,7 @@ from jwt.algorithms import OKPAlgorithm
 
 from loupe.access import Decision
 from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc, session_service_pb2, session_service_pb2_grpc
-from loupe.discovery import Instance
+from loupe.discovery import Discovery, Instance
 from loupe.errors import AttemptUnknown, StaleAttempt, TrainerBusy, Unauthenticated, Unavailable, not_found
 from loupe.identity import Caller
 from loupe.load import RunningAttempt, TrainerLoad, key_of
@@ -64,7 +65,7 @@ DIGEST = "ab" * 32
 
 
 async def eventually(holds: Callable[[], object], seconds: float = 10.0) -> None:
-    """eventually returns as soon as the condition holds, and fails after so many seconds."""
+    """Return as soon as the condition holds; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "the condition did not come true"
@@ -72,14 +73,14 @@ async def eventually(holds: Callable[[], object], seconds: float = 10.0) -> None
 
 
 def report_json(accuracy: float = 0.98, **more: object) -> str:
-    """report_json is a report as loupe.algorithm writes it."""
+    """Make a report as loupe.algorithm writes it."""
     scores = {"accuracy": accuracy, "pictures": 40, "balanced_accuracy": accuracy, "accuracy_interval": [0.9, 1.0]}
     report = {"labels": ["good", "scratch"], "validation": scores, "test": scores, "label_errors": [], **more}
     return json.dumps(report)
 
 
 def finished(outcome: str = "target_reached", accuracy: float = 0.98) -> AttemptFinished:
-    """finished is a result."""
+    """Make a result."""
     artifacts = [Artifact(filename="model.onnx", digest=DIGEST, size=7)]
     return AttemptFinished(
         outcome=outcome, artifacts=artifacts, report_json=report_json(accuracy), code_version="0.1.0"
@@ -143,7 +144,7 @@ class FakeStorage(
         self.calls: list[tuple[str, str, int]] = []
         self.published: dict[str, ModelVersion] = {}
         self.publish_calls = 0
-        self.before_publish: Callable[[], Awaitable[None]] | None = None
+        self.before_publish: Callable[[], Awaitable[object]] | None = None
 
     @staticmethod
     def version(dataset: str, number: int, *labels: tuple[str, int, int]) -> DatasetVersion:
@@ -237,7 +238,7 @@ class FakeAttempt:
     cancelled: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def emit(self, **what: object) -> None:
+    def emit(self, **what: Any) -> None:
         event = AttemptEvent(sequence=len(self.events) + 1, **what)
         event.time.FromDatetime(datetime.now(UTC))
         self.events.append(event)
@@ -294,7 +295,7 @@ class FakeTrainer(attempt_service_pb2_grpc.AttemptServiceServicer):
         return [key for key, attempt in self.attempts.items() if attempt.live]
 
     def restart(self) -> None:
-        """restart forgets everything, as a new process does."""
+        """Forget everything, as a new process does."""
         self.attempts.clear()
         self.incarnation = f"incarnation{len(self.starts) + 1}x"
         self.beat = 0
@@ -368,7 +369,7 @@ class FakeTrainer(attempt_service_pb2_grpc.AttemptServiceServicer):
         return attempt_service_pb2.CancelAttemptResponse()
 
 
-class FakeDiscovery:
+class FakeDiscovery(Discovery):
     """Consul in memory. Trainers report every `interval` seconds unless they are silent."""
 
     def __init__(self, interval: float = 0.05) -> None:
@@ -398,7 +399,7 @@ class FakeDiscovery:
         known = [each for each in self.places.get("loupe-trainer", []) if each.id != instance]
         self.places["loupe-trainer"] = [*known, Instance(instance, "", address)]
 
-    async def watch_prefix(self, prefix: str) -> AsyncIterator[Mapping[str, bytes]]:
+    async def watch_prefix(self, prefix: str) -> AsyncGenerator[dict[str, bytes], None]:
         while True:
             if not self.away:
                 for trainer in self.trainers:
@@ -407,7 +408,7 @@ class FakeDiscovery:
                 yield {**self._entries, **self.forged}
             await asyncio.sleep(self.interval)
 
-    async def leadership(self, key: str) -> AsyncIterator[bool]:
+    async def leadership(self, key: str) -> AsyncGenerator[bool, None]:
         told = False
         while True:
             changed = self._changed
@@ -420,6 +421,6 @@ class FakeDiscovery:
         pass
 
 
-def forged_report(trainer: FakeTrainer, **changes: object) -> bytes:
-    """forged_report is a report with some fields changed."""
+def forged_report(trainer: FakeTrainer, **changes: Any) -> bytes:
+    """Make a report with some fields changed."""
     return replace(trainer.report(), **changes).to_json()

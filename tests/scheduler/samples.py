@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 from loupe.names import (
     AccountName,
@@ -14,17 +15,20 @@ from loupe.names import (
     ModelName,
     TrainerName,
 )
-from loupe.scheduler.v1.cluster_pb2 import Placement
-from services.scheduler.clusters.placement import ClusterState, Requirements, TrainerState
-from services.scheduler.jobs.job import Change, Job, JobSpec, State, place, start
+from loupe.scheduler.v1.training_job_pb2 import JobEvent
+from services.scheduler.clusters.placement import ClusterState, Placement, Requirements, TrainerState
+from services.scheduler.jobs.job import Job, JobSpec
+from services.scheduler.jobs.messages import pack_event
+from services.scheduler.jobs.states import State
+from services.scheduler.jobs.transitions import Change, place, start
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NORTH_A = TrainerName("north", "a")
 _numbers = count(1)
 
 
-def make_job(project: str = "line-7", **fields: object) -> Job:
-    """make_job is a queued job with a name of its own; spec fields are priority and requirements."""
+def make_job(project: str = "line-7", **fields: Any) -> Job:
+    """Make a queued job with a name of its own; spec fields are priority and requirements."""
     number = next(_numbers)
     spec = JobSpec(
         dataset_version=DatasetVersionName(project, "screws", "3"),
@@ -43,25 +47,30 @@ def make_job(project: str = "line-7", **fields: object) -> Job:
 
 
 def placed(job: Job) -> Change:
-    """placed gives a job to north/a."""
-    return place(job, NORTH_A, Placement(trainer=str(NORTH_A), summary="chosen"), NOW)
+    """Give a job to north/a."""
+    return place(job, Placement(NORTH_A, (), "chosen", 0.8), NOW)
 
 
 def running(job: Job) -> Job:
-    """running is the job in its next attempt."""
+    """Return the job in its next attempt."""
     return start(placed(job).after, NOW).after
 
 
+def events_of(change: Change) -> list[JobEvent]:
+    """Return the events of a change as watchers get them, numbered from 1."""
+    return [pack_event(change.after.name, number, event) for number, event in enumerate(change.events, start=1)]
+
+
 def in_state(state: State) -> Job:
-    """in_state is a job that stands there."""
+    """Make a job that stands there."""
     return make_job(state=state, attempt=1, trainer=NORTH_A)
 
 
-def trainer(name: str, cluster: str = "north", **fields: object) -> TrainerState:
-    """trainer is an idle trainer with one warm slot, unless fields say otherwise."""
+def trainer(name: str, cluster: str = "north", **fields: Any) -> TrainerState:
+    """Make an idle trainer with one warm slot, unless fields say otherwise."""
     return TrainerState(**{"name": TrainerName(cluster, name), "warm": 1, **fields})
 
 
 def cluster(name: str, *trainers: TrainerState) -> ClusterState:
-    """cluster is these trainers."""
+    """Make a cluster of these trainers."""
     return ClusterState(ClusterName(name), trainers)

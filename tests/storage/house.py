@@ -30,8 +30,9 @@ from loupe.storage.v1 import (
     project_service_pb2_grpc,
 )
 from services.storage.app import Storage
-from services.storage.blobs.disk import Disk
+from services.storage.files.disk import Disk
 from services.storage.pictures.decoders import Decoders
+from services.storage.projects.store import ProjectTable
 from services.storage.settings import StorageSettings
 from tests.cutting_proxy import CuttingProxy
 from tests.storage.photographs import sha256
@@ -315,7 +316,7 @@ async def open_house(
         for owner, project in (("anna", LINE), ("eve", OTHER)):
             house.auth.owners.pop(project.removeprefix("projects/"), None)
             async with house.storage.database.read() as session:
-                there = await session.projects.find(project.removeprefix("projects/"))
+                there = await ProjectTable(session).find(project.removeprefix("projects/"))
             if there is None:
                 await house.client(owner).make_project(project)
             else:

@@ -16,24 +16,23 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy.engine.default import DefaultDialect
 
 from loupe.identity import AttemptGrant
 from loupe.names import AccountName, JobName, ProjectName
-from loupe.storage.v1.model_service_pb2 import Checkpoint
-from services.storage.algorithms import library as algorithms
+from services.storage.algorithms.library import ImageClosing
 from services.storage.app import Storage
-from services.storage.blobs import uploads as blobs
-from services.storage.blobs.disk import Disk
-from services.storage.blobs.uploads import BlobOrder
-from services.storage.models.checkpoints import Checkpoints
-from services.storage.pictures import uploads as picture_uploads
+from services.storage.blobs.blob_references import BlobReference
+from services.storage.blobs.uploads import BlobClosing, BlobOrder
+from services.storage.files.disk import Disk
+from services.storage.models.store import Checkpoint
 from services.storage.pictures.admission import UploadedPicture
 from services.storage.pictures.decoders import Decoders, Encoded
-from services.storage.pictures.inspection import Looked
+from services.storage.pictures.inspection import Inspected
+from services.storage.pictures.uploads import PictureClosing
 from services.storage.settings import StorageSettings
 from tests.storage.archives import packed
 from tests.storage.house import MadeUpAuth
@@ -52,13 +51,19 @@ GRANT = AttemptGrant(JobName(PROJECT.project, "j1"), 1)
 TENSORS = [{"rest": b"of both", "weights": b"the first"}, {"rest": b"of both", "weights": b"the second"}]
 CHECKPOINTS = [
     Checkpoint(
-        job=str(GRANT.job),
+        job=GRANT.job,
         attempt=GRANT.attempt,
-        files=[{"filename": name, "digest": sha256(data), "size": len(data)} for name, data in files.items()],
+        files=[BlobReference(name, sha256(data), len(data)) for name, data in files.items()],
     )
     for files in TENSORS
 ]
-STATE_FIELDS = {"internal_port": 1, "tls_ca": "/", "tls_cert": "/", "tls_key": "/", "pack_bytes": 12_000}
+STATE_FIELDS: dict[str, Any] = {
+    "internal_port": 1,
+    "tls_ca": "/",
+    "tls_cert": "/",
+    "tls_key": "/",
+    "pack_bytes": 12_000,
+}
 
 
 def settings_of(state: Path) -> StorageSettings:
@@ -75,8 +80,8 @@ class NoDecoders(Decoders):
     async def warm(self) -> None:
         """warm starts nothing."""
 
-    async def look(self, pictures: Sequence[Encoded]) -> list[Looked]:
-        """look waits for ever."""
+    async def inspect(self, pictures: Sequence[Encoded]) -> list[Inspected]:
+        """inspect waits for ever."""
         await asyncio.Event().wait()
         return []
 
@@ -173,7 +178,7 @@ async def store(storage: Storage, acknowledged: int, begin: Callable[[str], None
     begin("files")
     for start in range(0, len(PICTURES), BATCH):
         pictures = [UploadedPicture(sha256(data), data) for data in PICTURES[start : start + BATCH]]
-        async for answer in storage.uploads.receive(PROJECT, _parts([pictures], _pictures_closing(pictures))):
+        async for answer in storage.picture_uploads.receive(PROJECT, _parts([pictures], _pictures_closing(pictures))):
             assert answer.stored_count == len(pictures)
             if answer.complete:
                 _note(acknowledged, *(each.digest for each in pictures))
@@ -181,14 +186,14 @@ async def store(storage: Storage, acknowledged: int, begin: Callable[[str], None
     _note(acknowledged, sha256(BLOB))
     await _seals()
     begin("algorithm")
-    closing = algorithms.Closing(sha256(IMAGE), len(IMAGE))
-    version = await storage._algorithms.publish(closing, _parts(_chunks(IMAGE), closing), AccountName("anna"))
-    _note(acknowledged, version.name)
+    closing = ImageClosing(sha256(IMAGE), len(IMAGE))
+    version = await storage.algorithms.publish(closing, _parts(_chunks(IMAGE), closing), AccountName("anna"))
+    _note(acknowledged, str(version.name))
     for part, files, checkpoint in zip(("checkpoint", "replacement"), TENSORS, CHECKPOINTS, strict=True):
         begin(part)
         for data in files.values():
             await _store_blob(storage, data, GRANT)
-        await Checkpoints(storage.database, storage.blobs).save(checkpoint, GRANT)
+        await storage.checkpoints.save(checkpoint, GRANT)
         _note(acknowledged, part)
 
 
@@ -202,11 +207,11 @@ def _note(acknowledged: int, *lines: str) -> None:
 
 async def _store_blob(storage: Storage, data: bytes, grant: AttemptGrant | None = None) -> None:
     order = BlobOrder(PROJECT, sha256(data), len(data), 0, grant)
-    await storage.blobs.receive(order, _parts(_chunks(data), blobs.Closing(order.digest, order.size)))
+    await storage.blob_uploads.receive(order, _parts(_chunks(data), BlobClosing(order.digest, order.size)))
 
 
-def _pictures_closing(pictures: Sequence[UploadedPicture]) -> picture_uploads.Closing:
-    return picture_uploads.Closing(len(pictures), sum(len(each.data) for each in pictures))
+def _pictures_closing(pictures: Sequence[UploadedPicture]) -> PictureClosing:
+    return PictureClosing(len(pictures), sum(len(each.data) for each in pictures))
 
 
 def _chunks(data: bytes) -> Iterable[bytes]:

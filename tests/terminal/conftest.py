@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def store(mesh: FakeMesh, tmp_path: Path):
 
 
 def picture_bytes(seed: int, size: int = 12, form: str = "PNG") -> bytes:
-    """picture_bytes makes a small noise picture; brightness grows with seed % 2."""
+    """Make a small noise picture; its brightness is told by seed % 2."""
     noise = np.random.default_rng(seed).integers(0, 100, (size, size, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise + np.uint8(150 * (seed % 2))).save(buffer, form)
@@ -36,7 +37,7 @@ def picture_bytes(seed: int, size: int = 12, form: str = "PNG") -> bytes:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """folder holds two classes with six pictures each, one of them in a deeper folder, in two scripts."""
+    """A folder of two classes with six pictures each, one of them deeper down, named in two scripts."""
     root = tmp_path / "pictures"
     for index in range(12):
         place = root / ("零件 ok" if index % 2 else "scratch") / ("deep/er" if index == 0 else "")
@@ -47,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_model(tmp_path: Path) -> Callable[..., Path]:
-    """make_model writes a model folder whose answer is the brightness: dark, bright."""
+    """Writes a model folder whose answer is the brightness: dark, bright."""
 
     def make(name: str = "model", golden_shift: float = 0.0) -> Path:
         from onnx import TensorProto, helper, numpy_helper, save
@@ -60,7 +61,7 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
             helper.make_node("MatMul", ["column", "signs"], ["logits"]),
             helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
         ]
-        constants = {
+        constants: dict[str, Any] = {
             "axes": np.array([1, 2], np.int64),
             "middle": np.array(120.0, np.float32),
             "slope": np.array(0.02, np.float32),

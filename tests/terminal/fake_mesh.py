@@ -9,7 +9,7 @@ import functools
 import hashlib
 import ipaddress
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ PASSWORD = "correct horse battery"
 
 
 def certificate() -> tuple[bytes, bytes]:
-    """certificate makes a self-signed one for 127.0.0.1: PEM and key."""
+    """Make a self-signed certificate for 127.0.0.1: PEM and key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fake mesh")])
     now = datetime.datetime.now(datetime.UTC)
@@ -69,11 +69,11 @@ async def _abort(context: grpc.aio.ServicerContext, error: LoupeError) -> None:
 
 
 def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
-    """guarded asks for the bearer token and turns domain errors into status, for unary and streaming methods."""
+    """Ask for the bearer token and turn domain errors into status, in unary and streaming methods."""
 
     async def admit(self: Any, context: grpc.aio.ServicerContext) -> None:
-        given = dict(context.invocation_metadata()).get("authorization", "")
-        if given.removeprefix("Bearer ") not in self.mesh.access_tokens:
+        given = dict(context.invocation_metadata() or ()).get("authorization", "")
+        if str(given).removeprefix("Bearer ") not in self.mesh.access_tokens:
             raise errors.Unauthenticated("the token is not valid here", problem="expired")
 
     if hasattr(method, "__code__") and method.__code__.co_flags & 0x200:  # an async generator
@@ -101,7 +101,7 @@ def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Servicer:
-    """Servicer shares the mesh's state."""
+    """What the servicers share: the mesh's state."""
 
     def __init__(self, mesh: FakeMesh) -> None:
         self.mesh = mesh
@@ -302,7 +302,7 @@ class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
 
 
 class FakeMesh:
-    """FakeMesh is the state, and the server that runs in a thread of its own."""
+    """The state, and the server that runs in a thread of its own."""
 
     def __init__(self) -> None:
         self.ca, self._key = certificate()
@@ -348,13 +348,13 @@ class FakeMesh:
             refresh_lifetime=Duration(seconds=3600),
         )
 
-    def run(self, work: Awaitable[Any]) -> Any:
-        """run runs a coroutine on the server's loop."""
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the server's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[FakeMesh]:
-        """serve runs the server for as long as the block."""
+        """Run the server for as long as the block."""
         self._thread.start()
         self._server, port = self.run(self._start())
         self.address = self.storage_address = f"127.0.0.1:{port}"
@@ -377,20 +377,20 @@ class FakeMesh:
         return server, port
 
     def cutting_proxy(self, budgets: list[int]) -> str:
-        """cutting_proxy puts a TCP proxy before the server that cuts each next connection after so many bytes sent."""
+        """Put a TCP proxy before the server that cuts each next connection after so many bytes sent."""
         proxy = CuttingProxy(int(self.address.rpartition(":")[2]), budgets)
         return self.run(proxy.start())
 
 
 def write_profile(mesh: FakeMesh, path: Path, **changes: Any) -> Any:
-    """write_profile stores a logged-in profile for the mesh and returns its store."""
+    """Store a logged-in profile for the mesh and return its store."""
     import time
 
     from loupe.terminal.profile import Profile, ProfileStore
 
     tokens = mesh.new_tokens()
     store = ProfileStore(path)
-    values = {
+    values: dict[str, Any] = {
         "server": mesh.address,
         "ca": mesh.ca.decode(),
         "account": "accounts/anna",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from services.trainer.sandbox.bubblewrap import SandboxUnavailable
-from services.trainer.sandbox.sandbox import Sandbox
+from services.trainer.cache.decoders import Decoders
+from services.trainer.sandbox.sandbox import NoSandbox, Sandbox
 from tests.trainer.fakes import Rig, make_rig, make_sandbox
 from tests.trainer.storage_door import Storage, serve_storage
 
@@ -18,10 +19,10 @@ from tests.trainer.storage_door import Storage, serve_storage
 def bubblewrap(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     folder = tmp_path_factory.mktemp("bubblewrap")
     try:
-        sandbox = make_sandbox("bubblewrap", folder)
+        sandbox: Any = make_sandbox("bubblewrap", folder)
         with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
             thread.submit(asyncio.run, sandbox.probe(folder)).result()
-    except SandboxUnavailable as error:
+    except NoSandbox as error:
         pytest.skip(f"bubblewrap does not run here: {error}")
     return sandbox
 
@@ -58,3 +59,10 @@ async def plain_rig(plain: Sandbox, tmp_path) -> AsyncIterator[Rig]:
 async def storage(service_settings) -> AsyncIterator[Storage]:
     async with serve_storage(service_settings("storage")) as storage:
         yield storage
+
+
+@pytest.fixture
+async def decoders(plain, tmp_path) -> AsyncIterator[Decoders]:
+    decoders = Decoders(plain, tmp_path / "decoders", 0, 2)
+    yield decoders
+    await decoders.close()

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -22,24 +23,25 @@ from loupe.algorithm import image
 from loupe.errors import NotFound, StaleAttempt
 from services.trainer.attempts.attempt import StopReason
 from services.trainer.attempts.attempts import Attempts
-from services.trainer.attempts.events import Event, StoredFile
+from services.trainer.attempts.events import Event
 from services.trainer.attempts.spec import AttemptKey, AttemptSpec
 from services.trainer.cache.decoders import Decoders
 from services.trainer.cache.images import Images
 from services.trainer.cache.packs import PackCache
 from services.trainer.cache.pictures import PictureCache
-from services.trainer.clients.storage import LabelledDataset
+from services.trainer.clients.storage import LabelledDataset, LocalFile, StoredFile
 from services.trainer.runs.executor import Executor
 from services.trainer.runs.job_folder import Resources
-from services.trainer.runs.work_folder import CollectedFile
 from services.trainer.sandbox.bubblewrap import Bubblewrap
 from services.trainer.sandbox.code_folder import make_code_folder
 from services.trainer.sandbox.limits import Limits
 from services.trainer.sandbox.plain_process import PlainProcess
 from services.trainer.sandbox.sandbox import Sandbox
-from services.trainer.sandbox.slots import SlotPlan, Slots
+from services.trainer.sandbox.slots import Slots
+from services.trainer.sandbox.warm import SlotPlan
 
 JOB = "projects/line-7/jobs/j1"
+ALGORITHM = "algorithms/tiny/versions/1"
 LIMITS = Limits(memory=1 << 30, processes=64, file=64 << 20, work=96 << 20, work_files=500, tmp=32 << 20, shm=32 << 20)
 
 BARE_RUNNER = """
@@ -66,7 +68,7 @@ type = "file"
 
 
 def picture(colour: int, size: int = 8) -> bytes:
-    """picture returns a PNG of one grey."""
+    """Return a PNG of one grey."""
     buffer = io.BytesIO()
     Image.new("RGB", (size, size), (colour, colour, colour)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -74,18 +76,19 @@ def picture(colour: int, size: int = 8) -> bytes:
 
 @dataclass
 class MemoryStorage:
-    """MemoryStorage is storage in memory; as real storage does, it refuses writers below its fence."""
+    """Storage in memory; as real storage does, it refuses writers below its fence."""
 
     pictures: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
+    algorithms: dict[str, str] = field(default_factory=dict)
     datasets: dict[str, LabelledDataset] = field(default_factory=dict)
-    checkpoints: dict[str, tuple[int, dict[str, bytes]]] = field(default_factory=dict)
+    checkpoints: dict[str, Any] = field(default_factory=dict)
     fences: dict[str, int] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
 
     def add_dataset(self, name: str, colours: Sequence[int]) -> LabelledDataset:
-        """add_dataset makes a version of one picture per colour: labels "dark" and "light", every third for testing."""
+        """Make a version of one picture per colour: labels "dark" and "light", every third for testing."""
         digests = []
         for colour in colours:
             data = picture(colour)
@@ -97,30 +100,32 @@ class MemoryStorage:
         return self.datasets[name]
 
     def add_image(self, folder: Path, code: str) -> str:
-        """add_image packs an image with this code, and returns its digest."""
+        """Pack an image with this code as the algorithm version, and return its digest."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "algorithm.toml").write_text(MANIFEST)
         (folder / "main.py").write_text(textwrap.dedent(code))
         packed = image.pack(folder)
-        self.images[image.digest(packed)] = packed
-        return image.digest(packed)
+        digest = self.algorithms[ALGORITHM] = image.digest(packed)
+        self.images[digest] = packed
+        return digest
 
-    def of(self, spec: AttemptSpec, token: Callable[[], str]) -> MemoryAttempt:
-        return MemoryAttempt(self, spec)
+    def of(self, job: str, attempt: int, token: Callable[[], str]) -> MemoryAttempt:
+        return MemoryAttempt(self, job, attempt)
 
 
 @dataclass
 class MemoryAttempt:
-    """MemoryAttempt is MemoryStorage as one attempt sees it."""
+    """MemoryStorage as one attempt sees it."""
 
     storage: MemoryStorage
-    spec: AttemptSpec
+    job: str
+    attempt: int
 
-    async def dataset(self) -> LabelledDataset:
-        return self.storage.datasets[self.spec.dataset_version]
+    async def dataset(self, version: str) -> LabelledDataset:
+        return self.storage.datasets[version]
 
-    async def image(self) -> bytes:
-        return self.storage.images[self.spec.algorithm_digest]
+    async def image(self, version: str) -> bytes:
+        return self.storage.images[self.storage.algorithms[version]]
 
     async def fetch(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
         for digest in digests:
@@ -133,13 +138,13 @@ class MemoryAttempt:
             raise NotFound(f"no file {digest}")
         await asyncio.to_thread(target.write_bytes, self.storage.files[digest])
 
-    async def save_checkpoint(self, files: Sequence[CollectedFile]) -> None:
+    async def save_checkpoint(self, files: Sequence[LocalFile]) -> None:
         self._check_fence()
         content = {file.filename: file.path.read_bytes() for file in files}
-        self.storage.checkpoints[self.spec.key.job] = (self.spec.key.attempt, content)
+        self.storage.checkpoints[self.job] = (self.attempt, content)
 
     async def load_checkpoint(self, folder: Path) -> bool:
-        kept = self.storage.checkpoints.get(self.spec.key.job)
+        kept = self.storage.checkpoints.get(self.job)
         if kept is None:
             return False
         await asyncio.to_thread(folder.mkdir)
@@ -147,19 +152,19 @@ class MemoryAttempt:
             await asyncio.to_thread((folder / name).write_bytes, data)
         return True
 
-    async def save_artifacts(self, files: Sequence[CollectedFile]) -> tuple[StoredFile, ...]:
+    async def save_artifacts(self, files: Sequence[LocalFile]) -> tuple[StoredFile, ...]:
         self._check_fence()
         for file in files:
             self.storage.files[file.digest] = file.path.read_bytes()
         return tuple(StoredFile(file.filename, file.digest, file.size) for file in files)
 
     def _check_fence(self) -> None:
-        if self.spec.key.attempt < self.storage.fences.get(self.spec.key.job, 0):
-            raise StaleAttempt(f"{self.spec.key} is too old")
+        if self.attempt < self.storage.fences.get(self.job, 0):
+            raise StaleAttempt(f"{self.job} attempt {self.attempt} is too old")
 
 
 class FakeClock:
-    """FakeClock is a monotonic clock that a test moves."""
+    """A monotonic clock that a test moves."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -168,9 +173,37 @@ class FakeClock:
         return self.seconds
 
 
+class CountingSource:
+    """Gives pictures, and counts."""
+
+    def __init__(self, files: list[bytes]) -> None:
+        self.files = {hashlib.sha256(data).hexdigest(): data for data in files}
+        self.digests = list(self.files)
+        self.fetched = 0
+
+    async def fetch(self, digests) -> AsyncIterator[tuple[str, bytes]]:
+        for digest in digests:
+            self.fetched += 1
+            await asyncio.sleep(0)
+            yield digest, self.files[digest]
+
+
+def spec(attempt: int = 1, job: str = "j1", **changes: Any) -> AttemptSpec:
+    """Return an attempt at a job of line-7."""
+    values: dict[str, Any] = {
+        "key": AttemptKey(f"projects/line-7/jobs/{job}", attempt),
+        "dataset_version": "projects/line-7/datasets/screws/versions/1",
+        "algorithm_version": ALGORITHM,
+        "algorithm_digest": "a" * 64,
+        "target_accuracy": 0.9,
+        "storage_token": "secret",
+    } | changes
+    return AttemptSpec(**values)
+
+
 @dataclass
 class Rig:
-    """Rig is a trainer without its doors."""
+    """A trainer without its doors."""
 
     folder: Path
     storage: MemoryStorage
@@ -178,15 +211,15 @@ class Rig:
     pictures: PictureCache
     attempts: Attempts
 
-    def spec(self, code: str, attempt: int = 1, **changes: object) -> AttemptSpec:
-        """spec is an attempt at JOB that runs `code` on six pictures."""
+    def spec(self, code: str, attempt: int = 1, **changes: Any) -> AttemptSpec:
+        """Return an attempt at JOB that runs `code` on six pictures."""
         name = "projects/line-7/datasets/screws/versions/1"
         if name not in self.storage.datasets:
             self.storage.add_dataset(name, [0, 200, 30, 220, 60, 240])
         spec = AttemptSpec(
             key=AttemptKey(JOB, attempt),
             dataset_version=name,
-            algorithm_version="algorithms/tiny/versions/1",
+            algorithm_version=ALGORITHM,
             algorithm_digest=self.storage.add_image(self.folder / "source", code),
             target_accuracy=0.9,
             storage_token="secret",
@@ -194,14 +227,14 @@ class Rig:
         )
         return replace(spec, **changes)
 
-    async def run(self, code: str, **changes: object) -> list[Event]:
-        """run starts an attempt, and returns all its events when it is over."""
+    async def run(self, code: str, **changes: Any) -> list[Event]:
+        """Start an attempt, and return all its events when it is over."""
         spec = self.spec(code, **changes)
         self.attempts.start(spec, 60)
         return await self.events(spec.key)
 
     async def events(self, key: AttemptKey, until: type | None = None) -> list[Event]:
-        """events returns an attempt's events to the last, or to the first of a kind."""
+        """Return an attempt's events to the last, or to the first of a kind."""
         seen: list[Event] = []
         async with asyncio.timeout(60):
             async for event in self.attempts.watch(key, 0):
@@ -212,7 +245,7 @@ class Rig:
 
 
 def make_sandbox(kind: str, folder: Path) -> Sandbox:
-    """make_sandbox makes a sandbox whose code folder also has the bare runner."""
+    """Make a sandbox whose code folder also has the bare runner."""
     code = make_code_folder(folder / "code")
     (code / "bare_runner.py").write_text(BARE_RUNNER)
     (code / "bare_runner.py").chmod(0o644)
@@ -233,7 +266,7 @@ async def make_rig(
     plan: SlotPlan | None = None,
     clock=time.monotonic,
 ) -> AsyncIterator[Rig]:
-    """make_rig puts a trainer together, and takes it apart again."""
+    """Put a trainer together, and take it apart again."""
     storage = MemoryStorage()
     plan = plan or SlotPlan(count=count, warm=warm, limits=limits, runner="bare_runner:run_image")
     slots = Slots(sandbox, folder / "slots", plan, clock)
@@ -272,7 +305,7 @@ async def make_rig(
 
 
 def alive(process: psutil.Process) -> bool:
-    """alive says that a process can still do something."""
+    """Return whether a process can still do something."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -280,7 +313,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 async def eventually(condition, seconds: float = 20.0) -> None:
-    """eventually returns when the condition holds, and fails when it does not in time."""
+    """Return when the condition holds, and fail when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -27,10 +27,9 @@ from loupe.storage.v1 import (
 )
 from loupe.trainer.v1 import attempt_pb2
 from services.trainer.attempts.spec import AttemptKey, AttemptSpec
-from tests.trainer.fakes import JOB, MemoryStorage
+from tests.trainer.fakes import ALGORITHM, JOB, MemoryStorage
 
 DATASET = "projects/line-7/datasets/screws/versions/1"
-ALGORITHM = "algorithms/tiny/versions/1"
 TOKEN = "attempt-token"
 
 ALGORITHM_CODE = """
@@ -53,7 +52,7 @@ def train(host):
 
 @dataclass
 class Storage:
-    """Storage serves a MemoryStorage over gRPC to attempts, and fails on demand."""
+    """Serves a MemoryStorage over gRPC to attempts, and fails on demand."""
 
     memory: MemoryStorage = field(default_factory=MemoryStorage)
     token: str = TOKEN
@@ -63,6 +62,7 @@ class Storage:
     cut: LoupeError = field(default_factory=lambda: Unavailable("cut", dependency="storage"))
     downloaded: list[str] = field(default_factory=list)
     uploads: dict[str, bytes] = field(default_factory=dict)
+    address: str = ""
 
     def _enter(self) -> None:
         assert current_caller().attempt == AttemptGrant(JobName("line-7", "j1"), 1)
@@ -145,7 +145,7 @@ class Storage:
 
 
 class Verifier:
-    """Verifier takes one token: the attempt's."""
+    """Takes one token: the attempt's."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -157,7 +157,7 @@ class Verifier:
 
 
 class Allow:
-    """Allow allows the submitter everything."""
+    """Allows the submitter everything."""
 
     async def decide(self, account, project, action, login):
         return Decision(True, True, "projects/line-7/groups/g", 100, 0, True)
@@ -167,14 +167,14 @@ class Allow:
 
 
 def servicer(base: type, storage: Storage) -> object:
-    """servicer is a generated servicer whose methods are the storage's."""
+    """Return a generated servicer whose methods are the storage's."""
     methods = {name: getattr(storage, name) for name in dir(base) if name[0].isupper() and hasattr(storage, name)}
     return type("Servicer", (base,), {name: staticmethod(method) for name, method in methods.items()})()
 
 
 @asynccontextmanager
 async def serve_storage(settings: ServiceSettings) -> AsyncIterator[Storage]:
-    """serve_storage is a storage that is up."""
+    """Give a storage that is up."""
     storage = Storage()
     server = MeshServer(
         settings,

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loupe.terminal.commands.frame import Cli, Ended, command, new_group
+from loupe.terminal.commands.lazy import errors, names
+from loupe.terminal.progress import export_bar, push_bar
+from loupe.terminal.tables import facts, short, size, table, when
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,50 +22,48 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 20
 VERSION_HELP = "Data set: screws, screws/versions/2, or a whole name."
 
-project_app = new_group("Projects: each holds data sets, jobs and models, and no right crosses its border.")
-dataset_app = new_group("Data sets: labelled pictures, in versions that never change.")
+app = typer.Typer()
+project_app = new_group(
+    app, "project", "Projects: each holds data sets, jobs and models, and no right crosses its border."
+)
+dataset_app = new_group(app, "dataset", "Data sets: labelled pictures, in versions that never change.")
 
 
+@command(project_app, "create", "loupe project create line-7")
 async def project_create(
     cli: Cli,
     project: Annotated[str, typer.Argument(metavar="PROJECT", help="Id of the new project.")],
     display_name: Annotated[str, typer.Option("--display-name", help="For people.")] = "",
 ) -> None:
     """Create a project with the groups owners, engineers, operators and viewers; you become an owner."""
-    from loupe.names import ProjectName
-
-    name = cli.name(ProjectName, project)
+    name = cli.name(names.ProjectName, project)
     async with cli.terminal() as loupe:
         made = await loupe.projects.create(name.project, display_name)
     cli.show(made, lambda: f"created {made.name}")
 
 
+@command(project_app, "list", "loupe project list")
 async def project_list(cli: Cli) -> None:
     """List the projects that you are in."""
-    from loupe.terminal.tables import short, table, when
-
     async with cli.terminal() as loupe:
         found = [one async for one in loupe.projects.list()]
     rows = [(short(one.name), one.display_name, when(one.create_time)) for one in found]
     cli.show({"projects": found}, lambda: table(("project", "name", "created"), rows))
 
 
+@command(project_app, "show", "loupe project show line-7")
 async def project_show(cli: Cli, project: Annotated[str, typer.Argument(metavar="PROJECT")]) -> None:
     """Show a project."""
-    from loupe.names import ProjectName
-    from loupe.terminal.tables import facts, when
-
     async with cli.terminal() as loupe:
-        found = await loupe.projects.get(str(cli.name(ProjectName, project)))
+        found = await loupe.projects.get(str(cli.name(names.ProjectName, project)))
     pairs = [("project", found.name), ("name", found.display_name), ("created", when(found.create_time))]
     cli.show(found, lambda: facts(pairs))
 
 
+@command(project_app, "use", "loupe project use line-7")
 async def project_use(cli: Cli, project: Annotated[str, typer.Argument(metavar="PROJECT")]) -> None:
     """Remember a project, so that --project can be left away."""
-    from loupe.names import ProjectName
-
-    name = cli.name(ProjectName, project)
+    name = cli.name(names.ProjectName, project)
     async with cli.terminal() as loupe:
         await loupe.projects.get(str(name))
     async with cli.store.lock():
@@ -72,7 +73,6 @@ async def project_use(cli: Cli, project: Annotated[str, typer.Argument(metavar="
 
 def parse_split(text: str | None, seed: int | None) -> SplitPolicy | None:
     """Read "0.6,0.2,0.2". Raises InvalidArgument."""
-    from loupe.errors import invalid
     from loupe.storage.v1.dataset_pb2 import SplitPolicy
 
     if text is None and seed is None:
@@ -82,11 +82,19 @@ def parse_split(text: str | None, seed: int | None) -> SplitPolicy | None:
     except ValueError:
         fractions = []
     if len(fractions) != 3 or any(not 0 <= part <= 1 for part in fractions) or abs(sum(fractions) - 1) > 1e-6:
-        raise invalid("split", text, "three fractions that add up to 1: train,validation,test, as in 0.6,0.2,0.2")
+        raise errors.invalid(
+            "split", text, "three fractions that add up to 1: train,validation,test, as in 0.6,0.2,0.2"
+        )
     train, validation, test = fractions
     return SplitPolicy(train_fraction=train, validation_fraction=validation, test_fraction=test, seed=seed or 0)
 
 
+@command(
+    dataset_app,
+    "push",
+    "loupe dataset push screws pictures/ --project line-7",
+    "loupe dataset push screws listing.csv --split 0.7,0.15,0.15 --seed 3",
+)
 async def dataset_push(
     cli: Cli,
     *,
@@ -106,12 +114,9 @@ async def dataset_push(
     Only what the mesh lacks is sent; after a cut it goes on where it was. Pictures that cannot be taken are left out
     and listed, and the exit code is 6 then.
     """
-    from loupe.names import DatasetName
-    from loupe.terminal.progress import push_bar
-
-    name, policy = cli.name(DatasetName, dataset), parse_split(split, seed)
+    name, policy = cli.name(names.DatasetName, dataset), parse_split(split, seed)
     async with cli.terminal() as loupe:
-        with push_bar(cli.messages, cli.messages.is_terminal and not cli.as_json) as show:
+        with push_bar(cli.messages, cli.watched) as show:
             report = await loupe.datasets.push(name, source, split=policy, strict=strict, show=show)
     cli.show(_push_value(report), lambda: _push_view(report))
     if report.left_out:
@@ -134,8 +139,6 @@ def _push_view(report: PushReport) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from loupe.terminal.tables import size, table
-
     sent = f"sent {report.uploaded.pictures} pictures, {size(report.uploaded.bytes)}; the rest was there already"
     parts: list[RenderableType] = [Text(sent)]
     if report.problems:
@@ -143,8 +146,8 @@ def _push_view(report: PushReport) -> RenderableType:
         parts.append(table(("file", "problem", "what would be right"), rows, title=_of("left out", report.problems)))
     for title, files in (("duplicates", report.duplicates), ("skipped", report.skipped)):
         if files:
-            rows = [(one.filename, one.reason) for one in files[:SHOWN_ROWS]]
-            parts.append(table(("file", "why"), rows, title=_of(title, files)))
+            reasons = [(one.filename, one.reason) for one in files[:SHOWN_ROWS]]
+            parts.append(table(("file", "why"), reasons, title=_of(title, files)))
     parts += [Text(f"note: {warning}", style="yellow") for warning in report.warnings]
     return Group(*parts, _version_view(report.version))
 
@@ -155,8 +158,6 @@ def _of(title: str, rows: list[Any]) -> str:
 
 def _version_view(version: DatasetVersion) -> RenderableType:
     from rich.console import Group
-
-    from loupe.terminal.tables import facts, size, table, when
 
     policy = version.split
     fractions = f"{policy.train_fraction:g}, {policy.validation_fraction:g}, {policy.test_fraction:g}"
@@ -173,25 +174,24 @@ def _version_view(version: DatasetVersion) -> RenderableType:
     return Group(facts(pairs), labels)
 
 
+@command(dataset_app, "list", "loupe dataset list --project line-7")
 async def dataset_list(cli: Cli) -> None:
     """List the project's data sets."""
-    from loupe.terminal.tables import short, table, when
-
     async with cli.terminal() as loupe:
         found = [one async for one in loupe.datasets.list(cli.project)]
     rows = [(short(one.name), short(one.latest_version), when(one.create_time)) for one in found]
     cli.show({"datasets": found}, lambda: table(("data set", "newest version", "created"), rows))
 
 
+@command(dataset_app, "show", "loupe dataset show screws --project line-7")
 async def dataset_show(cli: Cli, dataset: Annotated[str, typer.Argument(metavar="DATASET", help=VERSION_HELP)]) -> None:
     """Show a version of a data set: classes, counts, split."""
-    from loupe.names import DatasetVersionName
-
     async with cli.terminal() as loupe:
-        found = await loupe.datasets.version(str(cli.name(DatasetVersionName, dataset)))
+        found = await loupe.datasets.version(str(cli.name(names.DatasetVersionName, dataset)))
     cli.show(found, lambda: _version_view(found))
 
 
+@command(dataset_app, "export", "loupe dataset export screws/versions/2 exported/ --project line-7")
 async def dataset_export(
     cli: Cli,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help=VERSION_HELP)],
@@ -200,32 +200,11 @@ async def dataset_export(
     ],
 ) -> None:
     """Write a version into a folder per class, with a splits.csv that pushes the very same version again."""
-    from loupe.names import DatasetVersionName
     from loupe.terminal.export import LISTING, export_version
-    from loupe.terminal.progress import export_bar
 
-    name = cli.name(DatasetVersionName, dataset)
+    name = cli.name(names.DatasetVersionName, dataset)
     async with cli.terminal() as loupe:
-        with export_bar(cli.messages, cli.messages.is_terminal and not cli.as_json) as show:
+        with export_bar(cli.messages, cli.watched) as show:
             count = await export_version(loupe.datasets, name, folder, show)
     value = {"folder": folder, "listing": folder / LISTING, "pictures": count}
     cli.show(value, lambda: f"wrote {count} pictures and {folder / LISTING}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the nouns to `loupe`."""
-    command(project_app, "create", "loupe project create line-7")(project_create)
-    command(project_app, "list", "loupe project list")(project_list)
-    command(project_app, "show", "loupe project show line-7")(project_show)
-    command(project_app, "use", "loupe project use line-7")(project_use)
-    command(
-        dataset_app,
-        "push",
-        "loupe dataset push screws pictures/ --project line-7",
-        "loupe dataset push screws listing.csv --split 0.7,0.15,0.15 --seed 3",
-    )(dataset_push)
-    command(dataset_app, "list", "loupe dataset list --project line-7")(dataset_list)
-    command(dataset_app, "show", "loupe dataset show screws --project line-7")(dataset_show)
-    command(dataset_app, "export", "loupe dataset export screws/versions/2 exported/ --project line-7")(dataset_export)
-    app.add_typer(project_app, name="project")
-    app.add_typer(dataset_app, name="dataset")

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from loupe.terminal.commands.lazy import errors, names
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from loupe.errors import LoupeError
-    from loupe.names import Name
     from loupe.terminal.client import Terminal
     from loupe.terminal.profile import ProfileStore
 
@@ -48,7 +48,7 @@ SHARED = {
 }
 
 Work = TypeVar("Work", bound=Callable[..., Awaitable[None]])
-Parsed = TypeVar("Parsed", bound="Name")
+Parsed = TypeVar("Parsed", bound="names.Name")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Cli:
 
     @contextlib.asynccontextmanager
     async def terminal(self) -> AsyncIterator[Terminal]:
-        """Return a connected terminal."""
+        """Open a terminal for the length of a block."""
         from loupe.terminal.client import Terminal
 
         async with Terminal.connect(self.store) as loupe:
@@ -77,22 +77,19 @@ class Cli:
     @property
     def project(self) -> str:
         """The name "projects/{project}" that short ids stand in; raises InvalidArgument when none is chosen."""
-        from loupe.errors import InvalidArgument, Unauthenticated
-        from loupe.names import ProjectName
-
         chosen = self.project_option or os.environ.get("LOUPE_PROJECT")
         if not chosen:
             try:
                 chosen = self.store.load().project
-            except Unauthenticated:
+            except errors.Unauthenticated:
                 chosen = ""
         if not chosen:
-            raise InvalidArgument(
+            raise errors.InvalidArgument(
                 "no project is chosen; add --project ID, set LOUPE_PROJECT, or run `loupe project use ID`",
                 field="project",
                 expected="a project's id",
             )
-        return str(ProjectName.parse(chosen if "/" in chosen else f"projects/{chosen}", "project"))
+        return str(names.ProjectName.parse(chosen if "/" in chosen else f"projects/{chosen}", "project"))
 
     def name(self, kind: type[Parsed], text: str) -> Parsed:
         """Make a resource's whole name of a short one: "screws" of projects/p/datasets/screws/versions/latest.
@@ -114,17 +111,18 @@ class Cli:
         """Print the value as JSON, or what `human` makes of it, on stdout."""
         if self.as_json:
             self.emit(value, indent=2)
+            return
+        made = human()
+        if isinstance(made, str):
+            self.console.print(made, markup=False, highlight=False)
         else:
-            made = human()
-            self.console.print(made, markup=False, highlight=False) if isinstance(made, str) else self.console.print(
-                made
-            )
+            self.console.print(made)
 
     def emit(self, value: Any, indent: int | None = None) -> None:
         """Print one JSON value on stdout."""
-        from loupe.terminal.escapes import plain
+        from loupe.terminal.json_values import json_value
 
-        sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=indent) + "\n")
+        sys.stdout.write(json.dumps(json_value(value), ensure_ascii=False, indent=indent) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
@@ -132,9 +130,14 @@ class Cli:
         if not self.as_json:
             self.messages.print(text, markup=False, highlight=False)
 
+    @property
+    def watched(self) -> bool:
+        """Whether a person sees the progress bars."""
+        return self.messages.is_terminal and not self.as_json
+
     @functools.cached_property
     def console(self) -> Console:
-        """Stdout for a person."""
+        """What prints on stdout, for a person."""
         from rich.console import Console
 
         if sys.stdout.isatty() or "COLUMNS" in os.environ:
@@ -144,21 +147,23 @@ class Cli:
 
     @functools.cached_property
     def messages(self) -> Console:
-        """Stderr: progress bars, notes, errors."""
+        """What prints on stderr: progress bars, notes, errors."""
         from rich.console import Console
 
         return Console(stderr=True)
 
 
-def new_group(help: str) -> typer.Typer:
-    """Make the Typer application of one noun."""
-    return typer.Typer(help=help, no_args_is_help=True)
+def new_group(app: typer.Typer, name: str, help: str) -> typer.Typer:
+    """Add a noun to `app` and return what its verbs are added to."""
+    group = typer.Typer(help=help, no_args_is_help=True)
+    app.add_typer(group, name=name)
+    return group
 
 
 def root_options(
     context: typer.Context, as_json: JsonOption = False, project: ProjectOption = None, profile: ProfileOption = None
 ) -> None:
-    """root_options take what stands before the noun; the same options after the verb win."""
+    """Take the shared options that stand before the noun; the same ones after the verb win."""
     context.obj = Cli(as_json, project, profile)
 
 
@@ -182,7 +187,7 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Work], Wor
             cli = _merged(context.find_root().obj or Cli(), *shared)
             raise typer.Exit(run_work(cli, lambda: work(cli, **values)))
 
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer asks inspect, which reads it
         run.__annotations__ = {one.name: one.annotation for one in parameters}
         run.__doc__ = work.__doc__
         epilog = "\n\n".join(f"Example:  {example}" for example in examples)
@@ -211,7 +216,6 @@ class Ended(Exception):
 
 def run_work(cli: Cli, work: Callable[[], Awaitable[None]]) -> int:
     """Run a command to its end and return the exit code; a LoupeError is told, not thrown."""
-    from loupe.errors import LoupeError
 
     async def whole() -> None:
         await work()
@@ -220,7 +224,7 @@ def run_work(cli: Cli, work: Callable[[], Awaitable[None]]) -> int:
         asyncio.run(whole())
     except Ended as ended:
         return ended.code
-    except LoupeError as error:
+    except errors.LoupeError as error:
         return tell(cli, error)
     except KeyboardInterrupt:
         cli.note("\ninterrupted")
@@ -228,7 +232,7 @@ def run_work(cli: Cli, work: Callable[[], Awaitable[None]]) -> int:
     return 0
 
 
-def tell(cli: Cli, error: LoupeError) -> int:
+def tell(cli: Cli, error: errors.LoupeError) -> int:
     """Print an error on stderr and return its exit code."""
     from loupe.terminal.exits import advice, exit_code
 
@@ -244,31 +248,3 @@ def tell(cli: Cli, error: LoupeError) -> int:
     if hint:
         cli.messages.print(Text(f"       {hint}"), soft_wrap=True)
     return code
-
-
-def read_password(
-    file: Path | None, prompt: str, variable: str = "LOUPE_PASSWORD_FILE", *, confirm: bool = False
-) -> str:
-    """Take a password from a file ("-": stdin), the file that `variable` names, or a person; never argv.
-
-    Raises InvalidArgument when there is none of them.
-    """
-    from loupe.errors import invalid
-
-    if file is None and os.environ.get(variable):
-        file = Path(os.environ[variable])
-    if file is None:
-        if not sys.stdin.isatty():
-            raise invalid("password", "", f"--password-file FILE (- for stdin), ${variable}, or a terminal to ask on")
-        return typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
-    try:
-        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise invalid("password-file", str(file), f"a file that can be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise invalid("password-file", str(file), "a file of UTF-8 text") from error
-    password = text.rstrip("\r\n")
-    if not password:
-        raise invalid("password-file", str(file), "a file with a password in it")
-    return password

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loupe.terminal.commands.frame import Cli, Ended, command, new_group
+from loupe.terminal.commands.lazy import names
+from loupe.terminal.progress import pull_bar
+from loupe.terminal.tables import facts, short, size, table, when
+from loupe.terminal.verdict import metric_rows, read_report, report_parts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,13 +25,13 @@ if TYPE_CHECKING:
 MODEL_HELP = "Model: screws, screws/versions/2, or a whole name."
 Below = Annotated[bool, typer.Option("--allow-below-target", help="Take a model that did not reach its target.")]
 
-model_app = new_group("Models: what training made, with what it was made from.")
+app = typer.Typer()
+model_app = new_group(app, "model", "Models: what training made, with what it was made from.")
 
 
+@command(model_app, "list", "loupe model list --project line-7")
 async def model_list(cli: Cli) -> None:
     """List the project's models."""
-    from loupe.terminal.tables import short, table, when
-
     async with cli.terminal() as loupe:
         found = [one async for one in loupe.models.list(cli.project)]
     rows = [
@@ -37,20 +41,16 @@ async def model_list(cli: Cli) -> None:
     cli.show({"models": found}, lambda: table(("model", "released", "newest", "created"), rows))
 
 
+@command(model_app, "show", "loupe model show screws --project line-7")
 async def model_show(cli: Cli, model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]) -> None:
     """Show a model version: figures, what it was made from, confusion matrix."""
-    from loupe.names import ModelVersionName
-
     async with cli.terminal() as loupe:
-        found = await loupe.models.version(str(cli.name(ModelVersionName, model)))
+        found = await loupe.models.version(str(cli.name(names.ModelVersionName, model)))
     cli.show(found, lambda: _version_view(found))
 
 
 def _version_view(version: ModelVersion) -> RenderableType:
     from rich.console import Group
-
-    from loupe.terminal.tables import facts, size, when
-    from loupe.terminal.verdict import metric_rows, read_report, report_parts
 
     made = version.lineage
     pairs = [
@@ -70,6 +70,7 @@ def _version_view(version: ModelVersion) -> RenderableType:
     return Group(facts(pairs), *report_parts(read_report(version.report_json), {}))
 
 
+@command(model_app, "pull", "loupe model pull screws --project line-7", "loupe model pull screws/versions/2 --to m/")
 async def model_pull(
     cli: Cli,
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
@@ -84,15 +85,14 @@ async def model_pull(
 
 
 async def _pull(cli: Cli, model: str, folder: Path | None, allow_below_target: bool) -> Pulled:
-    from loupe.names import ModelVersionName
-    from loupe.terminal.progress import pull_bar
 
-    name = str(cli.name(ModelVersionName, model))
+    name = str(cli.name(names.ModelVersionName, model))
     async with cli.terminal() as loupe:
-        with pull_bar(cli.messages, cli.messages.is_terminal and not cli.as_json) as show:
+        with pull_bar(cli.messages, cli.watched) as show:
             return await loupe.models.pull(name, folder, allow_below_target=allow_below_target, show=show)
 
 
+@command(app, "classify", "loupe classify screws part.png --project line-7", "loupe classify models/screws/2 new/")
 async def classify(
     cli: Cli,
     model: Annotated[
@@ -121,12 +121,11 @@ async def classify(
 
 
 async def _model_folder(cli: Cli, model: str, allow_below_target: bool) -> Path:
-    from loupe.names import ModelVersionName
     from loupe.terminal.pull import default_folder
 
     if (Path(model) / "model.json").is_file():
         return Path(model)
-    name = cli.name(ModelVersionName, model)
+    name = cli.name(names.ModelVersionName, model)
     known = default_folder(name)
     # A version never changes: what was pulled and checked once can be used without the mesh.
     if name.number != "latest" and (known / "model.json").is_file():
@@ -153,16 +152,3 @@ def _tell(cli: Cli, labels: Sequence[str], one: Prediction) -> None:
         typer.echo(f"{one.path}\terror: {one.problem}")
     else:
         typer.echo(f"{one.path}\t{one.label}\t{one.confidence:.4f}")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `loupe`."""
-    command(model_app, "list", "loupe model list --project line-7")(model_list)
-    command(model_app, "show", "loupe model show screws --project line-7")(model_show)
-    command(
-        model_app, "pull", "loupe model pull screws --project line-7", "loupe model pull screws/versions/2 --to m/"
-    )(model_pull)
-    app.add_typer(model_app, name="model")
-    command(app, "classify", "loupe classify screws part.png --project line-7", "loupe classify models/screws/2 new/")(
-        classify
-    )

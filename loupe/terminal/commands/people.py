@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.terminal.commands.frame import Cli, command, new_group, read_password
-from loupe.terminal.commands.login import PasswordFile
+from loupe.terminal.commands.frame import Cli, command, new_group
+from loupe.terminal.commands.lazy import names
+from loupe.terminal.commands.login import PasswordFile, read_password
+from loupe.terminal.tables import short, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,13 +24,13 @@ Parameter = Annotated[
     int, typer.Option("--parameter", min=1, max=100, help="Permission parameter, 1 to 100; more may do more.")
 ]
 
-account_app = new_group("Accounts: the people and terminals that may log in.")
-group_app = new_group("Account groups of a project; their permission parameter says what members may do.")
-threshold_app = new_group("Thresholds: the permission parameter that each action needs.")
+app = typer.Typer()
+account_app = new_group(app, "account", "Accounts: the people and terminals that may log in.")
+group_app = new_group(app, "group", "Account groups of a project; their permission parameter says what members may do.")
+threshold_app = new_group(app, "threshold", "Thresholds: the permission parameter that each action needs.")
 
 
 def _account_table(accounts: list[Account]) -> RenderableType:
-    from loupe.terminal.tables import short, table
 
     rows = [
         (short(one.name), one.display_name, "disabled" if one.disabled else "", "\n".join(one.groups))
@@ -38,12 +40,11 @@ def _account_table(accounts: list[Account]) -> RenderableType:
 
 
 def _group_table(groups: list[Group]) -> RenderableType:
-    from loupe.terminal.tables import short, table
-
     rows = [(short(one.name), one.permission_parameter, one.member_count) for one in groups]
     return table(("group", "parameter", "members"), rows, right=(1, 2))
 
 
+@command(account_app, "create", "loupe account create bob --group operators --project line-7")
 async def account_create(
     cli: Cli,
     account: AccountId,
@@ -52,9 +53,7 @@ async def account_create(
     password_file: PasswordFile = None,
 ) -> None:
     """Create an account in a group of the project."""
-    from loupe.names import AccountName, GroupName
-
-    name, lands = cli.name(AccountName, account), cli.name(GroupName, group)
+    name, lands = cli.name(names.AccountName, account), cli.name(names.GroupName, group)
     password = read_password(
         password_file, f"First password of {name.account}", "LOUPE_NEW_PASSWORD_FILE", confirm=True
     )
@@ -63,6 +62,7 @@ async def account_create(
     cli.show(made, lambda: f"created {made.name} in {lands}")
 
 
+@command(account_app, "list", "loupe account list")
 async def account_list(cli: Cli) -> None:
     """List all accounts."""
     async with cli.terminal() as loupe:
@@ -70,33 +70,31 @@ async def account_list(cli: Cli) -> None:
     cli.show({"accounts": found}, lambda: _account_table(found))
 
 
+@command(account_app, "show", "loupe account show bob")
 async def account_show(cli: Cli, account: AccountId) -> None:
     """Show an account."""
-    from loupe.names import AccountName
-
     async with cli.terminal() as loupe:
-        found = await loupe.accounts.get(str(cli.name(AccountName, account)))
+        found = await loupe.accounts.get(str(cli.name(names.AccountName, account)))
     cli.show(found, lambda: _account_table([found]))
 
 
+@command(account_app, "disable", "loupe account disable bob")
 async def account_disable(cli: Cli, account: AccountId) -> None:
     """Refuse an account's logins and tokens from now on."""
-    from loupe.names import AccountName
-
     async with cli.terminal() as loupe:
-        found = await loupe.accounts.disable(str(cli.name(AccountName, account)))
+        found = await loupe.accounts.disable(str(cli.name(names.AccountName, account)))
     cli.show(found, lambda: f"{found.name} is disabled")
 
 
+@command(account_app, "enable", "loupe account enable bob")
 async def account_enable(cli: Cli, account: AccountId) -> None:
     """Let a disabled account log in again."""
-    from loupe.names import AccountName
-
     async with cli.terminal() as loupe:
-        found = await loupe.accounts.enable(str(cli.name(AccountName, account)))
+        found = await loupe.accounts.enable(str(cli.name(names.AccountName, account)))
     cli.show(found, lambda: f"{found.name} may log in again")
 
 
+@command(account_app, "password", "loupe account password", "loupe account password bob")
 async def account_password(
     cli: Cli,
     account: Annotated[str | None, typer.Argument(metavar="[ACCOUNT]", help="Another account than oneself.")] = None,
@@ -106,10 +104,8 @@ async def account_password(
     ] = None,
 ) -> None:
     """Change a password: one's own (the old one is asked too), or another account's. All its logins end."""
-    from loupe.names import AccountName
-
     me = cli.store.load().account
-    name = cli.name(AccountName, account) if account else AccountName.parse(me, "account")
+    name = cli.name(names.AccountName, account) if account else names.AccountName.parse(me, "account")
     own = str(name) == me
     old = read_password(password_file, "Old password") if own else ""
     new = read_password(new_password_file, "New password", "LOUPE_NEW_PASSWORD_FILE", confirm=True)
@@ -120,16 +116,16 @@ async def account_password(
     cli.show({"account": str(name)}, lambda: f"the password of {name} is changed")
 
 
+@command(group_app, "create", "loupe group create night-shift --parameter 25 --project line-7")
 async def group_create(cli: Cli, group: GroupId, parameter: Parameter) -> None:
     """Create a group in the project."""
-    from loupe.names import GroupName
-
-    name = cli.name(GroupName, group)
+    name = cli.name(names.GroupName, group)
     async with cli.terminal() as loupe:
         made = await loupe.groups.create(f"projects/{name.project}", name.group, parameter)
     cli.show(made, lambda: _group_table([made]))
 
 
+@command(group_app, "list", "loupe group list --project line-7")
 async def group_list(cli: Cli) -> None:
     """List the project's groups."""
     async with cli.terminal() as loupe:
@@ -137,65 +133,60 @@ async def group_list(cli: Cli) -> None:
     cli.show({"groups": found}, lambda: _group_table(found))
 
 
+@command(group_app, "show", "loupe group show operators --project line-7")
 async def group_show(cli: Cli, group: GroupId) -> None:
     """Show a group."""
-    from loupe.names import GroupName
-
     async with cli.terminal() as loupe:
-        found = await loupe.groups.get(str(cli.name(GroupName, group)))
+        found = await loupe.groups.get(str(cli.name(names.GroupName, group)))
     cli.show(found, lambda: _group_table([found]))
 
 
+@command(group_app, "set", "loupe group set operators --parameter 40 --project line-7")
 async def group_set(cli: Cli, group: GroupId, parameter: Parameter) -> None:
     """Change a group's permission parameter; it holds everywhere within seconds."""
-    from loupe.names import GroupName
-
     async with cli.terminal() as loupe:
-        found = await loupe.groups.set_parameter(str(cli.name(GroupName, group)), parameter)
+        found = await loupe.groups.set_parameter(str(cli.name(names.GroupName, group)), parameter)
     cli.show(found, lambda: _group_table([found]))
 
 
+@command(group_app, "delete", "loupe group delete night-shift --project line-7")
 async def group_delete(cli: Cli, group: GroupId) -> None:
     """Delete a group that has no members."""
-    from loupe.names import GroupName
-
-    name = cli.name(GroupName, group)
+    name = cli.name(names.GroupName, group)
     async with cli.terminal() as loupe:
         await loupe.groups.delete(str(name))
     cli.show({"deleted": str(name)}, lambda: f"deleted {name}")
 
 
+@command(group_app, "add", "loupe group add operators bob --project line-7")
 async def group_add(cli: Cli, group: GroupId, account: AccountId) -> None:
     """Put an account into a group; it leaves the one of this project in which it was."""
-    from loupe.names import AccountName, GroupName
-
     async with cli.terminal() as loupe:
-        found = await loupe.groups.add(str(cli.name(GroupName, group)), str(cli.name(AccountName, account)))
+        found = await loupe.groups.add(str(cli.name(names.GroupName, group)), str(cli.name(names.AccountName, account)))
     cli.show(found, lambda: _group_table([found]))
 
 
+@command(group_app, "remove", "loupe group remove operators bob --project line-7")
 async def group_remove(cli: Cli, group: GroupId, account: AccountId) -> None:
     """Take an account out of a group."""
-    from loupe.names import AccountName, GroupName
-
     async with cli.terminal() as loupe:
-        found = await loupe.groups.remove(str(cli.name(GroupName, group)), str(cli.name(AccountName, account)))
+        found = await loupe.groups.remove(
+            str(cli.name(names.GroupName, group)), str(cli.name(names.AccountName, account))
+        )
     cli.show(found, lambda: _group_table([found]))
 
 
+@command(group_app, "members", "loupe group members operators --project line-7")
 async def group_members(cli: Cli, group: GroupId) -> None:
     """List the accounts in a group."""
-    from loupe.names import GroupName
-
     async with cli.terminal() as loupe:
-        found = [one async for one in loupe.groups.members(str(cli.name(GroupName, group)))]
+        found = [one async for one in loupe.groups.members(str(cli.name(names.GroupName, group)))]
     cli.show({"members": found}, lambda: "\n".join(found) or "no members")
 
 
+@command(threshold_app, "list", "loupe threshold list")
 async def threshold_list(cli: Cli) -> None:
     """List what each action needs."""
-    from loupe.terminal.tables import short, table
-
     async with cli.terminal() as loupe:
         found = await loupe.policy.thresholds()
     cli.show(
@@ -204,37 +195,13 @@ async def threshold_list(cli: Cli) -> None:
     )
 
 
+@command(threshold_app, "set", "loupe threshold set datasets.write 30")
 async def threshold_set(
     cli: Cli,
     action: Annotated[str, typer.Argument(metavar="ACTION", help="For example datasets.write.")],
     value: Annotated[int, typer.Argument(metavar="VALUE", min=1, max=100, help="1 to 100.")],
 ) -> None:
     """Change what an action needs, in all projects."""
-    from loupe.names import ThresholdName
-
     async with cli.terminal() as loupe:
-        found = await loupe.policy.set_threshold(str(cli.name(ThresholdName, action)), value)
+        found = await loupe.policy.set_threshold(str(cli.name(names.ThresholdName, action)), value)
     cli.show(found, lambda: f"{found.name} needs {found.value} now")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the nouns to `loupe`."""
-    command(account_app, "create", "loupe account create bob --group operators --project line-7")(account_create)
-    command(account_app, "list", "loupe account list")(account_list)
-    command(account_app, "show", "loupe account show bob")(account_show)
-    command(account_app, "disable", "loupe account disable bob")(account_disable)
-    command(account_app, "enable", "loupe account enable bob")(account_enable)
-    command(account_app, "password", "loupe account password", "loupe account password bob")(account_password)
-    command(group_app, "create", "loupe group create night-shift --parameter 25 --project line-7")(group_create)
-    command(group_app, "list", "loupe group list --project line-7")(group_list)
-    command(group_app, "show", "loupe group show operators --project line-7")(group_show)
-    command(group_app, "set", "loupe group set operators --parameter 40 --project line-7")(group_set)
-    command(group_app, "delete", "loupe group delete night-shift --project line-7")(group_delete)
-    command(group_app, "add", "loupe group add operators bob --project line-7")(group_add)
-    command(group_app, "remove", "loupe group remove operators bob --project line-7")(group_remove)
-    command(group_app, "members", "loupe group members operators --project line-7")(group_members)
-    command(threshold_app, "list", "loupe threshold list")(threshold_list)
-    command(threshold_app, "set", "loupe threshold set datasets.write 30")(threshold_set)
-    app.add_typer(account_app, name="account")
-    app.add_typer(group_app, name="group")
-    app.add_typer(threshold_app, name="threshold")

@@ -1,15 +1,18 @@
-"""loupe train | job | cluster | algorithm"""
+"""loupe train | job | cluster"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loupe.terminal.commands.frame import Cli, Ended, command, new_group
+from loupe.terminal.commands.lazy import errors, names
+from loupe.terminal.tables import facts, percent, placement_table, short, table, when
+from loupe.terminal.verdict import doubted_digests, read_report, render_result
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,11 +22,17 @@ if TYPE_CHECKING:
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, or its whole name.")]
 
-job_app = new_group("Training jobs; they go on when the terminal goes away.")
-cluster_app = new_group("Training clusters and their load.")
-algorithm_app = new_group("The algorithm image library that all projects share.")
+app = typer.Typer()
+job_app = new_group(app, "job", "Training jobs; they go on when the terminal goes away.")
+cluster_app = new_group(app, "cluster", "Training clusters and their load.")
 
 
+@command(
+    app,
+    "train",
+    "loupe train screws --target-accuracy 0.97 --watch --project line-7",
+    "loupe train screws -t 0.99 --algorithm finetune --param size=128 --max-minutes 30",
+)
 async def train(
     cli: Cli,
     *,
@@ -50,18 +59,15 @@ async def train(
     ] = False,
 ) -> None:
     """Submit a training job. It runs on the mesh; this terminal may go away and `loupe job watch` it later."""
-    from loupe.errors import invalid
-    from loupe.names import AlgorithmVersionName, DatasetVersionName, ModelName
-
     if not 0 < target_accuracy <= 1:
-        raise invalid("target-accuracy", target_accuracy, "a number above 0 and at most 1, for example 0.97")
+        raise errors.invalid("target-accuracy", target_accuracy, "a number above 0 and at most 1, for example 0.97")
     async with cli.terminal() as loupe:
         job = await loupe.jobs.submit(
-            str(cli.name(DatasetVersionName, dataset)),
+            str(cli.name(names.DatasetVersionName, dataset)),
             target_accuracy=target_accuracy,
-            algorithm_version=str(cli.name(AlgorithmVersionName, algorithm)),
+            algorithm_version=str(cli.name(names.AlgorithmVersionName, algorithm)),
             parameters=parse_parameters(param or []),
-            model=str(cli.name(ModelName, model)) if model else "",
+            model=str(cli.name(names.ModelName, model)) if model else "",
             seed=seed,
             priority=priority,
             max_minutes=max_minutes,
@@ -74,14 +80,16 @@ async def train(
 
 
 def parse_parameters(texts: list[str]) -> dict[str, Any]:
-    """Read name=value pairs: numbers, true and false as such, everything else as text."""
-    from loupe.errors import invalid
+    """Read name=value pairs: numbers, true and false as such, everything else as text. Raises InvalidArgument.
 
+    >>> parse_parameters(["epochs=20", "freeze=true", "backbone=resnet18"])
+    {'epochs': 20, 'freeze': True, 'backbone': 'resnet18'}
+    """
     parameters: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise invalid("param", text, "NAME=VALUE, for example --param epochs=20")
+            raise errors.invalid("param", text, "NAME=VALUE, for example --param epochs=20")
         parameters[name] = value
         with contextlib.suppress(ValueError):
             read = json.loads(value)
@@ -90,10 +98,10 @@ def parse_parameters(texts: list[str]) -> dict[str, Any]:
     return parameters
 
 
+@command(job_app, "list", "loupe job list --project line-7")
 async def job_list(cli: Cli) -> None:
     """List the project's jobs, newest first."""
     from loupe.terminal.live import state_word
-    from loupe.terminal.tables import percent, short, table, when
 
     async with cli.terminal() as loupe:
         found = [one async for one in loupe.jobs.list(cli.project)]
@@ -106,12 +114,11 @@ async def job_list(cli: Cli) -> None:
     cli.show({"jobs": found}, lambda: table(columns, rows, right=(3,)))
 
 
+@command(job_app, "show", "loupe job show j1 --project line-7")
 async def job_show(cli: Cli, job: JobId) -> None:
     """Show a job; when it is over, its verdict: accuracy, worst classes, confusion matrix, labels to check."""
-    from loupe.names import JobName
-
     async with cli.terminal() as loupe:
-        found = await loupe.jobs.get(str(cli.name(JobName, job)))
+        found = await loupe.jobs.get(str(cli.name(names.JobName, job)))
         filenames = {} if cli.as_json else await _doubted_files(loupe, found)
     cli.show(found, lambda: _job_view(found, filenames))
 
@@ -120,12 +127,10 @@ def _job_view(job: TrainingJob, filenames: dict[str, str]) -> RenderableType:
     from rich.console import Group
 
     from loupe.terminal.live import state_word
-    from loupe.terminal.tables import facts, percent, when
-    from loupe.terminal.verdict import render_result
 
     pairs = [
         ("job", job.name),
-        ("state", f"{state_word(job.state)}{': ' if job.state_message else ''}{job.state_message}"),
+        ("state", ": ".join(filter(None, (state_word(job.state), job.state_message)))),
         ("data set", job.dataset_version),
         ("algorithm", job.algorithm_version),
         ("target", percent(job.target_accuracy)),
@@ -143,14 +148,11 @@ def _job_view(job: TrainingJob, filenames: dict[str, str]) -> RenderableType:
 
 async def _doubted_files(loupe: Terminal, job: TrainingJob) -> dict[str, str]:
     """Return the file names of the pictures whose label looks wrong, where the caller may see them."""
-    from loupe.errors import LoupeError
-    from loupe.terminal.verdict import doubted_digests, read_report
-
     wanted = doubted_digests(read_report(job.result.report_json))
     names: dict[str, str] = {}
     if wanted:
         # Without the right to read the data set, the digests are shown instead.
-        with contextlib.suppress(LoupeError):
+        with contextlib.suppress(errors.LoupeError):
             async for item in loupe.datasets.items(job.dataset_version):
                 if item.digest in wanted:
                     names[item.digest] = item.filename or item.digest
@@ -159,6 +161,7 @@ async def _doubted_files(loupe: Terminal, job: TrainingJob) -> dict[str, str]:
     return names
 
 
+@command(job_app, "watch", "loupe job watch j1 --project line-7", "loupe job watch j1 --json --after 17")
 async def job_watch(
     cli: Cli,
     job: JobId,
@@ -168,15 +171,13 @@ async def job_watch(
 
     Exit code 0: the target was reached. 3: it was not. 1: the job failed or was cancelled.
     """
-    from loupe.names import JobName
-
     async with cli.terminal() as loupe:
-        found = await loupe.jobs.get(str(cli.name(JobName, job)))
+        found = await loupe.jobs.get(str(cli.name(names.JobName, job)))
         await _watch(cli, loupe, found, after)
 
 
 async def _watch(cli: Cli, loupe: Terminal, job: TrainingJob, after: int) -> None:
-    """Follow a job, shows its result and leave with its exit code."""
+    """Follow a job, show its result and leave with its exit code."""
     from loupe.scheduler.v1 import training_job_pb2 as jobs
     from loupe.terminal.live import JobView, job_display
 
@@ -196,26 +197,24 @@ async def _watch(cli: Cli, loupe: Terminal, job: TrainingJob, after: int) -> Non
     raise Ended({jobs.JOB_STATE_SUCCEEDED: 0, jobs.JOB_STATE_TARGET_MISSED: 3}.get(state, 1))
 
 
+@command(job_app, "cancel", "loupe job cancel j1 --project line-7")
 async def job_cancel(cli: Cli, job: JobId) -> None:
     """Cancel a job. One that is over, or whose model is being published, stays as it is."""
-    from loupe.names import JobName
     from loupe.terminal.live import state_word
 
     async with cli.terminal() as loupe:
-        found = await loupe.jobs.cancel(str(cli.name(JobName, job)))
+        found = await loupe.jobs.cancel(str(cli.name(names.JobName, job)))
     cli.show(found, lambda: f"{found.name} is {state_word(found.state)}")
 
 
+@command(job_app, "explain", "loupe job explain j1 --project line-7")
 async def job_explain(cli: Cli, job: JobId) -> None:
     """Explain where a job would go now and why, and how its last attempt was placed."""
     from rich.console import Group
     from rich.text import Text
 
-    from loupe.names import JobName
-    from loupe.terminal.tables import placement_table
-
     async with cli.terminal() as loupe:
-        answer = await loupe.jobs.explain(str(cli.name(JobName, job)))
+        answer = await loupe.jobs.explain(str(cli.name(names.JobName, job)))
 
     def human() -> RenderableType:
         parts: list[RenderableType] = [Text("now", style="bold"), placement_table(answer.current)]
@@ -227,13 +226,12 @@ async def job_explain(cli: Cli, job: JobId) -> None:
     cli.show(answer, human)
 
 
+@command(cluster_app, "list", "loupe cluster list")
 async def cluster_list(cli: Cli) -> None:
     """List the training clusters with their trainers and loads."""
-    from loupe.terminal.tables import percent, short, table
-
     async with cli.terminal() as loupe:
         answer = await loupe.clusters.list()
-    rows = []
+    rows: list[Sequence[object]] = []
     for cluster in answer.clusters:
         candidate = "candidate" if cluster.load < answer.load_threshold and cluster.free_slots else ""
         rows.append((short(cluster.name), "", percent(cluster.load), cluster.free_slots, "", "", "", candidate))
@@ -245,74 +243,3 @@ async def cluster_list(cli: Cli) -> None:
     columns = ("cluster", "trainer", "load", "free slots", "busy", "warm", "GPUs", "")
     title = f"candidates are below a load of {percent(answer.load_threshold)}"
     cli.show(answer, lambda: table(columns, rows, title=title, right=(2, 3, 4, 5, 6)))
-
-
-async def algorithm_list(
-    cli: Cli,
-    algorithm: Annotated[str | None, typer.Argument(metavar="[ALGORITHM]", help="All versions of this one.")] = None,
-) -> None:
-    """List the newest version of each algorithm, or all versions of one."""
-    from loupe.names import AlgorithmName
-    from loupe.terminal.tables import short, table
-
-    which = str(cli.name(AlgorithmName, algorithm)) if algorithm else ""
-    async with cli.terminal() as loupe:
-        found = [one async for one in loupe.algorithms.list(which)]
-    rows = [(short(one.name), one.task, "built in" if one.built_in else one.creator, one.summary) for one in found]
-    cli.show({"algorithms": found}, lambda: table(("algorithm", "task", "from", "what it does"), rows))
-
-
-async def algorithm_show(cli: Cli, algorithm: Annotated[str, typer.Argument(metavar="ALGORITHM")]) -> None:
-    """Show an algorithm with its parameters: default, range, choices."""
-    from rich.console import Group
-
-    from loupe.names import AlgorithmVersionName
-    from loupe.terminal.tables import facts
-
-    async with cli.terminal() as loupe:
-        found = await loupe.algorithms.version(str(cli.name(AlgorithmVersionName, algorithm)))
-    pairs = [("algorithm", found.name), ("summary", found.summary), ("digest", found.digest)]
-    cli.show(found, lambda: Group(facts(pairs), _parameter_table(found.manifest_toml)))
-
-
-def _parameter_table(manifest_toml: str) -> RenderableType:
-    from loupe.algorithm.manifest import parse_manifest
-    from loupe.terminal.tables import table
-
-    manifest = parse_manifest(manifest_toml)
-    rows = []
-    for name, one in manifest.parameters.items():
-        default = "" if one.default is None else json.dumps(one.default, ensure_ascii=False)
-        rows.append((name, default, one.allowed(), getattr(one, "description", "") or ""))
-    return table(("parameter", "default", "allowed", ""), rows)
-
-
-async def algorithm_push(
-    cli: Cli, folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with algorithm.toml and code.")]
-) -> None:
-    """Pack a folder and publish it as an algorithm image."""
-    async with cli.terminal() as loupe:
-        made = await loupe.algorithms.push(folder)
-    cli.show(made, lambda: f"published {made.name} ({made.digest})")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `loupe`."""
-    command(
-        app,
-        "train",
-        "loupe train screws --target-accuracy 0.97 --watch --project line-7",
-        "loupe train screws -t 0.99 --algorithm finetune --param size=128 --max-minutes 30",
-    )(train)
-    command(job_app, "list", "loupe job list --project line-7")(job_list)
-    command(job_app, "show", "loupe job show j1 --project line-7")(job_show)
-    command(job_app, "watch", "loupe job watch j1 --project line-7", "loupe job watch j1 --json --after 17")(job_watch)
-    command(job_app, "cancel", "loupe job cancel j1 --project line-7")(job_cancel)
-    command(job_app, "explain", "loupe job explain j1 --project line-7")(job_explain)
-    command(cluster_app, "list", "loupe cluster list")(cluster_list)
-    command(algorithm_app, "list", "loupe algorithm list", "loupe algorithm list finetune")(algorithm_list)
-    command(algorithm_app, "show", "loupe algorithm show finetune")(algorithm_show)
-    command(algorithm_app, "push", "loupe algorithm push my-algorithm/")(algorithm_push)
-    app.add_typer(job_app, name="job")
-    app.add_typer(cluster_app, name="cluster")
-    app.add_typer(algorithm_app, name="algorithm")

@@ -1,1 +1,1 @@
-"""Accounts: who may log in."""
+"""Accounts: who may log in, with which password, and what slows down who guesses."""

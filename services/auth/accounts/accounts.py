@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Self
 
 from loupe import paging
 from loupe.access import SYSTEM_PROJECT, denial
 from loupe.errors import AlreadyExists, BadCredentials, PermissionDenied, invalid, not_found
-from loupe.idempotency import RequestLog
-from loupe.names import SYSTEM, AccountName, GroupName, ProjectName, check_id
-from services.auth.database.idempotent import Request
-from services.auth.database.reads import AccountRow, Reads
-from services.auth.database.store import Store, Transaction
-from services.auth.groups import delegation as ranks
+from loupe.idempotency import Request
+from loupe.names import SYSTEM, AccountName, GroupName, check_id
+from services.auth.accounts.passwords import Passwords, check_strength
+from services.auth.accounts.store import AccountRow, AccountTable
+from services.auth.accounts.throttle import Throttle
+from services.auth.database.session import Database, Session
 from services.auth.policy.authority import Authority
-from services.auth.sessions.passwords import Passwords, check_strength
-from services.auth.sessions.throttle import Throttle
+from services.auth.policy.delegation import check_not_last, check_reach
+from services.auth.policy.store import RuleTable
 
 MAX_DISPLAY_NAME = 200
 _LIST = "accounts"
@@ -40,39 +40,30 @@ class Account:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def from_json(cls, text: bytes) -> Account:
+    def from_json(cls, text: bytes) -> Self:
         """Read what to_json wrote."""
         fields = json.loads(text)
         return cls(**{**fields, "groups": tuple(fields["groups"])})
 
 
-async def describe(reads: Reads, row: AccountRow) -> Account:
+async def describe(session: Session, row: AccountRow) -> Account:
     """Add an account's groups to its row."""
-    groups = tuple(str(GroupName(rule.project, rule.group)) for rule in await reads.groups_of(row.id))
+    groups = tuple(str(GroupName(rule.project, rule.group)) for rule in await RuleTable(session).groups_of(row.id))
     return Account(str(AccountName(row.id)), row.uid, row.display_name, row.disabled, groups, row.create_time)
 
 
 class Accounts:
     """Creates accounts and changes their state."""
 
-    def __init__(
-        self,
-        store: Store,
-        authority: Authority,
-        passwords: Passwords,
-        throttle: Throttle,
-        requests: RequestLog,
-        *,
-        new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
-    ) -> None:
-        self._store = store
+    def __init__(self, database: Database, authority: Authority, passwords: Passwords, throttle: Throttle) -> None:
+        self._database = database
         self._authority = authority
         self._passwords = passwords
         self._throttle = throttle
-        self._requests = requests
-        self._new_uid = new_uid
 
-    async def create(self, request: Request, account_id: str, display_name: str, password: str, group: str) -> Account:
+    async def create(
+        self, by: AccountName, request: Request, account_id: str, display_name: str, *, password: str, group: str
+    ) -> Account:
         """Make an account that lands in a group.
 
         Raises AlreadyExists, NotFound for an unknown group, PermissionDenied above one's reach, WeakPassword.
@@ -84,60 +75,42 @@ class Accounts:
         check_strength(password)
         password_hash = await self._passwords.hash(password)
         if request.request_id:
-            secret = await self._passwords.fingerprint(password, f"{request.by} {request.request_id}")
+            secret = await self._passwords.fingerprint(password, f"{request.caller} {request.request_id}")
             request = replace(request, body=request.body + secret)
-
-        async with self._store.write() as tx:
-
-            async def effect() -> bytes:
-                await self._check_landing(tx, request.by, where)
-                return (await self._add(tx, account_id, display_name, password_hash, where)).to_json()
-
-            made = Account.from_json(await request.once(self._requests, tx, effect))
+        async with self._database.write() as session:
+            if (answer := await session.replay(request)) is None:
+                row = AccountRow(account_id, str(uuid.uuid4()), display_name, password_hash, False, session.now)
+                await _check_landing(session, by, where)
+                answer = (await _add(session, row, where)).to_json()
+                await session.record(request, answer)
         await self._authority.refresh()
-        return made
-
-    async def _check_landing(self, tx: Transaction, by: AccountName, group: GroupName) -> None:
-        level = await tx.level(group.project, group.group)
-        if level is None:
-            raise not_found(group)
-        ranks.check_reach(by, group.project, level, await ranks.reach_of(tx, by, group.project), str(group))
-
-    async def _add(
-        self, tx: Transaction, account_id: str, display_name: str, password_hash: str, group: GroupName
-    ) -> Account:
-        if await tx.account(account_id) is not None:
-            raise AlreadyExists(f"accounts/{account_id} exists; choose another id", resource=AccountName(account_id))
-        row = AccountRow(account_id, self._new_uid(), display_name, password_hash, False, tx.now)
-        await tx.add_account(row)
-        await tx.set_member(group.project, account_id, group.group)
-        return await describe(tx, row)
+        return Account.from_json(answer)
 
     async def get(self, account: AccountName) -> Account:
         """Return an account. Raises NotFound."""
-        async with self._store.read() as reads:
-            return await describe(reads, await _existing(reads, account))
+        async with self._database.read() as session:
+            return await describe(session, await _existing(session, account))
 
-    async def list(self, page_size: int, page_token: str) -> tuple[list[Account], str]:
+    async def page(self, page_size: int, page_token: str) -> tuple[list[Account], str]:
         """Return a page of accounts by id, and the token of the next page."""
         size = paging.page_size(page_size)
         after = paging.decode(_LIST, page_token)
-        async with self._store.read() as reads:
-            rows = await reads.accounts(str(after[0]) if after else "", size + 1)
-            page = [await describe(reads, row) for row in rows[:size]]
+        async with self._database.read() as session:
+            rows = await AccountTable(session).page(str(after[0]) if after else "", size + 1)
+            page = [await describe(session, row) for row in rows[:size]]
         return page, paging.encode(_LIST, [rows[size - 1].id]) if len(rows) > size else ""
 
     async def set_disabled(self, by: AccountName, account: AccountName, disabled: bool) -> Account:
         """Refuse the account's logins and tokens from now on, or let it log in again."""
-        async with self._store.write() as tx:
-            row = await _existing(tx, account)
-            await self._check_above(tx, by, account)
+        async with self._database.write() as session:
+            row, accounts = await _existing(session, account), AccountTable(session)
+            await _check_above(session, by, account)
             if disabled:
-                await ranks.check_not_last(tx, SYSTEM, await tx.group_of(SYSTEM, account.account), account.account)
-                await tx.revoke_logins(account.account)
+                await check_not_last(session, accounts, SYSTEM, account)
+                await accounts.revoke_logins(account.account)
             if row.disabled != disabled:
-                await tx.set_disabled(account.account, disabled)
-            changed = await describe(tx, await _existing(tx, account))
+                await accounts.set_disabled(account.account, disabled)
+            changed = await describe(session, await _existing(session, account))
         await self._authority.refresh()
         return changed
 
@@ -164,37 +137,53 @@ class Accounts:
             if not decision.allowed:
                 raise denial(by, SYSTEM_PROJECT, "accounts.disable", decision)
         password_hash = await self._passwords.hash(new_password)
-        async with self._store.write() as tx:
-            await _existing(tx, account)
-            await self._check_above(tx, by, account)
-            await tx.set_password_hash(account.account, password_hash)
-            await tx.revoke_logins(account.account)
+        async with self._database.write() as session:
+            await _existing(session, account)
+            await _check_above(session, by, account)
+            await AccountTable(session).set_password_hash(account.account, password_hash)
+            await AccountTable(session).revoke_logins(account.account)
         await self._authority.refresh()
 
     async def _check_old(self, account: AccountName, old_password: str, peer: str) -> None:
         self._throttle.admit(account.account, peer)
-        async with self._store.read() as reads:
-            row = await reads.account(account.account)
+        async with self._database.read() as session:
+            row = await AccountTable(session).find(account.account)
         if row is None or not await self._passwords.matches(row.password_hash, old_password):
             self._throttle.failed(account.account, peer)
             raise BadCredentials("the old password is not right")
 
-    async def _check_above(self, tx: Transaction, by: AccountName, account: AccountName) -> None:
-        own = await tx.parameter_of(SYSTEM, by.account)
-        other = await tx.parameter_of(SYSTEM, account.account)
-        if by != account and other > own:
-            raise PermissionDenied(
-                f"{account} has the system-wide permission parameter {other}, above your {own}",
-                account=by,
-                action="accounts.disable",
-                project=ProjectName(SYSTEM),
-                parameter=own,
-                threshold=other,
-            )
 
-
-async def _existing(reads: Reads, account: AccountName) -> AccountRow:
-    row = await reads.account(account.account)
+async def _existing(session: Session, account: AccountName) -> AccountRow:
+    row = await AccountTable(session).find(account.account)
     if row is None:
         raise not_found(account)
     return row
+
+
+async def _check_landing(session: Session, by: AccountName, group: GroupName) -> None:
+    level = await RuleTable(session).level(group.project, group.group)
+    if level is None:
+        raise not_found(group)
+    await check_reach(session, by, group, level)
+
+
+async def _add(session: Session, row: AccountRow, group: GroupName) -> Account:
+    if await AccountTable(session).find(row.id) is not None:
+        raise AlreadyExists(f"accounts/{row.id} exists; choose another id", resource=AccountName(row.id))
+    await AccountTable(session).add(row)
+    await RuleTable(session).set_member(group.project, row.id, group.group)
+    return await describe(session, row)
+
+
+async def _check_above(session: Session, by: AccountName, account: AccountName) -> None:
+    own = await RuleTable(session).parameter_of(SYSTEM, by.account)
+    other = await RuleTable(session).parameter_of(SYSTEM, account.account)
+    if by != account and other > own:
+        raise PermissionDenied(
+            f"{account} has the system-wide permission parameter {other}, above your {own}",
+            account=by,
+            action="accounts.disable",
+            project=SYSTEM_PROJECT,
+            parameter=own,
+            threshold=other,
+        )

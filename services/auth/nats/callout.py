@@ -19,7 +19,8 @@ import structlog
 from loupe.bus import STREAM, inbox_prefix
 from loupe.errors import LoupeError, Unauthenticated, Unavailable
 from loupe.identity import decode_token
-from loupe.names import ID, AccountName, ProjectName
+from loupe.names import AccountName, ProjectName
+from loupe.patterns import ID
 from services.auth.nats import jwt as nats_jwt
 from services.auth.policy.authority import Authority
 
@@ -42,7 +43,7 @@ class Grant:
 
     @property
     def label(self) -> str:
-        """Names the connection in NATS: account, login, and a digest of the projects."""
+        """The connection's name in NATS: account, login, and a digest of the projects."""
         projects = " ".join(str(project) for project in self.projects)
         return f"{self.account.account}.{self.login}.{hashlib.sha256(projects.encode()).hexdigest()[:16]}"
 
@@ -159,7 +160,7 @@ def connections_to_cut(authority: Authority, labels: dict[int, str]) -> list[int
 
 
 def read_connections(answer: bytes) -> tuple[dict[int, str], int]:
-    """Read a CONNZ answer: label by connection id, and how many there are; raises Unavailable."""
+    """Read a CONNZ answer: label by connection id, and how many there are. Raises Unavailable."""
     try:
         data = json.loads(answer)["data"]
         return {one["cid"]: one.get("authorized_user", "") for one in data["connections"]}, int(data["total"])

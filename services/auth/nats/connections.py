@@ -1,6 +1,6 @@
 """Auth's two connections to NATS: one answers the auth callout, one cuts connections whose right is gone.
 
-Both come back by themselves for ever; NATS being away is never felt by gRPC.
+NATS being away is never felt by gRPC.
 """
 
 from __future__ import annotations
@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
-import nats
+import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from loupe.bus import tls_context
 from loupe.errors import LoupeError
+from loupe.notifier import wait_for
 from services.auth.nats.callout import Callout, connections_to_cut, read_connections, read_server
 from services.auth.policy.authority import Authority
 
@@ -27,80 +25,12 @@ log = structlog.get_logger(__name__)
 
 _CALLOUT_SUBJECT = "$SYS.REQ.USER.AUTH"
 _QUEUE = "auth"
-_RETRY_SECONDS = 0.5
 _REQUEST_SECONDS = 2.0
 _SERVERS_SECONDS = 0.3
 _SETTLED_SECONDS = 2.0
 """A connection that was let in just before a change is there, and seen, this long after it."""
 _SWEEP_SECONDS = 30.0
 _PAGE = 1000
-
-
-@dataclass(frozen=True)
-class NatsUser:
-    """Where and as whom to connect; `ca` is the authority of the server's certificate."""
-
-    url: str
-    user: str
-    password: str
-    ca: Path
-
-
-async def stay_connected(who: NatsUser, work: Callable[[Client], Awaitable[None]]) -> None:
-    """Connect and run `work` on the connection, again whenever it is lost, for ever."""
-    secure = {"tls": tls_context(who.ca.read_bytes())} if who.url.startswith("tls://") else {}
-    said = False
-    while True:
-        closed = asyncio.Event()
-
-        async def on_closed(closed: asyncio.Event = closed) -> None:
-            closed.set()
-
-        try:
-            connection = await nats.connect(
-                who.url,
-                user=who.user,
-                password=who.password,
-                name="auth",
-                allow_reconnect=False,
-                max_reconnect_attempts=1,  # without it connect() tries for two minutes before it says so
-                reconnect_time_wait=0.1,
-                connect_timeout=3,
-                ping_interval=5,
-                max_outstanding_pings=2,
-                closed_cb=on_closed,
-                disconnected_cb=on_closed,
-                error_cb=_log_error,
-                **secure,
-            )
-            try:
-                await connection.flush(timeout=3)
-                log.info("connected to NATS", user=who.user)
-                said = False
-                await _until_closed(work(connection), closed)
-            finally:
-                await connection.close()
-        except (TimeoutError, OSError, NatsError, LoupeError) as error:
-            if not said:
-                log.warning("NATS is away; trying again", user=who.user, error=str(error)[:200])
-                said = True
-        await asyncio.sleep(_RETRY_SECONDS)
-
-
-async def _until_closed(work: Awaitable[None], closed: asyncio.Event) -> None:
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(closed.wait())]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _log_error(error: Exception) -> None:
-    log.debug("NATS reported an error", error=str(error)[:200])
 
 
 class CalloutDoor:
@@ -135,15 +65,11 @@ class Revoker:
 
     async def serve(self, connection: Client) -> None:
         """Sweep at once, at every change of the policy and a little later, and now and then."""
-        patience = _SETTLED_SECONDS
+        pause = _SETTLED_SECONDS
         while True:
             changed = self._authority.changed()
             await self._sweep(connection)
-            try:
-                await asyncio.wait_for(changed.wait(), patience)
-                patience = _SETTLED_SECONDS
-            except TimeoutError:
-                patience = _SWEEP_SECONDS
+            pause = _SETTLED_SECONDS if await wait_for(changed, pause) else _SWEEP_SECONDS
 
     async def _sweep(self, connection: Client) -> None:
         for server in await self._servers(connection):
@@ -153,7 +79,7 @@ class Revoker:
                 log.info("NATS connection cut: its rights changed", connection=labels[cid])
 
     async def _servers(self, connection: Client) -> list[str]:
-        """Every server of the NATS cluster answers a ping by itself; who is silent now is asked at the next sweep."""
+        # Every server of the NATS cluster answers a ping by itself; who is silent now is asked at the next sweep.
         inbox = connection.new_inbox()
         subscription = await connection.subscribe(inbox)
         await connection.publish("$SYS.REQ.SERVER.PING", reply=inbox)
@@ -175,6 +101,6 @@ class Revoker:
             offset += _PAGE
         return labels
 
-    async def _ask(self, connection: Client, subject: str, query: dict[str, object]) -> bytes:
+    async def _ask(self, connection: Client, subject: str, query: Mapping[str, object]) -> bytes:
         answer = await connection.request(subject, json.dumps(query).encode(), timeout=_REQUEST_SECONDS)
         return answer.data

@@ -24,7 +24,8 @@ _NONCE_BYTES = 24
 
 def public_key(pair: nkeys.KeyPair) -> str:
     """Return an nkey's public half as NATS writes it."""
-    return pair.public_key.decode()
+    key: bytes = pair.public_key
+    return key.decode()
 
 
 def encode(pair: nkeys.KeyPair, subject: str, nats: dict[str, Any], now: float, **claims: Any) -> str:
@@ -40,7 +41,7 @@ def decode(token: str) -> dict[str, Any]:
     """Return the claims of a NATS JWT that its issuer (claim "iss") signed. Raises Unauthenticated."""
     try:
         header, body, signature = token.split(".")
-        claims = json.loads(_unbase64(body))
+        claims: dict[str, Any] = json.loads(_unbase64(body))
         if json.loads(_unbase64(header)).get("alg") != _HEADER["alg"]:
             raise Unauthenticated("the NATS token has another algorithm", problem="algorithm")
         key = nacl.signing.VerifyKey(_raw(claims["iss"]))

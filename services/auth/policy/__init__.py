@@ -1,1 +1,1 @@
-"""Who may do what: Casbin's decision, its explanation, and what changed."""
+"""Who may do what: Casbin's decision, its explanation, what changed, and who may give which right."""

@@ -7,18 +7,19 @@ against the database for some seconds, or was found damaged, allows nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
 from loupe.access import DEFAULT_THRESHOLDS, Decision
 from loupe.errors import DataLoss, LoupeError, Unavailable
 from loupe.names import SYSTEM, AccountName, ProjectName
-from services.auth.database.reads import Change, Reads
-from services.auth.database.store import Store
-from services.auth.policy.project_policy import ProjectPolicy, build_policies, parse_level, parse_member
+from loupe.notifier import Notifier, wait_for
+from services.auth.database.session import Database, Session
+from services.auth.policy.project_policy import ProjectPolicy, build_policies
+from services.auth.policy.store import ChangeTable, PolicyChange, RuleTable, ThresholdTable
 
 log = structlog.get_logger(__name__)
 
@@ -32,26 +33,39 @@ SYSTEM_REACHES = frozenset({"groups.read", "groups.write", "accounts.create"})
 """Actions that GROUPS_ADMIN allows in projects that the account is not in."""
 
 
+class AccountStates(Protocol):
+    """Who may act at all, as the accounts' own room stores it."""
+
+    async def enabled(self, names: Sequence[str] | None = None) -> set[str]:
+        """Return which of the accounts (None: of all) exist and are not disabled."""
+
+    async def revoked_logins(self, since: float, name: str | None = None) -> dict[str, float]:
+        """Return the logins (of an account) that were revoked since a time, with that time."""
+
+
 class Authority:
     """Decides, from the policy that it keeps in memory.
 
-    revoked_seconds: how long a revoked login is remembered; longer than any access token lives.
+    accounts: reads who may act, in a session. revoked_seconds: how long a revoked login is remembered; longer than any
+    access token lives.
     """
 
     def __init__(
         self,
-        store: Store,
+        database: Database,
+        accounts: Callable[[Session], AccountStates],
         *,
         revoked_seconds: float,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self._database = database
+        self._accounts = accounts
         self._revoked_seconds = revoked_seconds
         self._now = now
         self._monotonic = monotonic
         self._lock = asyncio.Lock()
-        self._changed = asyncio.Event()
+        self._changed = Notifier()
         self._confirmed = float("-inf")
         self.revision = -1
         self._policies: dict[str, ProjectPolicy] = {}
@@ -70,8 +84,8 @@ class Authority:
         return self._thresholds
 
     def changed(self) -> asyncio.Event:
-        """Return set, and replaced by a new one, when earlier decisions may no longer hold."""
-        return self._changed
+        """Return the event that is set, and replaced by a new one, when earlier decisions may no longer hold."""
+        return self._changed.next()
 
     async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
         """Answer what Casbin decides for the action's threshold. Raises Unavailable while not ready.
@@ -120,66 +134,64 @@ class Authority:
             raise Unavailable("auth cannot vouch for its policy now; nothing is allowed meanwhile", dependency="policy")
 
     async def refresh(self) -> None:
-        """Bring memory up to the database's revision. Raises Unavailable or DataLoss, then nothing holds."""
+        """Bring memory up to the database's revision. Raises Unavailable, or DataLoss: then nothing holds."""
         async with self._lock:
             asked = self._monotonic()
             try:
-                async with self._store.read() as reads:
-                    revision = await reads.revision()
-                    changes = await self._pending(reads, revision)
-                    if changes is None:
-                        await self._load(reads)
-                    else:
-                        for change in changes:
-                            await self._apply(reads, change)
+                async with self._database.read() as session:
+                    await self._follow(session)
             except DataLoss:
                 self._confirmed = float("-inf")
                 self.revision = -1
                 raise
             self._confirmed = asked
-            if revision != self.revision:
-                self.revision = revision
-                self._changed.set()
-                self._changed = asyncio.Event()
+            if session.revision != self.revision:
+                self.revision = session.revision
+                self._changed.notify()
 
-    async def _pending(self, reads: Reads, revision: int) -> list[Change] | None:
-        if revision == self.revision:
+    async def _follow(self, session: Session) -> None:
+        changes = await self._pending(session)
+        if changes is None:
+            await self._load(session)
+        else:
+            for change in changes:
+                await self._apply(session, change)
+
+    async def _pending(self, session: Session) -> list[PolicyChange] | None:
+        if session.revision == self.revision:
             return []
-        if self.revision < 0 or revision < self.revision:
+        if self.revision < 0 or session.revision < self.revision:
             return None
-        return await reads.changes(self.revision) or None
+        return await ChangeTable(session).after(self.revision) or None
 
-    async def _load(self, reads: Reads) -> None:
-        policies = await asyncio.to_thread(build_policies, await reads.rules())
-        thresholds = await reads.thresholds()
-        enabled = await reads.enabled()
-        revoked = await reads.revoked_logins(self._now() - self._revoked_seconds)
+    async def _load(self, session: Session) -> None:
+        accounts = self._accounts(session)
+        policies = await asyncio.to_thread(build_policies, await RuleTable(session).all())
+        thresholds = await ThresholdTable(session).all()
+        enabled = await accounts.enabled()
+        revoked = await accounts.revoked_logins(self._now() - self._revoked_seconds)
         self._policies, self._enabled, self._revoked = policies, enabled, revoked
         self._thresholds = {**DEFAULT_THRESHOLDS, **thresholds}
 
-    async def _apply(self, reads: Reads, change: Change) -> None:
+    async def _apply(self, session: Session, change: PolicyChange) -> None:
+        project, key = change.project, change.key
         match change.kind:
             case "group":
-                row = await reads.level_rule(change.project, change.key)
-                level = None if row is None else parse_level(row).level
-                self._policies[change.project] = self._policy(change.project).with_level(change.key, level)
+                level = await RuleTable(session).level(project, key)
+                self._policies[project] = self._policy(project).with_level(key, level)
             case "member":
-                row = await reads.member_rule(change.project, change.key)
-                group = None if row is None else parse_member(row).group
-                self._policies[change.project] = self._policy(change.project).with_member(change.key, group)
+                group = await RuleTable(session).group_of(project, key)
+                self._policies[project] = self._policy(project).with_member(key, group)
             case "threshold":
-                self._thresholds = {**DEFAULT_THRESHOLDS, **await reads.thresholds()}
+                self._thresholds = {**DEFAULT_THRESHOLDS, **await ThresholdTable(session).all()}
             case "account":
-                enabled = await reads.enabled([change.key])
-                self._enabled = (self._enabled - {change.key}) | enabled
+                self._enabled = (self._enabled - {key}) | await self._accounts(session).enabled([key])
             case "logins":
                 since = self._now() - self._revoked_seconds
-                self._revoked = {
-                    **{login: at for login, at in self._revoked.items() if at >= since},
-                    **await reads.revoked_logins(since, change.key),
-                }
+                remembered = {login: at for login, at in self._revoked.items() if at >= since}
+                self._revoked = remembered | await self._accounts(session).revoked_logins(since, key)
             case _:
-                await self._load(reads)
+                await self._load(session)
 
     def _policy(self, project: str) -> ProjectPolicy:
         return self._policies.get(project) or ProjectPolicy(project, {}, {})
@@ -187,11 +199,10 @@ class Authority:
     async def revisions(self) -> AsyncIterator[int]:
         """Yield the revision at once, at changes and every second. Raises Unavailable while not ready."""
         while True:
-            changed = self._changed
+            changed = self._changed.next()
             self._require_ready()
             yield self.revision
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+            await wait_for(changed, POLL_SECONDS)
 
     async def poll(self) -> None:
         """Refresh every second, for ever: a change by another process holds within two seconds here."""
@@ -202,7 +213,6 @@ class Authority:
             except LoupeError as error:
                 log.warning("the policy could not be confirmed", error=error.message)
             if was_ready and not self.ready:
-                self._changed.set()
-                self._changed = asyncio.Event()
+                self._changed.notify()
             was_ready = self.ready
             await asyncio.sleep(POLL_SECONDS)

@@ -8,7 +8,7 @@ from loupe.names import AccountName, ProjectName
 from services.auth.policy.authority import Authority
 
 
-async def why_denied(
+async def explain(
     authority: Authority, by: AccountName, account: AccountName, project: ProjectName, action: str, *, login: str
 ) -> tuple[Decision, str]:
     """Return the decision about an account with a sentence that explains it.
@@ -24,10 +24,10 @@ async def why_denied(
         if not may.allowed:
             raise denial(by, project, "groups.read", may)
     decision = await authority.decide(account, project, action, login if account == by else "")
-    return decision, explain(account, project, action, decision)
+    return decision, sentence(account, project, action, decision)
 
 
-def explain(account: AccountName, project: ProjectName, action: str, decision: Decision) -> str:
+def sentence(account: AccountName, project: ProjectName, action: str, decision: Decision) -> str:
     """Put a decision into one sentence."""
     if not decision.active:
         return f"{account} is unknown or disabled, or this login has ended, so nothing is allowed."

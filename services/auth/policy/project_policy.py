@@ -12,14 +12,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import casbin
 import structlog
 from casbin.rbac import RoleManager
 
 from loupe.errors import DataLoss
-from loupe.names import ID, GroupName
+from loupe.names import GroupName
+from loupe.patterns import ID
 
 log = structlog.get_logger(__name__)
 
@@ -79,12 +80,12 @@ def at_least(level: object, need: object) -> bool:
     return int(level) >= need
 
 
-def is_need(value: object) -> bool:
+def is_need(value: object) -> TypeGuard[int]:
     """Tell whether a value is an int from 1 to 100; True is none."""
     return type(value) is int and LOWEST <= value <= HIGHEST
 
 
-class Memberships(RoleManager):
+class ProjectRoles(RoleManager):  # type: ignore[misc]  # Casbin has no types
     """Answers Casbin's g(): exactly one project's rows, no inheritance, nobody is their own role."""
 
     def __init__(self, project: str, members: Mapping[str, str]) -> None:
@@ -115,11 +116,11 @@ class ProjectPolicy:
         self._enforcer = casbin.Enforcer(casbin.Enforcer.new_model(text=MODEL))
         self._enforcer.add_function("atLeast", at_least)
         self._enforcer.add_policies([[role(project, group), str(level)] for group, level in self.levels.items()])
-        memberships = Memberships(project, self.members)
-        self._enforcer.set_role_manager(memberships)
-        self._enforcer.model["g"]["g"].rm = memberships
+        roles = ProjectRoles(project, self.members)
+        self._enforcer.set_role_manager(roles)
+        self._enforcer.model["g"]["g"].rm = roles
 
-    def allows(self, account: str, need: int) -> bool:
+    def allows(self, account: object, need: object) -> bool:
         """Tell what Casbin decides; anything malformed, and any exception, is a denial."""
         if not self.levels or not isinstance(account, str) or not _ID.fullmatch(account) or not is_need(need):
             return False
@@ -146,7 +147,7 @@ class ProjectPolicy:
 
 
 def _with(mapping: MappingProxyType[str, V], key: str, value: V | None) -> dict[str, V]:
-    """A copy with one entry set, or taken out for None."""
+    """Return a copy with one entry set, or taken out for None."""
     changed = mapping.copy()
     if value is None:
         changed.pop(key, None)

@@ -1,1 +1,1 @@
-"""Logins: passwords, tokens, and what slows down who guesses."""
+"""Logins: tokens, the keys that sign them, and where the other doors are."""

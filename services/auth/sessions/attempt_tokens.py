@@ -8,8 +8,8 @@ from services.auth.policy.authority import Authority
 from services.auth.sessions.tokens import Tokens
 
 
-class Attempts:
-    """Issues attempt tokens; whoever reads one asks for the account's present rights at every call."""
+class AttemptTokens:
+    """Issues them; whoever reads one asks for the account's present rights at every call."""
 
     def __init__(self, authority: Authority, tokens: Tokens) -> None:
         self._authority = authority

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from loupe.discovery import Instance
-
-
-class Catalogue(Protocol):
-    """Knows the healthy processes of a service."""
-
-    async def instances(self, name: str) -> list[Instance]:
-        """Return them by id; empty when there is none."""
+from loupe.discovery import Discovery
 
 
 @dataclass(frozen=True)
 class Doors:
-    """The name "host:port" of storage and scheduler, empty while there is none, and the URL of NATS."""
+    """Where storage and scheduler are, "host:port", empty while they are nowhere, and the URL of NATS."""
 
     storage: str
     scheduler: str
@@ -27,8 +19,8 @@ class Doors:
 class Endpoints:
     """Finds the doors that a terminal needs besides auth's."""
 
-    def __init__(self, catalogue: Catalogue, nats_url: str) -> None:
-        self._catalogue = catalogue
+    def __init__(self, discovery: Discovery, nats_url: str) -> None:
+        self._discovery = discovery
         self._nats_url = nats_url
 
     async def find(self) -> Doors:
@@ -37,4 +29,4 @@ class Endpoints:
         return Doors(storage, await self._door("loupe-scheduler"), self._nats_url)
 
     async def _door(self, name: str) -> str:
-        return next((one.public for one in await self._catalogue.instances(name) if one.public), "")
+        return next((one.public for one in await self._discovery.instances(name) if one.public), "")

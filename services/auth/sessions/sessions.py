@@ -12,10 +12,12 @@ from loupe.errors import BadCredentials, InvalidArgument, RefreshReplayed, Unaut
 from loupe.idempotency import MAX_REQUEST_ID
 from loupe.names import AccountName
 from services.auth.accounts.accounts import Account, describe
-from services.auth.database.store import Store, Transaction
+from services.auth.accounts.passwords import Passwords
+from services.auth.accounts.store import AccountTable
+from services.auth.accounts.throttle import Throttle
+from services.auth.database.session import Database, Session
 from services.auth.policy.authority import Authority
-from services.auth.sessions.passwords import Passwords
-from services.auth.sessions.throttle import Throttle
+from services.auth.sessions.store import RefreshTokenTable
 from services.auth.sessions.tokens import Tokens
 
 SHORTEST_REQUEST_ID = 16
@@ -39,9 +41,9 @@ class Sessions:
     """
 
     def __init__(
-        self, store: Store, authority: Authority, passwords: Passwords, throttle: Throttle, tokens: Tokens
+        self, database: Database, authority: Authority, passwords: Passwords, throttle: Throttle, tokens: Tokens
     ) -> None:
-        self._store = store
+        self._database = database
         self._authority = authority
         self._passwords = passwords
         self._throttle = throttle
@@ -54,22 +56,22 @@ class Sessions:
         account; Throttled after too many failures of the account or the address `peer`.
         """
         self._throttle.admit(account.account, peer)
-        async with self._store.read() as reads:
-            row = await reads.account(account.account)
+        async with self._database.read() as session:
+            row = await AccountTable(session).find(account.account)
         right = await self._passwords.matches(row.password_hash if row else None, password)
         if row is None or not right or row.disabled:
             self._throttle.failed(account.account, peer)
             raise BadCredentials("the account or the password is not right")
-        async with self._store.write() as tx:
-            current = await tx.account(account.account)
+        async with self._database.write() as session:
+            current = await AccountTable(session).find(account.account)
             if current is None or current.disabled or current.password_hash != row.password_hash:
                 raise BadCredentials("the account or the password is not right")
             login = str(uuid.uuid4())
-            await tx.add_login(login, account.account, tx.now)
+            await AccountTable(session).add_login(login, account.account, session.now)
             refresh_token = secrets.token_urlsafe(32)
-            await self._add(tx, refresh_token, login)
+            await self._add(session, refresh_token, login)
             pair = self._pair(account, login, refresh_token)
-            described = await describe(tx, current)
+            described = await describe(session, current)
         self._throttle.succeeded(account.account)
         return pair, described
 
@@ -78,58 +80,65 @@ class Sessions:
 
         The same request again gives the same refresh token, as long as that was not used: its answer was lost.
         """
-        if request_id and not SHORTEST_REQUEST_ID <= len(request_id) <= MAX_REQUEST_ID:
-            raise InvalidArgument(
-                f"the request_id has {len(request_id)} characters; "
-                f"a refresh takes a random one of {SHORTEST_REQUEST_ID} to {MAX_REQUEST_ID}, or none",
-                field="request_id",
-            )
-        digest = _digest(refresh_token)
+        _check_request_id(request_id)
         next_token = _successor(refresh_token, request_id) if request_id else secrets.token_urlsafe(32)
-        replayed = False
-        async with self._store.write() as tx:
-            row = await tx.refresh_token(digest)
-            if row is None:
-                raise Unauthenticated("the refresh token is not known here; log in again", problem="unknown")
-            issued = await tx.refresh_token(_digest(next_token))
-            repeated = issued is not None and issued.use_time is None
-            if row.revoke_time is None and not repeated and not await tx.use_refresh_token(digest):
-                await tx.revoke_login(row.login, row.account)
-                replayed = True
-            elif row.revoke_time is not None:
-                raise Unauthenticated("this login has ended; log in again", problem="revoked")
-            elif row.expire_time <= tx.now:
-                raise Unauthenticated("the refresh token has expired; log in again", problem="expired")
-            elif not await tx.enabled([row.account]):
-                raise Unauthenticated("this login has ended; log in again", problem="revoked")
-            else:
-                if not repeated:
-                    await self._add(tx, next_token, row.login)
-                pair = self._pair(AccountName(row.account), row.login, next_token)
-        if replayed:
+        async with self._database.write() as session:
+            pair = await self._exchange(session, refresh_token, next_token)
+        if pair is None:
             await self._authority.refresh()
             raise RefreshReplayed("this refresh token was used before; its login is ended, log in again")
         return pair
 
+    async def _exchange(self, session: Session, refresh_token: str, next_token: str) -> TokenPair | None:
+        """Return the new pair; None for a token that was used before: the end of its login is to be committed."""
+        tokens, digest = RefreshTokenTable(session), _digest(refresh_token)
+        row = await tokens.find(digest)
+        if row is None:
+            raise Unauthenticated("the refresh token is not known here; log in again", problem="unknown")
+        if row.revoke_time is not None:
+            raise Unauthenticated("this login has ended; log in again", problem="revoked")
+        issued = await tokens.find(_digest(next_token))
+        repeated = issued is not None and issued.use_time is None
+        if not repeated and not await tokens.use(digest):
+            await AccountTable(session).revoke_login(row.login, row.account)
+            return None
+        if row.expire_time <= session.now:
+            raise Unauthenticated("the refresh token has expired; log in again", problem="expired")
+        if not await AccountTable(session).enabled([row.account]):
+            raise Unauthenticated("this login has ended; log in again", problem="revoked")
+        if not repeated:
+            await self._add(session, next_token, row.login)
+        return self._pair(AccountName(row.account), row.login, next_token)
+
     async def logout(self, refresh_token: str) -> None:
         """End the login that a refresh token belongs to; ending it again is fine. Raises Unauthenticated."""
-        async with self._store.write() as tx:
-            row = await tx.refresh_token(_digest(refresh_token))
+        async with self._database.write() as session:
+            row = await RefreshTokenTable(session).find(_digest(refresh_token))
             if row is None:
                 raise Unauthenticated("the refresh token is not known here", problem="unknown")
-            await tx.revoke_login(row.login, row.account)
+            await AccountTable(session).revoke_login(row.login, row.account)
         await self._authority.refresh()
 
-    async def _add(self, tx: Transaction, refresh_token: str, login: str) -> None:
-        await tx.add_refresh_token(_digest(refresh_token), login, tx.now + self._tokens.lifetimes.refresh)
+    async def _add(self, session: Session, refresh_token: str, login: str) -> None:
+        expire_time = session.now + self._tokens.lifetimes.refresh
+        await RefreshTokenTable(session).add(_digest(refresh_token), login, expire_time)
 
     def _pair(self, account: AccountName, login: str, refresh_token: str) -> TokenPair:
         lifetimes = self._tokens.lifetimes
         return TokenPair(self._tokens.access(account, login), refresh_token, lifetimes.access, lifetimes.refresh)
 
 
+def _check_request_id(request_id: str) -> None:
+    if request_id and not SHORTEST_REQUEST_ID <= len(request_id) <= MAX_REQUEST_ID:
+        raise InvalidArgument(
+            f"the request_id has {len(request_id)} characters; "
+            f"a refresh takes a random one of {SHORTEST_REQUEST_ID} to {MAX_REQUEST_ID}, or none",
+            field="request_id",
+        )
+
+
 def _successor(refresh_token: str, request_id: str) -> str:
-    """Return as random as a token and its request are, and the same when they are the same."""
+    """Make a token as random as a token and its request are, and the same when they are the same."""
     digest = hashlib.sha256(f"{refresh_token} {request_id}".encode()).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 

@@ -16,7 +16,8 @@ from jwt.algorithms import OKPAlgorithm
 from loupe.errors import Unavailable
 from loupe.identity import ACCESS, ATTEMPT, AUDIENCE, ISSUER
 from loupe.names import AccountName, JobName
-from services.auth.database.store import Store
+from services.auth.database.session import Database
+from services.auth.sessions.store import SigningKeyTable
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class SigningKey:
 
     kid: str
     private: Ed25519PrivateKey
-    create_time: float
 
 
 class KeyRing:
@@ -44,24 +44,24 @@ class KeyRing:
     A key is followed by a new one at its age, and forgotten once everything that it signed has expired.
     """
 
-    def __init__(self, store: Store, lifetimes: Lifetimes, now: Callable[[], float] = time.time) -> None:
-        self._store = store
+    def __init__(self, database: Database, lifetimes: Lifetimes, now: Callable[[], float] = time.time) -> None:
+        self._database = database
         self._lifetimes = lifetimes
         self._now = now
         self._keys: list[SigningKey] = []
 
     async def load(self) -> None:
         """Read the keys, make the first or the next one when it is time, and forget what is long over."""
-        async with self._store.write() as tx:
-            stored = await tx.signing_keys()
-            if not stored or self._now() - stored[0][2] >= self._lifetimes.signing_key:
-                await tx.add_signing_key(str(uuid.uuid4()), Ed25519PrivateKey.generate().private_bytes_raw())
-            followed = stored[0][2] if stored else 0.0
-            for kid, _, _ in stored[1:]:
-                if self._now() - followed > self._lifetimes.attempt + self._lifetimes.access + 3600:
-                    await tx.delete_signing_key(kid)
-            stored = await tx.signing_keys()
-        self._keys = [SigningKey(kid, Ed25519PrivateKey.from_private_bytes(raw), at) for kid, raw, at in stored]
+        async with self._database.write() as session:
+            table = SigningKeyTable(session)
+            stored = await table.all()
+            if not stored or self._now() - stored[0].create_time >= self._lifetimes.signing_key:
+                await table.add(str(uuid.uuid4()), Ed25519PrivateKey.generate().private_bytes_raw())
+            for followed in stored[1:]:
+                if self._now() - stored[0].create_time > self._lifetimes.attempt + self._lifetimes.access + 3600:
+                    await table.delete(followed.kid)
+            stored = await table.all()
+        self._keys = [SigningKey(row.kid, Ed25519PrivateKey.from_private_bytes(row.private)) for row in stored]
 
     @property
     def newest(self) -> SigningKey:

@@ -1,1 +1,1 @@
-"""What the scheduler calls: auth, storage, the trainers, NATS."""
+"""What the scheduler calls: auth, Consul, NATS, storage, the trainers."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from loupe.discovery import Discovery, Instance
 from loupe.load import PREFIX, BadLoad, TrainerLoad, key_of
 from loupe.names import ClusterName, TrainerName
+from loupe.notifier import Notifier
+from loupe.timestamps import datetime_of_micros
 from services.scheduler.clusters.placement import ClusterState, TrainerState
 
 log = structlog.get_logger(__name__)
 
 TRAINER_SERVICE = "loupe-trainer"
 _LOCATE_SECONDS = 2.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Attempt = tuple[str, int]
 """An attempt: the job's name and the number."""
@@ -52,23 +53,19 @@ class Fleet:
     """The trainers that report, under the rule that nothing is believed that is old, malformed or foreign.
 
     monotonic: seconds that only go up; max_age: seconds after which a report no longer counts. Ages are measured
-    from receipt, so that no trainer's clock matters.
+    from receipt, so that no trainer's clock matters. changed: told whenever a report or an address is new.
     """
 
-    def __init__(self, monotonic: Callable[[], float], max_age: float) -> None:
+    def __init__(self, monotonic: Callable[[], float], max_age: float, changed: Notifier) -> None:
         self._monotonic = monotonic
         self._max_age = max_age
+        self._changed = changed
         self._reports: dict[TrainerName, _Report] = {}
         self._members: dict[str, set[TrainerName]] = {}
         self._addresses: dict[str, str] = {}
         self._avoided: dict[TrainerName, _Avoidance] = {}
         self._given: dict[TrainerName, set[Attempt]] = {}
         self._known: dict[str, _Known] = {}
-        self._listeners: list[Callable[[], None]] = []
-
-    def listen(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called whenever a report or an address is new."""
-        self._listeners.append(changed)
 
     def observe(self, entries: Mapping[str, bytes]) -> None:
         """Take in all keys under loupe/trainers/; what is not a report of its key's own trainer is ignored."""
@@ -97,13 +94,13 @@ class Fleet:
         self._members = {}
         for name in seen:
             self._members.setdefault(name.cluster, set()).add(name)
-        self._changed()
+        self._changed.notify()
 
     def locate(self, instances: Sequence[Instance]) -> None:
         """Take in where trainers are reached; addresses of those that are not named any more stay known."""
         self._addresses |= {instance.id: instance.internal for instance in instances}
         self._known.clear()
-        self._changed()
+        self._changed.notify()
 
     def give(self, trainer: TrainerName, attempt: Attempt) -> None:
         """Note an attempt that a trainer was given: it takes a slot, reported or not."""
@@ -123,7 +120,7 @@ class Fleet:
         return self._addresses.get(_instance_of(trainer), "")
 
     def unlocated(self) -> bool:
-        """Return true when a trainer reports whose address is not known."""
+        """Say whether a trainer reports whose address is not known."""
         return any(not self.address(name) for name in self._reports)
 
     def avoid(self, trainer: TrainerName, seconds: float, why: str) -> None:
@@ -134,7 +131,7 @@ class Fleet:
     def report_time(self, trainer: TrainerName) -> datetime | None:
         """Return when, by its own clock, the trainer made its newest report."""
         report = self._reports.get(trainer)
-        return _EPOCH + timedelta(milliseconds=report.load.at_ms) if report else None
+        return datetime_of_micros(1_000 * report.load.at_ms) if report else None
 
     def clusters(self) -> list[ClusterState]:
         """Return the clusters of live trainers, both by name.
@@ -146,7 +143,7 @@ class Fleet:
         return [state for state in states if state.trainers]
 
     def _cluster(self, cluster: str, now: float) -> ClusterState:
-        """Return worked out anew only when something changed: of a thousand trainers few did since last time."""
+        """Return a cluster's state, worked out anew only if it changed: of a thousand trainers few did meanwhile."""
         known = self._known.get(cluster)
         if known is not None and now <= known.until:
             return known.state
@@ -182,10 +179,6 @@ class Fleet:
             free_memory_mb=load.free_memory_mb,
             avoid=avoid,
         )
-
-    def _changed(self) -> None:
-        for listener in self._listeners:
-            listener()
 
 
 def _instance_of(trainer: TrainerName) -> str:

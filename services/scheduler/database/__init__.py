@@ -1,1 +1,1 @@
-"""The database of the scheduler: tables and migrations."""
+"""The database of the scheduler: sessions and migrations."""

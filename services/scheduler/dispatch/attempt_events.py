@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
-from loupe.common.v1.reason_pb2 import Reason
-from loupe.scheduler.v1.training_job_pb2 import JobEvent, JobFailure, JobProgress
-from loupe.trainer.v1.attempt_pb2 import AttemptEvent, AttemptFailed, AttemptProgress
-from services.scheduler.jobs.job import (
-    Bounds,
-    Change,
-    Job,
-    Loss,
-    event_of,
-    fail,
-    finish,
-    give_up_or_requeue,
-    state_event,
+from loupe.errors import Unavailable
+from services.scheduler.clients.trainers import (
+    AttemptEvent,
+    FailedAttempt,
+    FinishedAttempt,
+    LogLine,
+    Progress,
+    Started,
 )
+from services.scheduler.jobs.events import Event
+from services.scheduler.jobs.job import Job, JobFailure
+from services.scheduler.jobs.transitions import Bounds, Change, Loss, fail, finish, give_up_or_requeue, state_event
 
 MAX_BATCH = 500
 MAX_LOG_CHARACTERS = 16_384
-_LOST = Reason.Name(Reason.REASON_UNAVAILABLE).removeprefix("REASON_")
 
 
 def absorb(job: Job, received: Sequence[AttemptEvent], now: datetime, bounds: Bounds) -> Change:
@@ -34,61 +30,44 @@ def absorb(job: Job, received: Sequence[AttemptEvent], now: datetime, bounds: Bo
     Events that the job has already are left out; nothing follows the one that ends the attempt.
     """
     after = job
-    events: list[JobEvent] = []
+    events: list[Event] = []
     for event in received:
         if event.sequence <= after.trainer_sequence:
             continue
         after = replace(after, trainer_sequence=event.sequence)
-        match event.WhichOneof("event"):
-            case "started":
-                after = _started(after, event, now)
+        match event.content:
+            case Started() as started:
+                after = _started(after, started, now)
                 events.append(state_event(after, now))
-            case "progress":
-                after = replace(after, progress=_progress(event.progress))
-                events.append(_told(after, event, progress=after.progress))
-            case "log":
-                events.append(_told(after, event, log=event.log[:MAX_LOG_CHARACTERS]))
-            case "finished":
-                last = finish(after, event.finished, now)
+            case Progress() as progress:
+                after = replace(after, progress=progress)
+                events.append(Event(event.time, after.attempt, progress))
+            case LogLine(text):
+                events.append(Event(event.time, after.attempt, LogLine(text[:MAX_LOG_CHARACTERS])))
+            case FinishedAttempt() as finished:
+                last = finish(after, finished, now)
                 return Change(job, last.after, (*events, *last.events))
-            case "failed":
-                last = _failed(after, event.failed, now, bounds)
+            case FailedAttempt() as failed:
+                last = _failed(after, failed, now, bounds)
                 return Change(job, last.after, (*events, *last.events))
     return Change(job, after, tuple(events), retold=True)
 
 
-def _told(job: Job, event: AttemptEvent, **content: Any) -> JobEvent:
-    told = event_of(job, event.time.ToDatetime())
-    told.MergeFrom(JobEvent(**content))
-    return told
-
-
-def _progress(progress: AttemptProgress) -> JobProgress:
-    return JobProgress(
-        phase=progress.phase,
-        epoch=progress.epoch,
-        step=progress.step,
-        total_steps=progress.total_steps,
-        metrics=dict(progress.metrics),
-        message=progress.message,
-    )
-
-
-def _started(job: Job, event: AttemptEvent, now: datetime) -> Job:
-    how = "goes on from its last checkpoint" if event.started.resumed else "has started"
+def _started(job: Job, started: Started, now: datetime) -> Job:
+    how = "goes on from its last checkpoint" if started.resumed else "has started"
     message = f"training {how} on {job.trainer} (attempt {job.attempt})"
     return replace(job, state_message=message, start_time=job.start_time or now)
 
 
-def _failed(job: Job, failed: AttemptFailed, now: datetime, bounds: Bounds) -> Change:
+def _failed(job: Job, failed: FailedAttempt, now: datetime, bounds: Bounds) -> Change:
     if not failed.retryable:
         return fail(job, failed.reason, failed.message, now)
     # A trainer that was shut down or lost its lease says nothing about the job.
-    loss = Loss.TRAINER if failed.reason == _LOST else Loss.CRASH
-    return give_up_or_requeue(job, loss, JobFailure(reason=failed.reason, message=failed.message), now, bounds)
+    loss = Loss.TRAINER if failed.reason == Unavailable.reason_name() else Loss.CRASH
+    return give_up_or_requeue(job, loss, JobFailure(failed.reason, failed.message), now, bounds)
 
 
-async def batches(source: AsyncIterator[AttemptEvent]) -> AsyncIterator[list[AttemptEvent]]:
+async def batches(source: AsyncIterator[AttemptEvent]) -> AsyncGenerator[list[AttemptEvent], None]:
     """Yield what came while the last batch was dealt with: one event when they are rare, many when not.
 
     Raises what the source raises, after the events before it.

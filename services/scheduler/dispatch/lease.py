@@ -22,7 +22,7 @@ class LeaseClock:
         self._ticked = now
 
     def tick(self, now: float) -> None:
-        """Return called more often than once a lease. A longer gap means that this process was stopped meanwhile.
+        """Note the time, more often than once a lease: a longer gap means that this process was stopped meanwhile.
 
         Somebody else may have renewed the lease then, so the clock starts anew, as after a restart.
         """
@@ -40,7 +40,7 @@ class LeaseClock:
         """The time after which a renewal that failed is tried again."""
         return self.lease / 20
 
-    def patience(self, now: float) -> float:
+    def timeout(self, now: float) -> float:
         """Return how long a renewal that is sent now may take; 0 or less: none may be sent any more.
 
         A trainer winds up well before its lease ends, so a renewal that hangs has to leave time for another one.
@@ -48,5 +48,5 @@ class LeaseClock:
         return min(self.lease / 5, self._renewed + self.lease - now)
 
     def may_give_away(self, now: float) -> bool:
-        """Return true from twice the lease after the last answer on."""
+        """Say yes from twice the lease after the last answer on."""
         return now >= self._renewed + 2 * self.lease

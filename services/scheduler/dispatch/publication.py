@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loupe.errors import AlgorithmFailed
-from loupe.scheduler.v1.training_job_pb2 import JobResult
-from loupe.storage.v1.model_pb2 import ModelFile, ModelLineage, ModelMetrics, ModelVersion
-from loupe.trainer.v1.attempt_pb2 import AttemptFinished
-from services.scheduler.jobs.job import Job
+from services.scheduler.clients.storage import ModelLineage, ModelMetrics, ModelVersion
+from services.scheduler.clients.trainers import FinishedAttempt
+from services.scheduler.jobs.job import Job, JobResult
 
 TARGET_REACHED = "target_reached"
 _SHOWN_CLASSES = 5
@@ -50,11 +49,11 @@ class Publication:
 
     @property
     def released(self) -> bool:
-        """True when the model passed its gate: the target was reached on validation pictures."""
+        """Whether the model passed its gate: the target was reached on validation pictures."""
         return self.model is not None and self.model.released
 
 
-def prepare(job: Job, finished: AttemptFinished) -> Publication:
+def prepare(job: Job, finished: FinishedAttempt) -> Publication:
     """Read an attempt's report. Raises AlgorithmFailed when it is not what loupe.algorithm writes."""
     if not finished.artifacts:
         verdict = "Training was stopped before there was a model."
@@ -72,7 +71,7 @@ def prepare(job: Job, finished: AttemptFinished) -> Publication:
     model = ModelVersion(
         released=released,
         labels=report.labels,
-        files=[ModelFile(filename=each.filename, digest=each.digest, size=each.size) for each in finished.artifacts],
+        files=finished.artifacts,
         metrics=metrics,
         lineage=_lineage(job, finished),
         report_json=finished.report_json,
@@ -84,15 +83,20 @@ def prepare(job: Job, finished: AttemptFinished) -> Publication:
 
 def _metrics(job: Job, report: _Report) -> ModelMetrics:
     metrics = ModelMetrics(validation_accuracy=report.validation.accuracy, target_accuracy=job.spec.target_accuracy)
-    if report.test is not None:
-        metrics.test_accuracy = report.test.accuracy
-        metrics.test_balanced_accuracy = report.test.balanced_accuracy
-        metrics.test_accuracy_low, metrics.test_accuracy_high = report.test.accuracy_interval
-        metrics.test_pictures = report.test.pictures
-    return metrics
+    if (test := report.test) is None:
+        return metrics
+    low, high = test.accuracy_interval
+    return replace(
+        metrics,
+        test_accuracy=test.accuracy,
+        test_balanced_accuracy=test.balanced_accuracy,
+        test_accuracy_low=low,
+        test_accuracy_high=high,
+        test_pictures=test.pictures,
+    )
 
 
-def _lineage(job: Job, finished: AttemptFinished) -> ModelLineage:
+def _lineage(job: Job, finished: FinishedAttempt) -> ModelLineage:
     spec = job.spec
     return ModelLineage(
         job=str(job.name),

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from services.scheduler.clusters.placement import Requirements
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A waiting job, as far as its place in the queue goes."""
-
-    uid: str
-    project: str
-    priority: int
-    create_time: datetime
-    requirements: Requirements
-
+from services.scheduler.jobs.job import QueueEntry
 
 _Heap = list[tuple[datetime, str]]
 
@@ -34,7 +22,7 @@ class JobQueue:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, QueueEntry] = {}
         self._lines: dict[int, dict[str, dict[Requirements, _Heap]]] = {}
         self._served: dict[str, int] = {}
         self._clock = 0
@@ -45,7 +33,7 @@ class JobQueue:
     def __contains__(self, uid: str) -> bool:
         return uid in self._entries
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: QueueEntry) -> None:
         """Put a job into the queue; one that is in it stays where it is."""
         if entry.uid not in self._entries:
             self._entries[entry.uid] = entry
@@ -65,7 +53,7 @@ class JobQueue:
         """Return the jobs that wait."""
         return self._entries.keys()
 
-    def next(self, running: Mapping[str, int], blocked: Collection[Requirements] = ()) -> Entry | None:
+    def next(self, running: Mapping[str, int], blocked: Collection[Requirements] = ()) -> QueueEntry | None:
         """Return the job whose turn it is, of those whose requirements are not blocked. It stays in the queue.
 
         running: jobs at work by project.
@@ -83,7 +71,7 @@ class JobQueue:
                 return self._entries[best[1][1]]
         return None
 
-    def heads(self, requirements: Requirements) -> list[Entry]:
+    def heads(self, requirements: Requirements) -> list[QueueEntry]:
         """Return the first job of each line with these requirements: those whose waiting is worth telling."""
         others = {kind for projects in self._lines.values() for lines in projects.values() for kind in lines}
         others.discard(requirements)
@@ -95,7 +83,7 @@ class JobQueue:
         return [self._entries[head[1]] for head in found if head is not None]
 
     def _oldest(self, priority: int, project: str, blocked: Collection[Requirements]) -> tuple[datetime, str] | None:
-        """Return a project's oldest job that is not blocked, and clears away what has left the queue."""
+        """Return a project's oldest job that is not blocked, and clear away what has left the queue."""
         lines = self._lines[priority][project]
         oldest: tuple[datetime, str] | None = None
         for requirements, heap in list(lines.items()):

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 
 from loupe.names import JobName
-from services.scheduler.jobs.job import CANCELLABLE, Job, cancel
+from services.scheduler.jobs.job import Job
+from services.scheduler.jobs.states import CANCELLABLE
 from services.scheduler.jobs.store import Conflict, JobStore
+from services.scheduler.jobs.transitions import cancel
 
 
 async def cancel_job(store: JobStore, name: JobName, by: str, now: Callable[[], datetime]) -> Job:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from loupe import paging
 from loupe.errors import BadPageToken, invalid
 from loupe.names import ProjectName
-from services.scheduler.jobs.job import Job, State
-from services.scheduler.jobs.rows import micros_of
+from loupe.timestamps import micros_of
+from services.scheduler.jobs.job import Job
+from services.scheduler.jobs.states import State
 from services.scheduler.jobs.store import JobStore
 
 

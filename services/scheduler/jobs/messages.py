@@ -1,27 +1,42 @@
-"""Between the scheduler's own types and the messages of the contract."""
+"""Between jobs and their events and the messages of the contract."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from google.protobuf.struct_pb2 import Struct, Value
 
-from loupe.names import AccountName, TrainerName
-from loupe.scheduler.v1 import cluster_pb2, training_job_pb2
+from loupe.names import JobName
+from loupe.scheduler.v1 import cluster_pb2
+from loupe.scheduler.v1 import training_job_pb2 as messages
 from loupe.scheduler.v1.training_job_service_pb2 import SubmitTrainingJobRequest
-from loupe.trainer.v1.attempt_pb2 import AttemptKey, AttemptSpec
-from services.scheduler.clusters.placement import ClusterState, Placement, TrainerState
-from services.scheduler.jobs.job import Job
-from services.scheduler.jobs.store import Request
-from services.scheduler.jobs.submission import Order
+from loupe.timestamps import timestamp
+from loupe.trainer.v1.attempt_pb2 import AttemptFinished
+from services.scheduler.clients.storage import pack_metrics, unpack_metrics
+from services.scheduler.clients.trainers import (
+    FinishedAttempt,
+    LogLine,
+    Progress,
+    pack_parameters,
+    unpack_finished,
+    unpack_progress,
+)
+from services.scheduler.clusters.messages import pack_placement, unpack_placement
+from services.scheduler.clusters.placement import Placement
+from services.scheduler.jobs.events import Event, StateChange
+from services.scheduler.jobs.job import Job, JobFailure, JobResult
+from services.scheduler.jobs.order import Order
+
+T = TypeVar("T")
+M = TypeVar("M")
 
 
-def pack_job(job: Job, *, with_report: bool = True) -> training_job_pb2.TrainingJob:
+def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
     """Return the resource, its report left out on request."""
     spec = job.spec
-    message = training_job_pb2.TrainingJob(
+    message = messages.TrainingJob(
         name=str(job.name),
         uid=job.uid,
         dataset_version=str(spec.dataset_version),
@@ -32,87 +47,114 @@ def pack_job(job: Job, *, with_report: bool = True) -> training_job_pb2.Training
         seed=spec.seed,
         priority=spec.priority,
         max_epochs=spec.max_epochs,
-        state=int(job.state),
+        state=f"JOB_STATE_{job.state.name}",
         state_message=job.state_message,
         attempt=job.attempt,
         trainer=str(job.trainer or ""),
         submitter=str(spec.submitter),
-        result=job.result,
-        failure=job.failure,
-        latest_progress=job.progress,
+        create_time=timestamp(job.create_time),
+        start_time=_maybe(timestamp, job.start_time),
+        end_time=_maybe(timestamp, job.end_time),
+        result=_maybe(pack_result, job.result),
+        failure=_maybe(pack_failure, job.failure),
+        latest_progress=_maybe(pack_progress, job.progress),
     )
     message.max_duration.FromNanoseconds(round(spec.max_seconds * 1e9))
-    for name in ("create_time", "start_time", "end_time"):
-        if (time := getattr(job, name)) is not None:
-            getattr(message, name).FromDatetime(time)
     if not with_report and job.result is not None:
         message.result.report_json = ""
     return message
 
 
-def pack_placement(placement: Placement) -> cluster_pb2.Placement:
-    """Return the message of a placement."""
-    considered = [
-        cluster_pb2.ConsideredCluster(
-            cluster=str(each.cluster),
-            load=each.load,
-            free_slots=each.free_slots,
-            candidate=not each.obstacle,
-            chosen=each.chosen,
-            explanation=each.explanation,
-        )
-        for each in placement.considered
-    ]
-    return cluster_pb2.Placement(
-        trainer=str(placement.trainer or ""),
-        considered=considered,
-        summary=placement.summary,
-        load_threshold=placement.load_threshold,
+def _maybe(pack: Callable[[T], M], value: T | None) -> M | None:
+    return None if value is None else pack(value)
+
+
+def pack_result(result: JobResult) -> messages.JobResult:
+    """Return the message of a result."""
+    return messages.JobResult(
+        outcome=result.outcome,
+        model_version=result.model_version,
+        metrics=_maybe(pack_metrics, result.metrics),
+        verdict=result.verdict,
+        report_json=result.report_json,
     )
 
 
-def attempt_key(job: Job) -> AttemptKey:
-    """Name the job's current attempt."""
-    return AttemptKey(job=str(job.name), attempt=job.attempt)
+def read_result(body: bytes) -> JobResult:
+    """Return a result that was stored."""
+    message = messages.JobResult.FromString(body)
+    metrics = unpack_metrics(message.metrics) if message.HasField("metrics") else None
+    return JobResult(message.outcome, message.model_version, metrics, message.verdict, message.report_json)
 
 
-def attempt_spec(job: Job, storage_token: str) -> AttemptSpec:
-    """Return what the trainer is told about the job's current attempt."""
-    spec = job.spec
-    message = AttemptSpec(
-        key=attempt_key(job),
-        dataset_version=str(spec.dataset_version),
-        algorithm_version=str(spec.algorithm_version),
-        algorithm_digest=spec.algorithm_digest,
-        built_in=spec.requirements.built_in,
-        parameters=pack_parameters(spec.parameters),
-        target_accuracy=spec.target_accuracy,
-        seed=spec.seed,
-        max_epochs=spec.max_epochs,
-        storage_token=storage_token,
-    )
-    message.max_duration.FromNanoseconds(round(spec.max_seconds * 1e9))
+def pack_failure(failure: JobFailure) -> messages.JobFailure:
+    """Return the message of a failure."""
+    return messages.JobFailure(reason=failure.reason, message=failure.message)
+
+
+def read_failure(body: bytes) -> JobFailure:
+    """Return a failure that was stored."""
+    message = messages.JobFailure.FromString(body)
+    return JobFailure(message.reason, message.message)
+
+
+def pack_progress(progress: Progress) -> messages.JobProgress:
+    """Return the message of progress."""
+    return messages.JobProgress(**vars(progress))
+
+
+def read_progress(body: bytes) -> Progress:
+    """Return progress that was stored."""
+    return unpack_progress(messages.JobProgress.FromString(body))
+
+
+def read_finished(body: bytes) -> FinishedAttempt:
+    """Return what an attempt has brought, as it was stored."""
+    return unpack_finished(AttemptFinished.FromString(body))
+
+
+@lru_cache(maxsize=1024)
+def read_placement(body: bytes) -> Placement:
+    """Return a placement that was stored."""
+    # It is read with every change of its job, and a large fleet's has many names to parse.
+    return unpack_placement(cluster_pb2.Placement.FromString(body))
+
+
+def pack_event(job: JobName, sequence: int, event: Event) -> messages.JobEvent:
+    """Return the event as it is stored and as watchers get it."""
+    message = messages.JobEvent(job=str(job), attempt=event.attempt, sequence=sequence, time=timestamp(event.time))
+    match event.content:
+        case StateChange() as change:
+            message.state_change.CopyFrom(_pack_change(change))
+        case Progress() as progress:
+            message.progress.CopyFrom(pack_progress(progress))
+        case LogLine(text):
+            message.log = text
+        case Placement() as placement:
+            message.placement.CopyFrom(pack_placement(placement))
     return message
 
 
-def pack_parameters(parameters: Mapping[str, Any]) -> Struct:
-    """Return parameters as a Struct."""
-    struct = Struct()
-    struct.update(parameters)
-    return struct
+def _pack_change(change: StateChange) -> messages.StateChange:
+    return messages.StateChange(
+        state=f"JOB_STATE_{change.state.name}",
+        message=change.message,
+        result=_maybe(pack_result, change.result),
+        failure=_maybe(pack_failure, change.failure),
+    )
 
 
 def unpack_parameters(struct: Struct) -> dict[str, Any]:
     """Return a Struct's values; numbers are floats, as JSON has them."""
-    return {name: _plain(value) for name, value in struct.fields.items()}
+    return {name: _value(value) for name, value in struct.fields.items()}
 
 
-def _plain(value: Value) -> Any:
+def _value(value: Value) -> Any:
     match value.WhichOneof("kind"):
         case "struct_value":
             return unpack_parameters(value.struct_value)
         case "list_value":
-            return [_plain(each) for each in value.list_value.values]
+            return [_value(each) for each in value.list_value.values]
         case "null_value" | None:
             return None
         case kind:
@@ -135,39 +177,3 @@ def unpack_order(request: SubmitTrainingJobRequest) -> Order:
         max_seconds=asked.max_duration.ToNanoseconds() / 1e9 if asked.HasField("max_duration") else None,
         max_epochs=asked.max_epochs,
     )
-
-
-def unpack_request(request: SubmitTrainingJobRequest, submitter: AccountName) -> Request:
-    """Return what makes a repeated call the same call."""
-    body = SubmitTrainingJobRequest()
-    body.CopyFrom(request)
-    body.request_id = ""
-    return Request(str(submitter), request.request_id, body.SerializeToString(deterministic=True))
-
-
-def pack_cluster(cluster: ClusterState, report_time: Callable[[TrainerName], datetime | None]) -> cluster_pb2.Cluster:
-    """Return the resource of a cluster; report_time gives each trainer's last report."""
-    return cluster_pb2.Cluster(
-        name=str(cluster.name),
-        load=cluster.load,
-        free_slots=cluster.free_slots,
-        trainers=[_pack_trainer(each, report_time(each.name)) for each in cluster.trainers],
-    )
-
-
-def _pack_trainer(trainer: TrainerState, report_time: datetime | None) -> cluster_pb2.Trainer:
-    message = cluster_pb2.Trainer(
-        name=str(trainer.name),
-        load=trainer.load,
-        cpu_fraction=trainer.cpu_fraction,
-        memory_fraction=trainer.memory_fraction,
-        gpu_fraction=trainer.gpu_fraction,
-        gpus=trainer.gpus,
-        slots=trainer.slots,
-        busy_slots=trainer.busy,
-        warm_slots=trainer.warm,
-        sandboxed=trainer.sandboxed,
-    )
-    if report_time is not None:
-        message.report_time.FromDatetime(report_time)
-    return message

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from google.protobuf.message import Message
-from sqlalchemy import Row
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, Name, TrainerName
-from loupe.scheduler.v1.cluster_pb2 import Placement
-from loupe.scheduler.v1.training_job_pb2 import JobFailure, JobProgress, JobResult
-from loupe.trainer.v1.attempt_pb2 import AttemptFinished
-from services.scheduler.clusters.placement import Requirements
-from services.scheduler.jobs.job import Job, JobSpec, State
+from loupe.timestamps import datetime_of_micros, micros_of
+from services.scheduler.clients.trainers import FinishedAttempt, Progress, pack_finished
+from services.scheduler.clusters.messages import pack_placement
+from services.scheduler.clusters.placement import Placement, Requirements
+from services.scheduler.jobs import messages
+from services.scheduler.jobs.job import Job, JobFailure, JobResult, JobSpec
+from services.scheduler.jobs.states import State
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_MESSAGES: Mapping[str, type[Message]] = {
-    "result": JobResult,
-    "failure": JobFailure,
-    "progress": JobProgress,
-    "placement": Placement,
-    "finished": AttemptFinished,
-}
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+S = TypeVar("S")
+T = TypeVar("T")
+
 _NAMES: Mapping[str, type[Name]] = {
     "dataset_version": DatasetVersionName,
     "algorithm_version": AlgorithmVersionName,
@@ -34,38 +30,22 @@ _NAMES: Mapping[str, type[Name]] = {
     "submitter": AccountName,
 }
 
-
-def micros_of(time: datetime) -> int:
-    """Return microseconds since 1970."""
-    return (time - _EPOCH) // _MICROSECOND
-
-
-def time_of(micros: int) -> datetime:
-    """Return the time in UTC of microseconds since 1970."""
-    return _EPOCH + micros * _MICROSECOND
-
-
-def _maybe_time(micros: int | None) -> datetime | None:
-    return None if micros is None else time_of(micros)
-
-
-def _column(value: Any) -> Any:
-    match value:
-        case datetime():
-            return micros_of(value)
-        case Message():
-            return value.SerializeToString()
-        case TrainerName():
-            return str(value)
-        case State():
-            return int(value)
-        case _:
-            return value
+_COLUMNS: Mapping[type, Callable[[Any], Any]] = {
+    datetime: micros_of,
+    TrainerName: str,
+    State: int,
+    JobResult: lambda value: messages.pack_result(value).SerializeToString(),
+    JobFailure: lambda value: messages.pack_failure(value).SerializeToString(),
+    Progress: lambda value: messages.pack_progress(value).SerializeToString(),
+    Placement: lambda value: pack_placement(value).SerializeToString(),
+    FinishedAttempt: lambda value: pack_finished(value).SerializeToString(),
+}
+"""What a column holds of a value, by its type; any other value stands there as it is."""
 
 
 def row_of(job: Job) -> dict[str, Any]:
     """Return all columns of a job."""
-    row = {each.name: _column(getattr(job, each.name)) for each in fields(Job) if each.name not in ("name", "spec")}
+    row = columns_of({each.name: getattr(job, each.name) for each in fields(Job) if each.name not in ("name", "spec")})
     return row | {
         "project": job.name.project,
         "job": job.name.job,
@@ -79,29 +59,38 @@ def columns_of(written: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _column(value) for name, value in written.items()}
 
 
+def _column(value: Any) -> Any:
+    convert = _COLUMNS.get(type(value))
+    return value if convert is None else convert(value)
+
+
 def job_of(row: Row[Any]) -> Job:
     """Return the job that a row of all columns holds."""
-    columns = row._mapping
-    messages = {
-        name: None if columns[name] is None else kind.FromString(columns[name]) for name, kind in _MESSAGES.items()
-    }
     return Job(
-        name=JobName(columns["project"], columns["job"]),
-        uid=columns["uid"],
-        spec=load_spec(columns["spec"]),
-        create_time=time_of(columns["create_time"]),
-        state=State(columns["state"]),
-        state_message=columns["state_message"],
-        attempt=columns["attempt"],
-        trainer=TrainerName.parse(columns["trainer"]) if columns["trainer"] else None,
-        failures=columns["failures"],
-        losses=columns["losses"],
-        start_time=_maybe_time(columns["start_time"]),
-        end_time=_maybe_time(columns["end_time"]),
-        trainer_sequence=columns["trainer_sequence"],
-        last_sequence=columns["last_sequence"],
-        **messages,
+        name=JobName(row.project, row.job),
+        uid=row.uid,
+        spec=load_spec(row.spec),
+        create_time=datetime_of_micros(row.create_time),
+        state=State(row.state),
+        state_message=row.state_message,
+        attempt=row.attempt,
+        trainer=TrainerName.parse(row.trainer) if row.trainer else None,
+        failures=row.failures,
+        losses=row.losses,
+        start_time=_maybe(datetime_of_micros, row.start_time),
+        end_time=_maybe(datetime_of_micros, row.end_time),
+        result=_maybe(messages.read_result, row.result),
+        failure=_maybe(messages.read_failure, row.failure),
+        progress=_maybe(messages.read_progress, row.progress),
+        placement=_maybe(messages.read_placement, row.placement),
+        finished=_maybe(messages.read_finished, row.finished),
+        trainer_sequence=row.trainer_sequence,
+        last_sequence=row.last_sequence,
     )
+
+
+def _maybe(read: Callable[[S], T], value: S | None) -> T | None:
+    return None if value is None else read(value)
 
 
 def dump_spec(spec: JobSpec) -> str:

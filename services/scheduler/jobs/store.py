@@ -1,89 +1,263 @@
-"""The database of record: jobs, their events and the outbox, behind a protocol that the rules are written against."""
+"""The database of record: jobs and their events, changed by compare-and-set, one commit for all that wait together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import asyncio
+from collections.abc import Callable, Collection, Sequence
 
-from loupe.errors import FailedPrecondition
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from loupe.concurrency import shielded_method
+from loupe.errors import AlreadyExists, FailedPrecondition, not_found
+from loupe.idempotency import Request, RequestLog
 from loupe.names import JobName, ProjectName
-from loupe.scheduler.v1.training_job_pb2 import JobEvent
-from services.scheduler.dispatch.queue import Entry
-from services.scheduler.jobs.job import Change, Job, State
+from loupe.timestamps import datetime_of_micros
+from services.scheduler.database.metadata import metadata
+from services.scheduler.database.session import Database, Session
+from services.scheduler.jobs.events import Event
+from services.scheduler.jobs.job import Job, QueueEntry
+from services.scheduler.jobs.messages import pack_event
+from services.scheduler.jobs.rows import columns_of, job_of, load_spec, row_of
+from services.scheduler.jobs.states import ACTIVE, State
+from services.scheduler.jobs.transitions import Change, state_event
+
+_AT_ONCE = 500
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("uid", sa.String(32), primary_key=True),
+    sa.Column("project", sa.String(63), nullable=False),
+    sa.Column("job", sa.String(63), nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("state", sa.Integer, nullable=False),
+    sa.Column("state_message", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("trainer", sa.String(200)),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("losses", sa.Integer, nullable=False),
+    sa.Column("start_time", sa.BigInteger),
+    sa.Column("end_time", sa.BigInteger),
+    sa.Column("result", sa.LargeBinary),
+    sa.Column("failure", sa.LargeBinary),
+    sa.Column("progress", sa.LargeBinary),
+    sa.Column("placement", sa.LargeBinary),
+    sa.Column("finished", sa.LargeBinary),
+    sa.Column("trainer_sequence", sa.BigInteger, nullable=False),
+    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("project", "job", name="jobs_by_name"),
+    sa.Index("jobs_by_state", "state"),
+    sa.Index("jobs_by_age", "project", "create_time", "uid"),
+)
+"""A row a job. Times are microseconds since 1970 in UTC; spec is JSON; binary columns are messages of the contract."""
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("position", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("uid", sa.String(32), sa.ForeignKey("jobs.uid"), nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("published", sa.Boolean, nullable=False),
+    sa.UniqueConstraint("uid", "sequence", name="events_by_job"),
+    sa.Index(
+        "events_unpublished",
+        "position",
+        sqlite_where=sa.text("published = 0"),
+        postgresql_where=sa.text("published = false"),
+    ),
+)
+"""A row an event; body is a JobEvent. published is true when NATS has it."""
 
 
 class Conflict(FailedPrecondition):
     """The job is no longer in the state and attempt that a change was made for; read it again."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """Identifies a repeated call: who, which id, and the body without it."""
+class JobStore:
+    """Keeps jobs and writes their events. What a method returned from is durable.
 
-    caller: str
-    request_id: str
-    body: bytes
+    committed: called with each job whose change is durable, and whether its state changed. All methods raise
+    Unavailable when the database is.
+    """
 
+    def __init__(
+        self, database: Database, requests: RequestLog, committed: Callable[[Job, bool], None] = lambda *_: None
+    ) -> None:
+        self._database = database
+        self._requests = requests
+        self._committed = committed
+        self._waiting: list[tuple[Change, asyncio.Future[Job]]] = []
+        self._writer: asyncio.Task[None] | None = None
 
-@dataclass(frozen=True)
-class Unpublished:
-    """An event that NATS has not acknowledged; positions of one job go up with its sequence."""
-
-    position: int
-    event: JobEvent
-
-
-class JobStore(Protocol):
-    """Keeps jobs. What a method returned from is durable. All raise Unavailable when the database is."""
-
+    @shielded_method
     async def submit(self, job: Job, request: Request) -> Job:
         """Insert a new job with its first event; the same request again returns the job of the first.
 
         Raises AlreadyExists when the name is taken, RequestIdReused when the id came with another body.
         """
+        async with self._database.write() as session:
+            answer = await self._requests.replay(session, request)
+            if answer is None:
+                try:
+                    await session.execute(jobs.insert().values(**row_of(job) | {"last_sequence": 1}))
+                    await _append(session, job, (state_event(job, job.create_time),), last_sequence=1)
+                    await self._requests.record(session, request, job.uid.encode())
+                except IntegrityError as error:
+                    raise AlreadyExists(f"{job.name} is taken; choose another job_id", resource=job.name) from error
+        if answer is not None:
+            return await self.load(answer.decode())
+        self._committed(job, True)
+        return await self.load(job.uid)
 
+    @shielded_method
     async def answered(self, request: Request) -> Job | None:
         """Return the job that an earlier call of this request made, as it is now; None: there was none."""
+        if not request.request_id:
+            return None
+        async with self._database.write() as session:
+            answer = await self._requests.replay(session, request)
+        return None if answer is None else await self.load(answer.decode())
 
+    @shielded_method
     async def get(self, name: JobName) -> Job:
         """Return a job. Raises NotFound."""
+        return await self._one((jobs.c.project == name.project) & (jobs.c.job == name.job), name)
 
+    @shielded_method
+    async def load(self, uid: str) -> Job:
+        """Return a job by its uid. Raises NotFound."""
+        return await self._one(jobs.c.uid == uid, uid)
+
+    async def _one(self, where: sa.ColumnElement[bool], name: object) -> Job:
+        async with self._database.read() as session:
+            row = (await session.execute(sa.select(jobs).where(where))).first()
+        if row is None:
+            raise not_found(name)
+        return job_of(row)
+
+    @shielded_method
     async def stands(self, job: Job) -> bool:
         """Say whether the job is still in this state and attempt."""
+        async with self._database.read() as session:
+            return (await session.execute(sa.select(jobs.c.uid).where(_as_it_was(job)))).first() is not None
 
+    @shielded_method
     async def page(
         self, project: ProjectName, states: Sequence[State], size: int, after: tuple[int, str] | None
     ) -> list[Job]:
         """Return up to size jobs, newest first, after a row's (create_time in microseconds, uid)."""
+        query = sa.select(jobs).where(jobs.c.project == project.project)
+        if states:
+            query = query.where(jobs.c.state.in_([int(state) for state in states]))
+        if after is not None:
+            query = query.where(sa.tuple_(jobs.c.create_time, jobs.c.uid) < sa.tuple_(*map(sa.literal, after)))
+        query = query.order_by(jobs.c.create_time.desc(), jobs.c.uid.desc()).limit(size)
+        async with self._database.read() as session:
+            return [job_of(row) for row in await session.execute(query)]
 
+    @shielded_method
     async def queued(self) -> set[str]:
         """Return the uids of all waiting jobs."""
+        query = sa.select(jobs.c.uid).where(jobs.c.state == int(State.QUEUED))
+        async with self._database.read() as session:
+            return set((await session.execute(query)).scalars())
 
-    async def entries(self, uids: Collection[str]) -> list[Entry]:
+    @shielded_method
+    async def entries(self, uids: Collection[str]) -> list[QueueEntry]:
         """Return the places in the queue of those of these jobs that wait."""
+        columns = (jobs.c.uid, jobs.c.project, jobs.c.priority, jobs.c.create_time, jobs.c.spec)
+        ordered, found = sorted(uids), []
+        for start in range(0, len(ordered), _AT_ONCE):
+            some = jobs.c.uid.in_(ordered[start : start + _AT_ONCE])
+            query = sa.select(*columns).where(some & (jobs.c.state == int(State.QUEUED)))
+            async with self._database.read() as session:
+                for uid, project, priority, micros, spec in await session.execute(query):
+                    created, needs = datetime_of_micros(micros), load_spec(spec).requirements
+                    found.append(QueueEntry(uid, project, priority, created, needs))
+        return found
 
+    @shielded_method
     async def active(self) -> list[Job]:
         """Return the jobs that somebody must drive: DISPATCHING, RUNNING and PUBLISHING."""
+        query = sa.select(jobs).where(jobs.c.state.in_([int(state) for state in ACTIVE])).order_by(jobs.c.create_time)
+        async with self._database.read() as session:
+            return [job_of(row) for row in await session.execute(query)]
 
-    async def load(self, uid: str) -> Job:
-        """Return a job by its uid. Raises NotFound."""
+    @shielded_method
+    async def revision(self) -> int:
+        """Return a number that goes up with every event of any job, of any replica."""
+        async with self._database.read() as session:
+            return (await session.execute(sa.select(sa.func.max(events.c.position)))).scalar() or 0
 
+    @shielded_method
     async def commit(self, change: Change) -> Job:
         """Write a change and its events in one transaction and return the job as it is now.
 
-        Compare-and-set on (uid, state, attempt), and on the trainer's sequence where the change moves it.
-        Raises Conflict.
+        Compare-and-set on (uid, state, attempt), and on the trainer's sequence where the change moves it. Changes that
+        come while another commit is under way share the next. Raises Conflict.
         """
+        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        self._waiting.append((change, future))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_waiting(), name="job-store-writer")
+        return await future
 
-    async def events(self, uid: str, after: int, limit: int) -> list[JobEvent]:
-        """Return up to `limit` of a job's events after a sequence, in order."""
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            async with self._database.turn:
+                batch, self._waiting = sorted(self._waiting, key=lambda each: each[0].before.uid), []
+                outcomes = await self._write([change for change, _ in batch])
+            for (change, future), outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Job):
+                    self._committed(outcome, outcome.state is not change.before.state)
+                if future.done():  # its waiter was cancelled; the change is durable all the same
+                    continue
+                if isinstance(outcome, Job):
+                    future.set_result(outcome)
+                else:
+                    future.set_exception(outcome)
 
-    async def unpublished(self, after: int, limit: int) -> list[Unpublished]:
-        """Return up to `limit` events that are not marked, after a position, by position."""
+    async def _write(self, changes: Sequence[Change]) -> Sequence[Job | Exception]:
+        """Write changes in one transaction, and return what became of each."""
+        hasty = all(change.retold for change in changes)
+        try:
+            async with self._database.transaction(outlives_power_cut=not hasty) as session:
+                return [await _apply(session, change) for change in changes]
+        except Exception as error:  # whoever waits for the commit gets it
+            return [error] * len(changes)
 
-    async def mark_published(self, positions: Iterable[int]) -> None:
-        """Note that NATS has these events."""
 
-    async def revision(self) -> int:
-        """Go up with every event of any job, of any replica."""
+def _as_it_was(job: Job) -> sa.ColumnElement[bool]:
+    return (jobs.c.uid == job.uid) & (jobs.c.state == int(job.state)) & (jobs.c.attempt == job.attempt)
+
+
+async def _apply(session: Session, change: Change) -> Job | Conflict:
+    before, written = change.before, change.written()
+    where = _as_it_was(before)
+    if "trainer_sequence" in written:
+        where &= jobs.c.trainer_sequence == before.trainer_sequence
+    columns = columns_of(written) | {"last_sequence": jobs.c.last_sequence + len(change.events)}
+    row = (await session.execute(jobs.update().where(where).values(**columns).returning(jobs))).first()
+    if row is None:
+        return Conflict(f"{before.name} changed meanwhile", resource=before.name, state=before.state.name)
+    job = job_of(row)
+    await _append(session, job, change.events, last_sequence=job.last_sequence)
+    return job
+
+
+async def _append(session: Session, job: Job, new: Sequence[Event], *, last_sequence: int) -> None:
+    rows = [
+        {
+            "uid": job.uid,
+            "sequence": sequence,
+            "body": pack_event(job.name, sequence, event).SerializeToString(),
+            "published": False,
+        }
+        for sequence, event in enumerate(new, start=last_sequence - len(new) + 1)
+    ]
+    if rows:
+        await session.execute(events.insert(), rows)

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from loupe.algorithm.manifest import BadManifest, Manifest, parse_manifest, resolve_parameters
-from loupe.algorithm.manifest import BadParameter as ParameterRefused
+from loupe.algorithm.manifest import BadManifest, InvalidParameter, Manifest, parse_manifest, resolve_parameters
 from loupe.errors import AlreadyExists, BadAlgorithm, BadDataset, BadParameter, invalid, not_found
-from loupe.names import (
-    AccountName,
-    AlgorithmVersionName,
-    DatasetVersionName,
-    JobName,
-    ModelName,
-    ProjectName,
-    check_id,
-)
-from loupe.storage.v1.dataset_pb2 import DatasetVersion
-from services.scheduler.clients.dependencies import Catalogue
+from loupe.idempotency import Request
+from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, ProjectName
+from services.scheduler.clients.consul import Leadership
+from services.scheduler.clients.storage import AlgorithmVersion, DatasetVersion, StorageClient
 from services.scheduler.clusters.placement import Requirements
 from services.scheduler.jobs.job import Job, JobSpec
-from services.scheduler.jobs.store import JobStore, Request
+from services.scheduler.jobs.order import Order, check_order
+from services.scheduler.jobs.store import JobStore
 
 DEFAULT_ALGORITHM = AlgorithmVersionName("finetune", "latest")
 DEFAULT_SECONDS = 4 * 3600.0
-MAX_SECONDS = 30 * 86400.0
-_MAX_PRIORITY = 100
 _ID_EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 _ID_DIGITS = "234567abcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 10
@@ -46,23 +35,6 @@ def job_id(now: datetime, random: int) -> str:
     return "job-" + "".join(_ID_DIGITS[number >> 5 * place & 31] for place in reversed(range(_ID_LENGTH)))
 
 
-@dataclass(frozen=True)
-class Order:
-    """What somebody asks for, as it came: empty text and None mean the default."""
-
-    parent: str
-    dataset_version: str
-    target_accuracy: float
-    job_id: str = ""
-    algorithm_version: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    model: str = ""
-    seed: int = 0
-    priority: int = 0
-    max_seconds: float | None = None
-    max_epochs: int = 0
-
-
 class Submission:
     """Turns orders into jobs.
 
@@ -72,14 +44,14 @@ class Submission:
     def __init__(
         self,
         store: JobStore,
-        catalogue: Catalogue,
+        storage: StorageClient,
+        leadership: Leadership,
         now: Callable[[], datetime],
         random_bits: Callable[[int], int] = secrets.randbits,
-        leading: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
-        self._leading = leading
-        self._catalogue = catalogue
+        self._storage = storage
+        self._leadership = leadership
         self._now = now
         self._random_bits = random_bits
 
@@ -105,35 +77,24 @@ class Submission:
         raise AssertionError("the last try returns or raises")
 
     def _waits_for(self) -> str:
-        if self._leading():
+        if self._leadership.held:
             return "waits for its turn"
         return "waits for the scheduler that leads; while Consul is away there is none"
 
     async def _resolve(self, order: Order, submitter: AccountName) -> JobSpec:
         check_order(order)
-        project = ProjectName.parse(order.parent, "parent").project
-        dataset = DatasetVersionName.parse(order.dataset_version, "training_job.dataset_version")
-        model = ModelName(project, dataset.dataset)
-        if order.model:
-            model = ModelName.parse(order.model, "training_job.model")
-        if model.project != project:
-            raise invalid(
-                "training_job.model", order.model, f'a model of the same project, "projects/{project}/models/…"'
-            )
-        if dataset.project != project:
-            # The very words for what does not exist: nobody learns from this what other projects have.
-            raise not_found(dataset)
+        dataset_name, model = _names(order)
         wanted = order.algorithm_version or str(DEFAULT_ALGORITHM)
         algorithm_name = AlgorithmVersionName.parse(wanted, "training_job.algorithm_version")
-        version = await self._catalogue.dataset_version(dataset)
-        check_dataset(version)
-        algorithm = await self._catalogue.algorithm_version(algorithm_name)
-        manifest = _manifest(algorithm.name, algorithm.manifest_toml)
+        dataset = await self._storage.dataset_version(dataset_name)
+        check_dataset(dataset)
+        algorithm = await self._storage.algorithm_version(algorithm_name)
+        manifest = _manifest(algorithm)
         resources = manifest.resources
         return JobSpec(
-            dataset_version=DatasetVersionName.parse(version.name),
-            dataset_digest=version.digest,
-            algorithm_version=AlgorithmVersionName.parse(algorithm.name),
+            dataset_version=dataset.name,
+            dataset_digest=dataset.digest,
+            algorithm_version=algorithm.name,
             algorithm_digest=algorithm.digest,
             requirements=Requirements(algorithm.built_in, resources.min_memory_mb, resources.gpu),
             parameters=_parameters(manifest, order.parameters),
@@ -147,20 +108,19 @@ class Submission:
         )
 
 
-def check_order(order: Order) -> None:
-    """Raise InvalidArgument for the first figure or id that cannot be."""
-    if order.job_id:
-        check_id("job_id", order.job_id)
-    if not (math.isfinite(order.target_accuracy) and 0 < order.target_accuracy <= 1):
-        raise invalid(
-            "training_job.target_accuracy", order.target_accuracy, "a number above 0 and at most 1 (0.97 means 97 %)"
-        )
-    if not 0 <= order.priority <= _MAX_PRIORITY:
-        raise invalid("training_job.priority", order.priority, f"0 to {_MAX_PRIORITY}")
-    if order.max_seconds is not None and not 0 < order.max_seconds <= MAX_SECONDS:
-        raise invalid("training_job.max_duration", order.max_seconds, f"above 0 and at most {MAX_SECONDS:.0f} seconds")
-    if order.max_epochs < 0:
-        raise invalid("training_job.max_epochs", order.max_epochs, "0 for no bound, or a number from 1")
+def _names(order: Order) -> tuple[DatasetVersionName, ModelName]:
+    """Return what an order trains on and what it makes, both of the order's own project."""
+    project = ProjectName.parse(order.parent, "parent").project
+    dataset = DatasetVersionName.parse(order.dataset_version, "training_job.dataset_version")
+    model = ModelName(project, dataset.dataset)
+    if order.model:
+        model = ModelName.parse(order.model, "training_job.model")
+    if model.project != project:
+        raise invalid("training_job.model", order.model, f'a model of the same project, "projects/{project}/models/…"')
+    if dataset.project != project:
+        # The very words for what does not exist: nobody learns from this what other projects have.
+        raise not_found(dataset)
+    return dataset, model
 
 
 def check_dataset(version: DatasetVersion) -> None:
@@ -187,17 +147,17 @@ def check_dataset(version: DatasetVersion) -> None:
         )
 
 
-def _manifest(name: str, text: str) -> Manifest:
+def _manifest(algorithm: AlgorithmVersion) -> Manifest:
     try:
-        return parse_manifest(text)
+        return parse_manifest(algorithm.manifest_toml)
     except BadManifest as error:
-        raise BadAlgorithm(f"{name}: {error}", algorithm=name, problem="manifest") from error
+        raise BadAlgorithm(f"{algorithm.name}: {error}", algorithm=algorithm.name, problem="manifest") from error
 
 
 def _parameters(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return resolve_parameters(manifest, given)
-    except ParameterRefused as error:
+    except InvalidParameter as error:
         declared = manifest.parameters.get(error.parameter)
         raise BadParameter(
             str(error),

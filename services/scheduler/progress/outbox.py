@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from itertools import groupby
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from loupe.errors import Unavailable
-from services.scheduler.clients.dependencies import Bus
-from services.scheduler.jobs.store import JobStore, Unpublished
-from services.scheduler.progress.signals import Signals, heard
+from loupe.names import JobName
+from loupe.notifier import Notifier, wait_for
+from services.scheduler.clients.nats import Bus
+from services.scheduler.progress.store import EventStore, Unpublished
 
 log = structlog.get_logger(__name__)
 
@@ -23,14 +24,15 @@ _RETRY_SECONDS = 1.0
 class Outbox:
     """Publishes every event at least once, and each job's in the order of their sequence.
 
-    connect: returns a bus that is ready to publish; raises Unavailable. Events are marked as published some at a
-    time and later, off the way to the terminals: after a crash some are published again, which the bus drops.
+    connect: returns a bus that is ready to publish; raises Unavailable. written: told when there are new events.
+    Events are marked as published some at a time and later, off the way to the terminals: after a crash some are
+    published again, which the bus drops.
     """
 
-    def __init__(self, store: JobStore, connect: Callable[[], Awaitable[Bus]], signals: Signals) -> None:
+    def __init__(self, store: EventStore, connect: Callable[[], Awaitable[Bus]], written: Notifier) -> None:
         self._store = store
         self._connect = connect
-        self._signals = signals
+        self._written = written
         self._unmarked: set[int] = set()
 
     async def run(self) -> None:
@@ -55,13 +57,9 @@ class Outbox:
         loop = asyncio.get_running_loop()
         position, mark_at = 0, loop.time() + _MARK_SECONDS
         while True:
-            wake = self._signals.any.next()
+            news = self._written.next()
             batch = await self._store.unpublished(position, _BATCH)
-            fresh = [each for each in batch if each.position not in self._unmarked]
-            fresh.sort(key=lambda each: (each.event.job, each.position))
-            async with asyncio.TaskGroup() as group:
-                for _, events in groupby(fresh, key=lambda each: each.event.job):
-                    group.create_task(self._publish(bus, list(events)))
+            await self._publish_all(bus, [each for each in batch if each.position not in self._unmarked])
             if batch:
                 position = batch[-1].position
             if loop.time() >= mark_at or len(self._unmarked) >= _BATCH:
@@ -69,12 +67,21 @@ class Outbox:
                 # Another replica's commits may become visible out of their order: look at all of them again.
                 position, mark_at = 0, loop.time() + _MARK_SECONDS
             elif len(batch) < _BATCH:
-                await heard(wake, _MARK_SECONDS)
+                await wait_for(news, _MARK_SECONDS)
 
-    async def _publish(self, bus: Bus, events: list[Unpublished]) -> None:
+    async def _publish_all(self, bus: Bus, batch: Sequence[Unpublished]) -> None:
+        """Send the jobs' events side by side."""
+        by_job: defaultdict[JobName, list[Unpublished]] = defaultdict(list)
+        for each in batch:
+            by_job[each.job].append(each)
+        async with asyncio.TaskGroup() as group:
+            for events in by_job.values():
+                group.create_task(self._publish(bus, events))
+
+    async def _publish(self, bus: Bus, events: Sequence[Unpublished]) -> None:
         """Send one job's events; an event is sent only when the one before it was taken."""
         for each in events:
-            await bus.publish(each.event)
+            await bus.publish(each.job, each.event.sequence, each.event.body)
             self._unmarked.add(each.position)
 
     async def _mark(self) -> None:

@@ -8,48 +8,38 @@ import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loupe import paging
-from loupe.algorithm import image, manifest
+from loupe.concurrency import shielded
 from loupe.errors import (
     AlreadyExists,
-    BadAlgorithm,
     DigestMismatch,
-    InvalidArgument,
     ResourceExhausted,
     SizeMismatch,
     UploadIncomplete,
     not_found,
 )
+from loupe.limits import MAX_IMAGE_BYTES
 from loupe.names import AccountName, AlgorithmName, AlgorithmVersionName, check_sha256
-from loupe.storage.v1 import algorithm_pb2
-from services.storage.algorithms.store import AlgorithmRow
-from services.storage.blobs.chunks import Measured, PiecedFile, measure, read_pieces
-from services.storage.blobs.disk import Disk, full_disk_is_exhaustion
-from services.storage.blobs.files import Files
-from services.storage.clock import timestamp
+from services.storage.algorithms.messages import built_in, encode_version
+from services.storage.algorithms.store import AlgorithmRow, AlgorithmTable
+from services.storage.algorithms.verification import VerifiedImage, verify
 from services.storage.database.session import Database, Session
+from services.storage.files.chunks import ChunkedFile, Measured, read_chunks
+from services.storage.files.disk import Disk, full_disk_is_exhaustion
+from services.storage.files.files import Files
 
-MAX_IMAGE_BYTES = 64 << 20
 _NO_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
-class Closing:
+class ImageClosing:
     """Ends a stream, as the header began it: sha256 in hex and size of the packed image."""
 
     digest: str
     size: int
-
-
-@dataclass(frozen=True)
-class _Verified:
-    name: AlgorithmVersionName
-    manifest: manifest.Manifest
-    manifest_toml: str
-    measured: Measured
 
 
 class Algorithms:
@@ -69,8 +59,8 @@ class Algorithms:
         self._publishing = asyncio.Lock()
 
     async def publish(
-        self, header: Closing, parts: AsyncIterator[bytes | Closing], creator: AccountName | None
-    ) -> algorithm_pb2.AlgorithmVersion:
+        self, header: ImageClosing, parts: AsyncIterator[bytes | ImageClosing], creator: AccountName | None
+    ) -> AlgorithmRow:
         """Verify a packed image and put it into the library; the same image again is the same version.
 
         creator: None for an image that ships with Loupe. Raises BadAlgorithm, AlreadyExists, DigestMismatch,
@@ -86,18 +76,18 @@ class Algorithms:
         try:
             packed = folder / "image.tar"
             await self._gather(packed, header, parts)
-            verified = await asyncio.to_thread(_verify, packed, folder / "tree")
+            verified = await asyncio.to_thread(verify, packed, folder / "tree")
             async with self._publishing:
                 return await self._join(packed, verified, creator)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
 
-    async def _gather(self, packed: Path, header: Closing, parts: AsyncIterator[bytes | Closing]) -> None:
+    async def _gather(self, packed: Path, header: ImageClosing, parts: AsyncIterator[bytes | ImageClosing]) -> None:
         descriptor = await asyncio.to_thread(self._disk.create, packed)
         received, total = 0, hashlib.sha256()
         try:
             async for part in parts:
-                if isinstance(part, Closing):
+                if isinstance(part, ImageClosing):
                     _agree(header, part, received, total.hexdigest())
                     return
                 if received + len(part) > header.size:
@@ -106,7 +96,7 @@ class Algorithms:
                         announced=header.size,
                         received=received + len(part),
                     )
-                await asyncio.to_thread(self._write, descriptor, part, received)
+                await shielded(asyncio.to_thread(self._write, descriptor, part, received))
                 total.update(part)
                 received += len(part)
         finally:
@@ -117,9 +107,7 @@ class Algorithms:
         with full_disk_is_exhaustion():
             self._disk.write(descriptor, data, position)
 
-    async def _join(
-        self, packed: Path, verified: _Verified, creator: AccountName | None
-    ) -> algorithm_pb2.AlgorithmVersion:
+    async def _join(self, packed: Path, verified: VerifiedImage, creator: AccountName | None) -> AlgorithmRow:
         async with self._database.read() as session:
             there = await _same_or_taken(session, verified)
         if there is None:
@@ -132,48 +120,32 @@ class Algorithms:
                 await self._remove_unknown(verified.measured.digest)
             raise
 
-    async def _write_row(
-        self, session: Session, verified: _Verified, creator: AccountName | None
-    ) -> algorithm_pb2.AlgorithmVersion:
-        there = await _same_or_taken(session, verified)
-        if there is not None:
-            version = _version(there)
-            if creator is None and not version.built_in:
-                version.built_in = True
-                await session.algorithms.replace_document(there, version.SerializeToString(deterministic=True))
-            return version
-        version = algorithm_pb2.AlgorithmVersion(
-            name=str(verified.name),
-            uid=uuid.uuid4().hex,
-            digest=verified.measured.digest,
-            size=verified.measured.size,
-            task=verified.manifest.task,
-            summary=verified.manifest.summary,
-            manifest_toml=verified.manifest_toml,
-            built_in=creator is None,
-            creator=str(creator) if creator else "",
-            create_time=timestamp(self._now()),
+    async def _write_row(self, session: Session, verified: VerifiedImage, creator: AccountName | None) -> AlgorithmRow:
+        table = AlgorithmTable(session)
+        row = await _same_or_taken(session, verified)
+        if row is not None:
+            document = built_in(row.document) if creator is None else row.document
+            if document != row.document:
+                await table.replace_document(row, document)
+            return replace(row, document=document)
+        measured = verified.measured
+        row = AlgorithmRow(
+            verified.name.algorithm,
+            verified.name.version,
+            await table.next_sequence(),
+            measured.digest,
+            measured.size,
+            measured.chunk_digests,
+            encode_version(verified, uuid.uuid4().hex, creator, self._now()),
         )
-        await session.algorithms.add(
-            AlgorithmRow(
-                verified.name.algorithm,
-                verified.name.version,
-                await session.algorithms.next_sequence(),
-                verified.measured.digest,
-                verified.measured.size,
-                verified.measured.piece_digests,
-                version.SerializeToString(deterministic=True),
-            )
-        )
-        return version
+        await table.add(row)
+        return row
 
-    async def get(self, name: AlgorithmVersionName) -> algorithm_pb2.AlgorithmVersion:
+    async def get(self, name: AlgorithmVersionName) -> AlgorithmRow:
         """Return a version; "latest" is the one that joined last. Raises NotFound."""
-        return _version(await self._find(name))
+        return await self._find(name)
 
-    async def list(
-        self, algorithm: str, page_size: int, page_token: str
-    ) -> tuple[Sequence[algorithm_pb2.AlgorithmVersion], str]:
+    async def page(self, algorithm: str, page_size: int, page_token: str) -> tuple[Sequence[AlgorithmRow], str]:
         """Return a page of the newest version of each algorithm, or of all versions of one, newest first."""
         scope, size = f"algorithm versions of {algorithm}", paging.page_size(page_size)
         last = paging.decode(scope, page_token)
@@ -181,18 +153,18 @@ class Algorithms:
             if algorithm:
                 name = AlgorithmName.parse(algorithm, "algorithm")
                 before = int(last[0]) if last else _NO_LIMIT
-                rows = await session.algorithms.page_versions(name.algorithm, before, size + 1)
+                rows = await AlgorithmTable(session).page_versions(name.algorithm, before, size + 1)
             else:
-                rows = await session.algorithms.page_newest(str(last[0]) if last else "", size + 1)
+                rows = await AlgorithmTable(session).page_newest(str(last[0]) if last else "", size + 1)
         end = rows[size - 1] if len(rows) > size else None
         more = paging.encode(scope, [end.sequence if algorithm else end.algorithm]) if end else ""
-        return [_version(row) for row in rows[:size]], more
+        return rows[:size], more
 
     async def download(self, name: AlgorithmVersionName) -> AsyncIterator[bytes]:
         """Yield a packed image. Raises NotFound, DataLoss."""
         row = await self._find(name)
-        file = PiecedFile(_key(row.digest), Measured(row.digest, row.size, row.piece_digests))
-        async for _, data in read_pieces(self._files, file):
+        file = ChunkedFile(_key(row.digest), Measured(row.digest, row.size, row.chunk_digests))
+        async for _, data in read_chunks(self._files, file):
             yield data
 
     async def recover(self) -> None:
@@ -203,39 +175,20 @@ class Algorithms:
 
     async def _remove_unknown(self, digest: str) -> None:
         async with self._database.read() as session:
-            known = await session.algorithms.has_digest(digest)
+            known = await AlgorithmTable(session).has_digest(digest)
         if not known:
             await self._files.delete(_key(digest))
 
     async def _find(self, name: AlgorithmVersionName) -> AlgorithmRow:
         async with self._database.read() as session:
-            row = await session.algorithms.find(name.algorithm, name.version)
+            row = await AlgorithmTable(session).find(name.algorithm, name.version)
         if row is None:
             raise not_found(name)
         return row
 
 
-def _verify(packed: Path, tree: Path) -> _Verified:
-    """Unpack the image into a folder that is thrown away: what unpacks here unpacks on a trainer."""
-    try:
-        with packed.open("rb") as archive:
-            found = image.unpack(archive, tree)
-        text = (tree / manifest.FILE_NAME).read_text(encoding="utf-8")
-        name = AlgorithmVersionName.parse(str(AlgorithmVersionName(found.name, found.version)), "version")
-    except image.BadImage as error:
-        raise BadAlgorithm(f"the image is refused: {error}", problem="archive") from error
-    except manifest.BadManifest as error:
-        raise BadAlgorithm(f"the image is refused: {error}", entry=manifest.FILE_NAME, problem="manifest") from error
-    except InvalidArgument as error:
-        raise BadAlgorithm(f"the image is refused: {error.message}", problem="version") from error
-    if name.version == "latest":
-        message = 'the image is refused: "latest" is no version; it stands for the newest one'
-        raise BadAlgorithm(message, entry=manifest.FILE_NAME, problem="version")
-    return _Verified(name, found, text, measure(packed))
-
-
-async def _same_or_taken(session: Session, verified: _Verified) -> AlgorithmRow | None:
-    row = await session.algorithms.find(verified.name.algorithm, verified.name.version)
+async def _same_or_taken(session: Session, verified: VerifiedImage) -> AlgorithmRow | None:
+    row = await AlgorithmTable(session).find(verified.name.algorithm, verified.name.version)
     if row is not None and row.digest != verified.measured.digest:
         raise AlreadyExists(
             f"{verified.name} is there with another content; give the image another version",
@@ -245,7 +198,7 @@ async def _same_or_taken(session: Session, verified: _Verified) -> AlgorithmRow 
     return row
 
 
-def _agree(header: Closing, closing: Closing, received: int, digest: str) -> None:
+def _agree(header: ImageClosing, closing: ImageClosing, received: int, digest: str) -> None:
     if not header.size == closing.size == received:
         raise SizeMismatch(
             f"{header.size} bytes were announced, {received} came", announced=header.size, received=received
@@ -260,7 +213,3 @@ def _agree(header: Closing, closing: Closing, received: int, digest: str) -> Non
 
 def _key(digest: str) -> str:
     return f"algorithms/{digest}"
-
-
-def _version(row: AlgorithmRow) -> algorithm_pb2.AlgorithmVersion:
-    return algorithm_pb2.AlgorithmVersion.FromString(row.document)

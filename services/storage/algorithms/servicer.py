@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import grpc
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from loupe.identity import current_caller
 from loupe.names import AlgorithmVersionName
-from loupe.storage.v1 import algorithm_service_pb2 as messages
-from loupe.storage.v1 import algorithm_service_pb2_grpc
-from services.storage.algorithms.library import Algorithms, Closing
+from loupe.storage.v1 import algorithm_service_pb2 as rpc
+from loupe.storage.v1.algorithm_service_pb2_grpc import AlgorithmServiceServicer
+from services.storage.algorithms.library import Algorithms, ImageClosing
+from services.storage.algorithms.messages import pack_version
 from services.storage.streams import open_stream, parts
 
-_PARTS = {"chunk": bytes, "closing": lambda closing: Closing(closing.digest, closing.size)}
+_PARTS: Mapping[str, Callable[[rpc.PublishAlgorithmVersionRequest], bytes | ImageClosing]] = {
+    "chunk": lambda part: part.chunk,
+    "closing": lambda part: ImageClosing(part.closing.digest, part.closing.size),
+}
 
 
-class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
+class AlgorithmServicer(AlgorithmServiceServicer):
     """Serves loupe.storage.v1.AlgorithmService."""
 
     def __init__(self, algorithms: Algorithms) -> None:
         self._algorithms = algorithms
 
     async def PublishAlgorithmVersion(
-        self,
-        request_iterator: AsyncIterator[messages.PublishAlgorithmVersionRequest],
-        context: grpc.aio.ServicerContext,
-    ) -> messages.PublishAlgorithmVersionResponse:
-        header, rest = await open_stream(request_iterator)
-        announced = Closing(header.digest, header.size)
+        self, request_iterator: AsyncIterator[rpc.PublishAlgorithmVersionRequest], context: object
+    ) -> rpc.PublishAlgorithmVersionResponse:
+        """Verify an image and put it into the library."""
+        header = await open_stream(request_iterator, lambda first: first.header)
+        announced = ImageClosing(header.digest, header.size)
         # The one caller without an account is the deployment, which brings the built-in images.
-        version = await self._algorithms.publish(announced, parts(rest, _PARTS), current_caller().account)
-        return messages.PublishAlgorithmVersionResponse(algorithm_version=version)
+        creator = current_caller().account
+        version = await self._algorithms.publish(announced, parts(request_iterator, _PARTS), creator)
+        return rpc.PublishAlgorithmVersionResponse(algorithm_version=pack_version(version.document))
 
     async def GetAlgorithmVersion(
-        self, request: messages.GetAlgorithmVersionRequest, context: grpc.aio.ServicerContext
-    ) -> messages.GetAlgorithmVersionResponse:
+        self, request: rpc.GetAlgorithmVersionRequest, context: object
+    ) -> rpc.GetAlgorithmVersionResponse:
+        """Return a version."""
         version = await self._algorithms.get(AlgorithmVersionName.parse(request.name))
-        return messages.GetAlgorithmVersionResponse(algorithm_version=version)
+        return rpc.GetAlgorithmVersionResponse(algorithm_version=pack_version(version.document))
 
     async def ListAlgorithmVersions(
-        self, request: messages.ListAlgorithmVersionsRequest, context: grpc.aio.ServicerContext
-    ) -> messages.ListAlgorithmVersionsResponse:
-        page, more = await self._algorithms.list(request.algorithm, request.page_size, request.page_token)
-        return messages.ListAlgorithmVersionsResponse(algorithm_versions=page, next_page_token=more)
+        self, request: rpc.ListAlgorithmVersionsRequest, context: object
+    ) -> rpc.ListAlgorithmVersionsResponse:
+        """List the newest version of each algorithm, or all versions of one."""
+        page, more = await self._algorithms.page(request.algorithm, request.page_size, request.page_token)
+        packed = [pack_version(version.document) for version in page]
+        return rpc.ListAlgorithmVersionsResponse(algorithm_versions=packed, next_page_token=more)
 
     async def DownloadAlgorithmVersion(
-        self, request: messages.DownloadAlgorithmVersionRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[messages.DownloadAlgorithmVersionResponse]:
+        self, request: rpc.DownloadAlgorithmVersionRequest, context: object
+    ) -> AsyncIterator[rpc.DownloadAlgorithmVersionResponse]:
+        """Send a packed image."""
         async for chunk in self._algorithms.download(AlgorithmVersionName.parse(request.name)):
-            yield messages.DownloadAlgorithmVersionResponse(chunk=chunk)
+            yield rpc.DownloadAlgorithmVersionResponse(chunk=chunk)

@@ -5,34 +5,63 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, String
 
-from services.storage.database.schema import algorithm_versions as versions
+from loupe.names import AlgorithmVersionName
+from services.storage.database.metadata import metadata
+from services.storage.database.session import Session
+
+versions = sa.Table(
+    "algorithm_versions",
+    metadata,
+    Column("algorithm", String(63), primary_key=True),
+    Column("version", String(32), primary_key=True),
+    Column("sequence", Integer, nullable=False, unique=True),
+    Column("digest", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("piece_digests", LargeBinary, key="chunk_digests", nullable=False),
+    # newest is true for one version of each algorithm.
+    Column("newest", Boolean, nullable=False),
+    # document is the loupe.storage.v1.AlgorithmVersion, encoded.
+    Column("document", LargeBinary, nullable=False),
+    sa.Index("algorithm_digests", "digest"),
+)
 
 
 @dataclass(frozen=True)
 class AlgorithmRow:
-    """A version of an algorithm; sequence counts up over the whole library."""
+    """A version of an algorithm; sequence counts up over the whole library.
+
+    document is the contract's AlgorithmVersion, encoded.
+    """
 
     algorithm: str
     version: str
     sequence: int
     digest: str
     size: int
-    piece_digests: bytes
+    chunk_digests: bytes
     document: bytes
+
+    @property
+    def name(self) -> AlgorithmVersionName:
+        """Its resource name."""
+        return AlgorithmVersionName(self.algorithm, self.version)
+
+
+_SELECT = sa.select(*versions.c["algorithm", "version", "sequence", "digest", "size", "chunk_digests", "document"])
 
 
 class AlgorithmTable:
     """Reads and writes the library inside one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, session: Session) -> None:
+        self._connection = session.connection
 
     async def find(self, algorithm: str, version: str) -> AlgorithmRow | None:
         """Return a version; "latest" is the one that joined last."""
         which = versions.c.newest if version == "latest" else versions.c.version == version
-        row = (await self._connection.execute(self._select().where(versions.c.algorithm == algorithm, which))).first()
+        row = (await self._connection.execute(_SELECT.where(versions.c.algorithm == algorithm, which))).first()
         return AlgorithmRow(*row) if row else None
 
     async def has_digest(self, digest: str) -> bool:
@@ -43,7 +72,8 @@ class AlgorithmTable:
     async def next_sequence(self) -> int:
         """Return the number of the version that joins next."""
         query = sa.select(sa.func.coalesce(sa.func.max(versions.c.sequence), 0) + 1)
-        return (await self._connection.execute(query)).scalar_one()
+        number: int = (await self._connection.execute(query)).scalar_one()
+        return number
 
     async def add(self, row: AlgorithmRow) -> None:
         """Write a version and make it the newest of its algorithm."""
@@ -58,24 +88,12 @@ class AlgorithmTable:
 
     async def page_newest(self, after: str, limit: int) -> list[AlgorithmRow]:
         """Return the newest version of each algorithm, by algorithm id."""
-        query = self._select().where(versions.c.newest, versions.c.algorithm > after)
+        query = _SELECT.where(versions.c.newest, versions.c.algorithm > after)
         rows = await self._connection.execute(query.order_by(versions.c.algorithm).limit(limit))
         return [AlgorithmRow(*row) for row in rows]
 
     async def page_versions(self, algorithm: str, before: int, limit: int) -> list[AlgorithmRow]:
         """Return an algorithm's versions, newest first."""
-        query = self._select().where(versions.c.algorithm == algorithm, versions.c.sequence < before)
+        query = _SELECT.where(versions.c.algorithm == algorithm, versions.c.sequence < before)
         rows = await self._connection.execute(query.order_by(versions.c.sequence.desc()).limit(limit))
         return [AlgorithmRow(*row) for row in rows]
-
-    @staticmethod
-    def _select() -> sa.Select:
-        return sa.select(
-            versions.c.algorithm,
-            versions.c.version,
-            versions.c.sequence,
-            versions.c.digest,
-            versions.c.size,
-            versions.c.piece_digests,
-            versions.c.document,
-        )

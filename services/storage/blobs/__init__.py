@@ -1,1 +1,1 @@
-"""Bytes by their sha256: uploads, downloads, packs of small files, files that stand alone."""
+"""Bytes by their sha256: single large files that are uploaded, referred to and fenced; and every download."""

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from loupe.errors import BlobMissing, SizeMismatch, invalid
 from loupe.names import check_sha256
-from loupe.storage.v1.model_pb2 import ModelFile
-from services.storage.blobs.store import Holder
+from services.storage.blobs.store import BlobTable, Holder
 from services.storage.database.session import Session
+from services.storage.pictures.store import PictureTable
 
 _MAX_FILES = 1000
 _FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
-def check_files(files: Sequence[ModelFile]) -> None:
+@dataclass(frozen=True)
+class BlobReference:
+    """A file of something: what it is called there, its sha256 in hex, and its size in bytes."""
+
+    filename: str
+    digest: str
+    size: int
+
+
+def check_files(files: Sequence[BlobReference]) -> None:
     """Raise InvalidArgument unless each file has a plain name of its own and a digest."""
     if len(files) > _MAX_FILES:
         raise invalid("files", len(files), f"at most {_MAX_FILES} files")
@@ -29,14 +39,14 @@ def check_files(files: Sequence[ModelFile]) -> None:
         check_sha256("files.digest", file.digest)
 
 
-async def hold_files(session: Session, holder: Holder, files: Sequence[ModelFile]) -> None:
+async def hold_files(session: Session, holder: Holder, files: Sequence[BlobReference]) -> None:
     """Keep the files' blobs from being removed while the holder names them.
 
     Raises BlobMissing for a file that the project does not have, SizeMismatch for one that has another size.
     """
     digests = [file.digest for file in files]
-    pictures = await session.pictures.locate(holder.project, digests)
-    blobs = await session.blobs.locate(holder.project, digests)
+    pictures = await PictureTable(session).locate(holder.project, digests)
+    blobs = await BlobTable(session).locate(holder.project, digests)
     sizes = {digest: row.size for digest, row in pictures.items()} | {digest: row.size for digest, row in blobs.items()}
     if missing := [file for file in files if file.digest not in sizes]:
         names = ", ".join(file.filename for file in missing[:5])
@@ -52,4 +62,4 @@ async def hold_files(session: Session, holder: Holder, files: Sequence[ModelFile
                 announced=file.size,
                 received=sizes[file.digest],
             )
-    await session.blobs.hold(holder, [(file.filename, file.digest) for file in files if file.digest in blobs])
+    await BlobTable(session).hold(holder, [(file.filename, file.digest) for file in files if file.digest in blobs])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from loupe.errors import StaleAttempt, invalid, not_found
+from loupe.errors import StaleAttempt, invalid
 from loupe.identity import AttemptGrant
-from loupe.names import JobName
+from loupe.names import JobName, ProjectName
+from services.storage.blobs.store import BlobTable
 from services.storage.database.session import Database, Session
+from services.storage.projects.projects import find_project
 
 
 class Fences:
@@ -15,13 +17,12 @@ class Fences:
         self._database = database
 
     async def raise_to(self, job: JobName, attempt: int) -> int:
-        """Refuse, from now on, write of attempts below; return what holds, which never goes down."""
+        """Refuse, from now on, what attempts below write; return the attempt that holds, which never goes down."""
         if attempt < 1:
             raise invalid("attempt", attempt, "1 or more")
         async with self._database.write() as session:
-            if await session.projects.find(job.project) is None:
-                raise not_found(job)
-            return await session.blobs.raise_fence(str(job), attempt)
+            await find_project(session, ProjectName(job.project), job)
+            return await BlobTable(session).raise_fence(str(job), attempt)
 
 
 async def require_current(session: Session, grant: AttemptGrant | None) -> None:
@@ -31,7 +32,7 @@ async def require_current(session: Session, grant: AttemptGrant | None) -> None:
     """
     if grant is None:
         return
-    current = await session.blobs.fence(str(grant.job))
+    current = await BlobTable(session).fence(str(grant.job))
     if grant.attempt < current:
         raise StaleAttempt(
             f"attempt {grant.attempt} of {grant.job} was given to somebody else; {current} is running",

@@ -7,20 +7,54 @@ from dataclasses import dataclass
 from functools import cache
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, String
 
-from services.storage.database.array_parameter import Among
-from services.storage.database.schema import blobs, fences, held_blobs, pictures
-from services.storage.pictures.store import DAMAGED
+from services.storage.database.array_parameter import ArrayParameter
+from services.storage.database.metadata import metadata
+from services.storage.database.session import Session
+from services.storage.pictures.store import DAMAGED, pictures
+from services.storage.projects.store import projects
+
+blobs = sa.Table(
+    "blobs",
+    metadata,
+    Column("project", ForeignKey(projects.c.project), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    # The sha256 of every chunk of 1 MiB, one after the other: what is read is checked chunk by chunk.
+    Column("piece_digests", LargeBinary, key="chunk_digests", nullable=False),
+    # job is set while only a training attempt of that job has uploaded it; such a blob goes with its checkpoint.
+    Column("job", String(160)),
+)
+
+# held_blobs says which blobs are part of something: of a checkpoint ("checkpoint", job) or a model ("model", its name).
+held_blobs = sa.Table(
+    "held_blobs",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("holder", String(200), primary_key=True),
+    Column("filename", String(255), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    sa.ForeignKeyConstraint(["project", "digest"], [blobs.c.project, blobs.c.digest]),
+    sa.Index("held_blobs_by_digest", "project", "digest"),
+)
+
+fences = sa.Table(
+    "fences",
+    metadata,
+    Column("job", String(160), primary_key=True),
+    Column("attempt", Integer, nullable=False),
+)
 
 
 @dataclass(frozen=True)
 class BlobRow:
-    """A blob that stands alone; piece_digests are the 32-byte sha256 of its pieces of 1 MiB, joined."""
+    """A blob that stands alone; chunk_digests are the 32-byte sha256 of its chunks of 1 MiB, joined."""
 
     digest: str
     size: int
-    piece_digests: bytes
+    chunk_digests: bytes
     job: str | None = None
 
 
@@ -34,7 +68,7 @@ class Holder:
 
 
 @cache
-def _missing(listed: sa.ColumnElement[str]) -> sa.Select[tuple[str]]:
+def _missing(listed: sa.ColumnElement[str]) -> sa.Select[str]:
     """Select what is listed and not there; built once, as building it takes as long as running it."""
     project, job = sa.bindparam("project", type_=sa.String), sa.bindparam("job", type_=sa.String)
     lasting = blobs.c.job.is_(None) | (blobs.c.job == job)
@@ -46,31 +80,31 @@ def _missing(listed: sa.ColumnElement[str]) -> sa.Select[tuple[str]]:
 class BlobTable:
     """Reads and writes blobs, holders and fences inside one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._connection = session.connection
 
     async def missing(self, project: str, digests: Sequence[str], job: str | None) -> set[str]:
         """Return those of the digests that the project has neither as whole pictures nor as blobs that last.
 
         Blobs of this job last for it; those of other jobs go with their checkpoints.
         """
-        among = Among(self._connection, digests)
-        parameters = {**among.parameters, "project": project, "job": job}
-        return set((await self._connection.execute(_missing(among.value), parameters)).scalars())
+        array = ArrayParameter(self._session, digests)
+        parameters = {**array.parameters, "project": project, "job": job}
+        return set((await self._connection.execute(_missing(array.value), parameters)).scalars())
 
     async def known(self, project: str, digests: Sequence[str]) -> set[str]:
         """Return those of the digests that the project has as blobs."""
-        among = Among(self._connection, digests)
-        query = sa.select(blobs.c.digest).where(blobs.c.project == project, blobs.c.digest.in_(among.values))
-        return set((await self._connection.execute(query, among.parameters)).scalars())
+        array = ArrayParameter(self._session, digests)
+        query = sa.select(blobs.c.digest).where(blobs.c.project == project, blobs.c.digest.in_(array.values))
+        return set((await self._connection.execute(query, array.parameters)).scalars())
 
     async def locate(self, project: str, digests: Sequence[str]) -> dict[str, BlobRow]:
         """Return these blobs; those that are not there are left out."""
-        among = Among(self._connection, digests)
-        query = sa.select(blobs.c.digest, blobs.c.size, blobs.c.piece_digests, blobs.c.job).where(
-            blobs.c.project == project, blobs.c.digest.in_(among.values)
-        )
-        return {row[0]: BlobRow(*row) for row in await self._connection.execute(query, among.parameters)}
+        array = ArrayParameter(self._session, digests)
+        columns = blobs.c["digest", "size", "chunk_digests", "job"]
+        query = sa.select(*columns).where(blobs.c.project == project, blobs.c.digest.in_(array.values))
+        return {row[0]: BlobRow(*row) for row in await self._connection.execute(query, array.parameters)}
 
     async def add(self, project: str, row: BlobRow) -> None:
         """Write a blob."""
@@ -78,40 +112,31 @@ class BlobTable:
 
     async def keep(self, project: str, digests: Sequence[str]) -> None:
         """Take blobs away from the jobs that uploaded them, so that they stay when the checkpoints go."""
-        among = Among(self._connection, digests)
-        key = (blobs.c.project == project) & blobs.c.digest.in_(among.values)
-        await self._connection.execute(blobs.update().where(key).values(job=None), among.parameters)
+        array = ArrayParameter(self._session, digests)
+        key = (blobs.c.project == project) & blobs.c.digest.in_(array.values)
+        await self._connection.execute(blobs.update().where(key).values(job=None), array.parameters)
 
     async def hold(self, holder: Holder, files: Sequence[tuple[str, str]]) -> None:
         """Write what a holder consists of: (filename, digest), in place of what it held before."""
         mine = (held_blobs.c.project == holder.project) & (held_blobs.c.kind == holder.kind)
         await self._connection.execute(held_blobs.delete().where(mine, held_blobs.c.holder == holder.name))
-        values = [
-            {
-                "project": holder.project,
-                "kind": holder.kind,
-                "holder": holder.name,
-                "filename": filename,
-                "digest": digest,
-            }
-            for filename, digest in files
-        ]
-        if values:
+        key = {"project": holder.project, "kind": holder.kind, "holder": holder.name}
+        if values := [{**key, "filename": filename, "digest": digest} for filename, digest in files]:
             await self._connection.execute(held_blobs.insert(), values)
 
     async def drop_unheld(self, project: str, job: str, digests: Sequence[str]) -> list[str]:
         """Remove those of the blobs that only this job uploaded and that nothing holds; return them."""
-        among = Among(self._connection, digests)
+        array = ArrayParameter(self._session, digests)
         held = sa.select(held_blobs.c.digest).where(held_blobs.c.project == project)
         key = (
             (blobs.c.project == project)
             & (blobs.c.job == job)
-            & blobs.c.digest.in_(among.values)
+            & blobs.c.digest.in_(array.values)
             & blobs.c.digest.not_in(held)
         )
         query = sa.select(blobs.c.digest).where(key)
-        dropped = list((await self._connection.execute(query, among.parameters)).scalars())
-        await self._connection.execute(blobs.delete().where(key), among.parameters)
+        dropped = list((await self._connection.execute(query, array.parameters)).scalars())
+        await self._connection.execute(blobs.delete().where(key), array.parameters)
         return dropped
 
     async def fence(self, job: str) -> int:

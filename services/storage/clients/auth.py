@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import grpc
 
@@ -10,6 +11,16 @@ from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc
 from loupe.names import AccountName, ProjectName
 
 _SECONDS = 10
+
+
+class Memberships(Protocol):
+    """Knows which accounts are in which projects."""
+
+    async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
+        """Make the project's groups and put the owner into "owners"; once per uid. Raises Unavailable."""
+
+    async def of(self, account: AccountName) -> list[ProjectName]:
+        """Return the projects that an account is in. Raises Unavailable."""
 
 
 class AuthMemberships:
@@ -22,15 +33,15 @@ class AuthMemberships:
         self._channel = channel
 
     async def ensure_project(self, project: ProjectName, uid: str, owner: AccountName) -> None:
-        """Make the project's groups and put the owner into "owners". Raises Unavailable."""
+        """Make the project's groups and put the owner into "owners"."""
         request = policy_service_pb2.EnsureProjectRequest(project=str(project), project_uid=uid, owner=str(owner))
         await (await self._stub()).EnsureProject(request, timeout=_SECONDS)
 
     async def of(self, account: AccountName) -> list[ProjectName]:
-        """Return the projects that an account is in. Raises Unavailable."""
+        """Return the projects that an account is in."""
         request = policy_service_pb2.ListMembershipsRequest(account=str(account))
         answer = await (await self._stub()).ListMemberships(request, timeout=_SECONDS)
         return [ProjectName.parse(name, "projects") for name in answer.projects]
 
-    async def _stub(self) -> policy_service_pb2_grpc.PolicyServiceStub:
+    async def _stub(self) -> policy_service_pb2_grpc.PolicyServiceAsyncStub:
         return policy_service_pb2_grpc.PolicyServiceStub(await self._channel())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
@@ -14,61 +13,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from loupe.database import connected, migrate, transaction
 from loupe.errors import ResourceExhausted
-from loupe.idempotency import RequestLog
-from services.storage.algorithms.store import AlgorithmTable
-from services.storage.blobs.store import BlobTable
-from services.storage.datasets.store import DatasetTable
-from services.storage.models.store import ModelTable
-from services.storage.pictures.store import PictureTable
-from services.storage.projects.store import ProjectTable
+from loupe.idempotency import Request, RequestLog
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Session:
-    """One transaction over the tables; it commits when its block ends and rolls back on any error."""
+    """One transaction over the tables; it commits when its block ends and rolls back on any error.
+
+    connection: what the tables of the rooms run their statements on.
+    """
 
     def __init__(self, connection: AsyncConnection, requests: RequestLog) -> None:
-        self._connection = connection
+        self.connection = connection
         self._requests = requests
 
-    @cached_property
-    def projects(self) -> ProjectTable:
-        """The projects."""
-        return ProjectTable(self._connection)
+    async def replay(self, request: Request) -> bytes | None:
+        """Return the answer that this request had before; None: it is new. Raises RequestIdReused, InvalidArgument."""
+        return await self._requests.replay(self.connection, request)
 
-    @cached_property
-    def pictures(self) -> PictureTable:
-        """The small files in packs, and the packs."""
-        return PictureTable(self._connection)
-
-    @cached_property
-    def blobs(self) -> BlobTable:
-        """The files that stand alone, what holds them, and the fences of the jobs that write them."""
-        return BlobTable(self._connection)
-
-    @cached_property
-    def datasets(self) -> DatasetTable:
-        """The data sets, their versions and items."""
-        return DatasetTable(self._connection)
-
-    @cached_property
-    def algorithms(self) -> AlgorithmTable:
-        """The versions in the algorithm image library."""
-        return AlgorithmTable(self._connection)
-
-    @cached_property
-    def models(self) -> ModelTable:
-        """The models, their versions, and checkpoints."""
-        return ModelTable(self._connection)
-
-    async def once(
-        self, caller: str, method: str, request_id: str, body: bytes, effect: Callable[[], Awaitable[bytes]]
-    ) -> bytes:
-        """Run the effect, or return the answer that this request had before; see loupe.idempotency."""
-        return await self._requests.run(
-            self._connection, caller=caller, method=method, request_id=request_id, body=body, effect=effect
-        )
+    async def record(self, request: Request, answer: bytes) -> None:
+        """Remember, in this very transaction, the answer of a request that replay() called new."""
+        await self._requests.record(self.connection, request, answer)
 
 
 class Database:
@@ -101,7 +67,7 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Session]:
-        """Open a session that sees one state of the tables and write nothing."""
+        """Open a session that sees one state of the tables and writes nothing."""
         async with connected(self._engine) as connection:
             await connection.execution_options(read_only=True)
             yield Session(connection, self._requests)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from loupe.errors import BadDataset, invalid
-from loupe.storage.v1.blob_service_pb2 import PictureProblem
 from services.storage.datasets.splits import (
     SPLITS,
     TEST,
@@ -21,7 +19,7 @@ from services.storage.datasets.splits import (
     crossing_clusters,
 )
 from services.storage.datasets.store import ItemRow
-from services.storage.pictures.admission import Verdict
+from services.storage.pictures.admission import Problem, Verdict
 from services.storage.pictures.near_duplicates import Clusters, find_clusters
 from services.storage.pictures.store import BROKEN, IndexRow
 
@@ -44,12 +42,12 @@ class Selection:
     warnings: list[str] = field(default_factory=list)
 
 
-def version_digest(items: Iterable[ItemRow]) -> str:
-    """Return the sha256, hex, over the lines "digest NUL label NUL split newline" of all items."""
-    total = hashlib.sha256()
+def label_counts(items: Sequence[ItemRow]) -> dict[str, Counter[int]]:
+    """Count the pictures of each class in each split; the classes are sorted."""
+    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for item in items:
-        total.update(f"{item.digest}\0{item.label}\0{item.split}\n".encode())
-    return total.hexdigest()
+        counts[item.label][item.split] += 1
+    return dict(sorted(counts.items()))
 
 
 def select(items: Sequence[ItemRow], index: Mapping[str, IndexRow], fractions: Fractions, seed: int) -> Selection:
@@ -100,18 +98,17 @@ def _leave_out(items: Sequence[ItemRow], index: Mapping[str, IndexRow]) -> Selec
         labels = sorted({item.label for item in same})
         if len(labels) > 1:
             message = "the same file is labelled " + " and ".join(repr(label) for label in labels[:_NAMED_AT_MOST])
-            problem = PictureProblem.PICTURE_PROBLEM_CONFLICTING_LABEL
+            problem = Problem.CONFLICTING_LABEL
             chosen.refused += [Verdict(digest, problem, f"{message} ({_called(item)})") for item in same]
         elif index[digest].state == BROKEN:
-            problem = PictureProblem.PICTURE_PROBLEM_BROKEN
+            problem = Problem.BROKEN
             chosen.refused += [Verdict(digest, problem, f"{_called(item)}: {index[digest].problem}") for item in same]
         else:
             best = min(same, key=lambda item: (item.split, item.filename))
             parted += len({item.split for item in same}) > 1
             chosen.items.append(replace(best, size=index[digest].size))
             message = f"the very same file as {_called(best)}"
-            problem = PictureProblem.PICTURE_PROBLEM_DUPLICATE
-            chosen.repeated += [Verdict(digest, problem, message)] * (len(same) - 1)
+            chosen.repeated += [Verdict(digest, Problem.DUPLICATE, message)] * (len(same) - 1)
     if parted:
         chosen.warnings.append(
             f"{parted} files were given in more than one split; each is kept in the first of training, validation, test"
@@ -135,9 +132,9 @@ def _require_classes(selection: Selection) -> None:
 
 
 def _clusters(digests: Sequence[str], labels: Sequence[str], index: Mapping[str, IndexRow]) -> Clusters:
-    looked = [index[digest] for digest in digests]
-    hashes = np.frombuffer(b"".join(row.perceptual_hash or b"" for row in looked), dtype=">u8").astype(np.uint64)
-    thumbnails = np.frombuffer(b"".join(row.thumbnail or b"" for row in looked), np.uint8).reshape(len(looked), -1)
+    rows = [index[digest] for digest in digests]
+    hashes = np.frombuffer(b"".join(row.perceptual_hash or b"" for row in rows), dtype=">u8").astype(np.uint64)
+    thumbnails = np.frombuffer(b"".join(row.thumbnail or b"" for row in rows), np.uint8).reshape(len(rows), -1)
     return find_clusters(hashes, thumbnails, labels)
 
 
@@ -154,9 +151,7 @@ def _require_splits(items: Sequence[ItemRow]) -> None:
 
 def _warnings(items: Sequence[ItemRow], clusters: Clusters, crossing: int) -> list[str]:
     said = []
-    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    for item in items:
-        counts[item.label][item.split] += 1
+    counts = label_counts(items)
     totals = {label: sum(each.values()) for label, each in counts.items()}
     if alone := sorted(label for label, total in totals.items() if total == 1):
         said.append(f"{_listed(alone)}: one picture only; it can be learned from or tested on, not both")

@@ -78,7 +78,7 @@ def crossing_clusters(clusters: Sequence[int], splits: Sequence[int]) -> int:
 
 
 def _units(digests: Sequence[str], labels: Sequence[str], clusters: Sequence[int], seed: int) -> list[_Unit]:
-    """Large clusters come first, because they are the hardest to place; the rest as the seed shuffles them."""
+    """Put large clusters first, because they are the hardest to place; the rest as the seed shuffles them."""
     members: defaultdict[int, list[int]] = defaultdict(list)
     for index, cluster in enumerate(clusters):
         members[cluster].append(index)
@@ -93,7 +93,7 @@ def _units(digests: Sequence[str], labels: Sequence[str], clusters: Sequence[int
 def _need(
     unit: _Unit, split: int, share: dict[int, float], total: Counter[str], filled: dict[int, Counter[str]]
 ) -> float:
-    """How much of what a split should have of the unit's labels is still open, as a part of it."""
+    """Say how much of what a split should have of the unit's labels is still open, as a part of it."""
     need = 0.0
     for label, count in unit.labels.items():
         goal = share[split] * total[label]
@@ -104,7 +104,7 @@ def _need(
 def _fill_empty(
     units: Sequence[_Unit], wanted: Sequence[int], chosen: dict[str, int], filled: dict[int, Counter[str]]
 ) -> None:
-    """Moves one cluster, the smallest, into each split that a class has no picture in, where the class can spare it."""
+    """Move one cluster, the smallest, into each split that a class has no picture in, where the class can spare it."""
     own: defaultdict[str, list[_Unit]] = defaultdict(list)
     for unit in units:
         if len(unit.labels) == 1:

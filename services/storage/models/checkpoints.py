@@ -5,12 +5,13 @@ from __future__ import annotations
 from loupe.errors import PermissionDenied, StaleAttempt, not_found
 from loupe.identity import AttemptGrant
 from loupe.names import JobName
-from loupe.storage.v1 import model_service_pb2
 from services.storage.blobs.blob_references import check_files, hold_files
+from services.storage.blobs.blobs import Blobs
 from services.storage.blobs.fences import require_current
-from services.storage.blobs.store import Holder
-from services.storage.blobs.uploads import Blobs
+from services.storage.blobs.store import BlobTable, Holder
 from services.storage.database.session import Database
+from services.storage.models.messages import decode_checkpoint, encode_checkpoint
+from services.storage.models.store import Checkpoint, ModelTable
 
 
 class Checkpoints:
@@ -20,12 +21,12 @@ class Checkpoints:
         self._database = database
         self._blobs = blobs
 
-    async def save(self, checkpoint: model_service_pb2.Checkpoint, grant: AttemptGrant | None) -> None:
+    async def save(self, checkpoint: Checkpoint, grant: AttemptGrant | None) -> None:
         """Put a checkpoint in place of the job's last one, durable when it returns.
 
         Raises StaleAttempt unless it is written by the very attempt that it names and no newer one was begun.
         """
-        job = JobName.parse(checkpoint.job, "checkpoint.job")
+        job = checkpoint.job
         grant = _own(job, grant)
         if checkpoint.attempt != grant.attempt:
             raise StaleAttempt(
@@ -37,19 +38,20 @@ class Checkpoints:
         check_files(checkpoint.files)
         async with self._database.write() as session:
             await require_current(session, grant)
-            before = await session.models.checkpoint(str(job))
+            table = ModelTable(session)
+            before = await table.checkpoint(str(job))
             await hold_files(session, Holder(job.project, "checkpoint", str(job)), checkpoint.files)
-            await session.models.set_checkpoint(str(job), checkpoint.SerializeToString(deterministic=True))
-            old = [file.digest for file in model_service_pb2.Checkpoint.FromString(before or b"").files]
-            dropped = await session.blobs.drop_unheld(job.project, str(job), old)
+            await table.set_checkpoint(str(job), encode_checkpoint(checkpoint))
+            old = [file.digest for file in decode_checkpoint(before).files] if before is not None else []
+            dropped = await BlobTable(session).drop_unheld(job.project, str(job), old)
         await self._blobs.remove(job.project, dropped)
 
-    async def get(self, job: JobName, grant: AttemptGrant | None) -> model_service_pb2.Checkpoint | None:
+    async def get(self, job: JobName, grant: AttemptGrant | None) -> Checkpoint | None:
         """Return the job's last whole checkpoint, of any attempt; None when there is none."""
         _own(job, grant)
         async with self._database.read() as session:
-            document = await session.models.checkpoint(str(job))
-        return model_service_pb2.Checkpoint.FromString(document) if document is not None else None
+            document = await ModelTable(session).checkpoint(str(job))
+        return decode_checkpoint(document) if document is not None else None
 
 
 def _own(job: JobName, grant: AttemptGrant | None) -> AttemptGrant:

@@ -1,1 +1,1 @@
-"""Pictures: inspected, indexed, and compared for near-duplicates."""
+"""Pictures: taken in streams, kept in packs, inspected, indexed, and compared for near-duplicates."""

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from loupe import picture
 from loupe.picture import BadPicture
-from loupe.storage.v1.blob_service_pb2 import PictureProblem
 
-PROBLEMS: dict[str, PictureProblem.ValueType] = {
-    "not_a_picture": PictureProblem.PICTURE_PROBLEM_NOT_A_PICTURE,
-    "unsupported_format": PictureProblem.PICTURE_PROBLEM_UNSUPPORTED_FORMAT,
-    "too_large": PictureProblem.PICTURE_PROBLEM_TOO_LARGE,
-    "broken": PictureProblem.PICTURE_PROBLEM_BROKEN,
-}
+
+class Problem(Enum):
+    """What may be said of a picture; the values of the first four are BadPicture's kinds."""
+
+    NOT_A_PICTURE = "not_a_picture"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TOO_LARGE = "too_large"
+    BROKEN = "broken"
+    DUPLICATE = "duplicate"
+    DIGEST_MISMATCH = "digest_mismatch"
+    CONFLICTING_LABEL = "conflicting_label"
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,12 @@ class Verdict:
     """Says why a picture was not stored, or not taken into a version."""
 
     digest: str
-    problem: PictureProblem.ValueType
+    problem: Problem
     message: str
 
 
 def check(pictures: Sequence[UploadedPicture]) -> list[Verdict | None]:
-    """Look at digest, size, format and header of each picture; None where it can be stored. Decodes nothing."""
+    """Check digest, size, format and header of each picture; None where it can be stored. Decodes nothing."""
     return [_check(each) for each in pictures]
 
 
@@ -44,9 +49,9 @@ def _check(uploaded: UploadedPicture) -> Verdict | None:
     actual = hashlib.sha256(uploaded.data).hexdigest()
     if actual != uploaded.digest:
         message = f"the bytes have the sha256 {actual}, not the announced one"
-        return Verdict(uploaded.digest[:64], PictureProblem.PICTURE_PROBLEM_DIGEST_MISMATCH, message)
+        return Verdict(uploaded.digest[:64], Problem.DIGEST_MISMATCH, message)
     try:
         picture.check_header(uploaded.data)
     except BadPicture as error:
-        return Verdict(uploaded.digest, PROBLEMS[error.kind], str(error))
+        return Verdict(uploaded.digest, Problem(error.kind), str(error))
     return None

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 import structlog
 
 from loupe.errors import Unavailable
-from services.storage.pictures.inspection import Looked, look
+from services.storage.pictures.inspection import Inspected, inspect
 
 log = structlog.get_logger(__name__)
 
@@ -38,33 +38,33 @@ class Decoders:
         """Start a process ahead of the first picture, which need not wait for it then."""
         await self._run([])
 
-    async def look(self, pictures: Sequence[Encoded]) -> list[Looked]:
+    async def inspect(self, pictures: Sequence[Encoded]) -> list[Inspected]:
         """Decode pictures and return what was found out, in any order.
 
-        A picture on which a decoder dies is broken; the others are looked at again. Raises Unavailable when decoders
+        A picture on which a decoder dies is broken; the others are decoded again. Raises Unavailable when decoders
         die of themselves: that is no picture's fault.
         """
         shares = [pictures[start :: self.processes] for start in range(self.processes)]
-        found = await asyncio.gather(*(self._look(share) for share in shares if share))
+        found = await asyncio.gather(*(self._inspect(share) for share in shares if share))
         return [row for share in found for row in share]
 
-    async def _look(self, pictures: Sequence[Encoded]) -> list[Looked]:
-        looked = await self._run(pictures)
-        if looked is not None:
-            return looked
+    async def _inspect(self, pictures: Sequence[Encoded]) -> list[Inspected]:
+        inspected = await self._run(pictures)
+        if inspected is not None:
+            return inspected
         if await self._run([]) is None:
             raise Unavailable("no process that decodes pictures can be started", dependency="decoders")
         if len(pictures) > 1:
-            return [row for each in pictures for row in await self._look([each])]
+            return [row for each in pictures for row in await self._inspect([each])]
         digest = pictures[0][0]
         log.warning("a decoder died on a picture", digest=digest)
-        return [Looked(digest, "decoding it failed badly")]
+        return [Inspected(digest, "decoding it failed badly")]
 
-    async def _run(self, pictures: Sequence[Encoded]) -> list[Looked] | None:
+    async def _run(self, pictures: Sequence[Encoded]) -> list[Inspected] | None:
         """Return None when the process died."""
         pool = self._pool = self._pool or self._start()
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, _look_all, pictures)
+            return await asyncio.get_running_loop().run_in_executor(pool, _inspect_all, pictures)
         except BrokenProcessPool:
             if self._pool is pool:
                 self._pool = None
@@ -93,5 +93,5 @@ def _prepare(parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _look_all(pictures: Sequence[Encoded]) -> list[Looked]:
-    return [look(digest, data) for digest, data in pictures]
+def _inspect_all(pictures: Sequence[Encoded]) -> list[Inspected]:
+    return [inspect(digest, data) for digest, data in pictures]

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import structlog
 
 from loupe.errors import DataLoss
-from services.storage.blobs.packs import Packs
 from services.storage.database.session import Database
 from services.storage.pictures.decoders import Decoders, Encoded
-from services.storage.pictures.inspection import Looked
-from services.storage.pictures.store import BROKEN, WHOLE, IndexRow, PictureRow
+from services.storage.pictures.inspection import Inspected
+from services.storage.pictures.packs import Packs
+from services.storage.pictures.store import BROKEN, WHOLE, IndexRow, PictureRow, PictureTable
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ class Indexer:
         self._decoders = decoders
         self._at_once = _AT_ONCE * decoders.processes
         self._work = asyncio.Event()
-        # One chunk at a time: a version that waits for its pictures takes turns with the background.
+        # One share at a time: a version that waits for its pictures takes turns with the background.
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -51,7 +51,7 @@ class Indexer:
     async def ensure(self, project: str, digests: Sequence[str]) -> None:
         """Return when each of these pictures that the project has is decoded."""
         async with self._database.read() as session:
-            left = await session.pictures.to_decode_among(project, digests)
+            left = await PictureTable(session).undecoded(project, digests)
         for start in range(0, len(left), self._at_once):
             await self._index(project, left[start : start + self._at_once])
 
@@ -69,7 +69,7 @@ class Indexer:
 
     async def _index_some(self) -> bool:
         async with self._database.read() as session:
-            found = await session.pictures.to_decode(self._at_once)
+            found = await PictureTable(session).to_decode(self._at_once)
         by_project: defaultdict[str, list[str]] = defaultdict(list)
         for project, digest in found:
             by_project[project].append(digest)
@@ -80,20 +80,20 @@ class Indexer:
     async def _index(self, project: str, digests: Sequence[str]) -> None:
         async with self._turn:
             async with self._database.read() as session:
-                left = await session.pictures.to_decode_among(project, digests)
-                located = await session.pictures.locate(project, left)
+                table = PictureTable(session)
+                located = await table.locate(project, await table.undecoded(project, digests))
             rows = list(located.values())
             if not rows:
                 return
             pairs = await self._read_all(project, rows)
-            looked = await self._decoders.look(pairs) if pairs else []
-            indexed = [_index_row(located[each.digest], each) for each in looked]
+            inspected = await self._decoders.inspect(pairs) if pairs else []
+            indexed = [_index_row(located[each.digest], each) for each in inspected]
             lost = located.keys() - {digest for digest, _ in pairs}
             async with self._database.write() as session:
                 if indexed:
-                    await session.pictures.set_index(project, indexed)
+                    await PictureTable(session).set_index(project, indexed)
                 if lost:
-                    await session.pictures.set_damaged(project, sorted(lost))
+                    await PictureTable(session).set_damaged(project, sorted(lost))
 
     async def _read_all(self, project: str, rows: Sequence[PictureRow]) -> list[Encoded]:
         try:
@@ -109,6 +109,6 @@ class Indexer:
             return []
 
 
-def _index_row(row: PictureRow, looked: Looked) -> IndexRow:
-    state = BROKEN if looked.problem else WHOLE
-    return IndexRow(row.digest, row.size, state, looked.problem, looked.perceptual_hash, looked.thumbnail)
+def _index_row(row: PictureRow, told: Inspected) -> IndexRow:
+    state = BROKEN if told.problem else WHOLE
+    return IndexRow(row.digest, row.size, state, told.problem, told.perceptual_hash, told.thumbnail)

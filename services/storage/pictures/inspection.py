@@ -19,7 +19,7 @@ THUMBNAIL_SIZE = 16
 
 
 @dataclass(frozen=True)
-class Looked:
+class Inspected:
     """What decoding told. problem: empty for a whole picture; a broken one has no hash and no thumbnail.
 
     perceptual_hash: imagehash's phash, 64 bits in 8 bytes. thumbnail: 16x16 grey levels in 256 bytes, row by row.
@@ -31,13 +31,13 @@ class Looked:
     thumbnail: bytes | None = None
 
 
-def look(digest: str, data: bytes) -> Looked:
-    """Decode a picture."""
+def inspect(digest: str, data: bytes) -> Inspected:
+    """Decode a picture and say what its pixels tell."""
     try:
         pixels = picture.decode(data, _SIZE, _SIZE)
     except BadPicture as error:
-        return Looked(digest, str(error))
+        return Inspected(digest, str(error))
     grey = Image.fromarray(pixels).convert("L")
     bits = imagehash.phash(grey, hash_size=8, highfreq_factor=_SIZE // 8).hash
     thumbnail = np.asarray(grey.reduce(_SIZE // THUMBNAIL_SIZE))
-    return Looked(digest, "", np.packbits(bits).tobytes(), thumbnail.tobytes())
+    return Inspected(digest, "", np.packbits(bits).tobytes(), thumbnail.tobytes())

@@ -74,7 +74,7 @@ def _differences(levelled: np.ndarray, firsts: np.ndarray, seconds: np.ndarray) 
 
 
 def _close_pairs(hashes: np.ndarray, contrast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of pictures within the hash distance.
+    """Find pairs of pictures within the hash distance.
 
     Pictures with one hash are sorted by contrast and compared with their neighbours. Hashes that differ in at most k
     bits agree in at least one of k + 1 bands, so only hashes that share a band are compared; one that has many close
@@ -136,7 +136,7 @@ def _union(count: int, firsts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 
 def _too_large(clusters: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Marks the pictures of clusters that hold more than their share of some class."""
+    """Mark the pictures of clusters that hold more than their share of some class."""
     of_class = Counter(labels)
     inside: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for cluster, label in zip(clusters.tolist(), labels, strict=True):

@@ -6,13 +6,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, SmallInteger, String, Text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.storage.database.array_parameter import Among
-from services.storage.database.schema import packs, pictures
+from services.storage.database.array_parameter import ArrayParameter
+from services.storage.database.metadata import metadata
+from services.storage.database.session import Session
+from services.storage.projects.store import projects
 
 TO_DECODE, WHOLE, BROKEN, DAMAGED = 0, 1, 2, 3
+"""States of a picture: not decoded yet, whole, broken as it came, damaged here."""
+
+packs = sa.Table(
+    "packs",
+    metadata,
+    Column("pack", String(32), primary_key=True),
+    Column("project", ForeignKey(projects.c.project), nullable=False, index=True),
+    # length is where the last indexed picture ends; what lies behind it in the file was never acknowledged.
+    Column("length", BigInteger, nullable=False),
+    Column("sealed", Boolean, nullable=False),
+)
+
+pictures = sa.Table(
+    "pictures",
+    metadata,
+    Column("project", ForeignKey(projects.c.project), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("pack", ForeignKey(packs.c.pack), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("problem", Text, nullable=False, default=""),
+    Column("perceptual_hash", LargeBinary(8)),
+    Column("thumbnail", LargeBinary(256)),
+    sa.Index(
+        "pictures_to_decode",
+        "project",
+        sqlite_where=sa.text("state = 0"),
+        postgresql_where=sa.text("state = 0"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -51,18 +84,19 @@ class IndexRow:
 class PictureTable:
     """Reads and writes pictures and packs inside one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._connection = session.connection
 
     async def known(self, project: str, digests: Sequence[str]) -> set[str]:
         """Return those of the digests that the project has as pictures; damaged ones do not count."""
-        among = Among(self._connection, digests)
+        array = ArrayParameter(self._session, digests)
         query = sa.select(pictures.c.digest).where(
             pictures.c.project == project,
             pictures.c.state != DAMAGED,
-            pictures.c.digest.in_(among.values),
+            pictures.c.digest.in_(array.values),
         )
-        return set((await self._connection.execute(query, among.parameters)).scalars())
+        return set((await self._connection.execute(query, array.parameters)).scalars())
 
     async def add(self, project: str, rows: Sequence[PictureRow], pack: PackRow) -> None:
         """Write pictures and how far their pack is indexed.
@@ -73,17 +107,9 @@ class PictureTable:
         added = insert(packs).values(**pack.__dict__)
         longer = sa.case((packs.c.length > added.excluded.length, packs.c.length), else_=added.excluded.length)
         await self._connection.execute(added.on_conflict_do_update(index_elements=["pack"], set_={"length": longer}))
+        new = {"project": project, "state": TO_DECODE, "problem": ""}
         values = [
-            {
-                "project": project,
-                "digest": row.digest,
-                "size": row.size,
-                "pack": row.pack,
-                "position": row.position,
-                "state": TO_DECODE,
-                "problem": "",
-            }
-            for row in rows
+            {**new, "digest": row.digest, "size": row.size, "pack": row.pack, "position": row.position} for row in rows
         ]
         added = insert(pictures)
         replaced = {name: added.excluded[name] for name in ("size", "pack", "position", "state", "problem")}
@@ -94,28 +120,28 @@ class PictureTable:
 
     async def locate(self, project: str, digests: Sequence[str]) -> dict[str, PictureRow]:
         """Say where these pictures stand; those that are not there are left out."""
-        among = Among(self._connection, digests)
+        array = ArrayParameter(self._session, digests)
         query = (
             sa.select(pictures.c.digest, pictures.c.size, pictures.c.pack, pictures.c.position, packs.c.sealed)
             .join(packs, packs.c.pack == pictures.c.pack)
-            .where(pictures.c.project == project, pictures.c.digest.in_(among.values))
+            .where(pictures.c.project == project, pictures.c.digest.in_(array.values))
         )
-        return {row[0]: PictureRow(*row) for row in await self._connection.execute(query, among.parameters)}
+        return {row[0]: PictureRow(*row) for row in await self._connection.execute(query, array.parameters)}
 
     async def to_decode(self, limit: int) -> list[tuple[str, str]]:
         """Return (project, digest) of pictures that nobody decoded yet."""
         query = sa.select(pictures.c.project, pictures.c.digest).where(pictures.c.state == TO_DECODE).limit(limit)
         return [(row.project, row.digest) for row in await self._connection.execute(query)]
 
-    async def to_decode_among(self, project: str, digests: Sequence[str]) -> list[str]:
+    async def undecoded(self, project: str, digests: Sequence[str]) -> list[str]:
         """Return those of the digests that nobody decoded yet."""
-        among = Among(self._connection, digests)
+        array = ArrayParameter(self._session, digests)
         query = sa.select(pictures.c.digest).where(
             pictures.c.project == project,
             pictures.c.state == TO_DECODE,
-            pictures.c.digest.in_(among.values),
+            pictures.c.digest.in_(array.values),
         )
-        return list((await self._connection.execute(query, among.parameters)).scalars())
+        return list((await self._connection.execute(query, array.parameters)).scalars())
 
     async def set_index(self, project: str, rows: Sequence[IndexRow]) -> None:
         """Write what decoding told."""
@@ -143,26 +169,20 @@ class PictureTable:
 
     async def set_damaged(self, project: str, digests: Sequence[str]) -> None:
         """Say that the stored bytes of these pictures are no longer right, so that they can come again."""
-        among = Among(self._connection, digests)
-        key = (pictures.c.project == project) & pictures.c.digest.in_(among.values)
-        await self._connection.execute(pictures.update().where(key).values(state=DAMAGED), among.parameters)
+        array = ArrayParameter(self._session, digests)
+        key = (pictures.c.project == project) & pictures.c.digest.in_(array.values)
+        await self._connection.execute(pictures.update().where(key).values(state=DAMAGED), array.parameters)
 
     async def index(self, project: str, digests: Sequence[str]) -> list[IndexRow]:
         """Return what is known of these pictures; those that are not there are left out."""
-        among = Among(self._connection, digests)
-        query = sa.select(
-            pictures.c.digest,
-            pictures.c.size,
-            pictures.c.state,
-            pictures.c.problem,
-            pictures.c.perceptual_hash,
-            pictures.c.thumbnail,
-        ).where(pictures.c.project == project, pictures.c.digest.in_(among.values))
-        return [IndexRow(*row) for row in await self._connection.execute(query, among.parameters)]
+        array = ArrayParameter(self._session, digests)
+        columns = pictures.c["digest", "size", "state", "problem", "perceptual_hash", "thumbnail"]
+        query = sa.select(*columns).where(pictures.c.project == project, pictures.c.digest.in_(array.values))
+        return [IndexRow(*row) for row in await self._connection.execute(query, array.parameters)]
 
     async def open_packs(self) -> list[PackRow]:
         """Return the packs that are not sealed."""
-        query = sa.select(packs.c.pack, packs.c.project, packs.c.length, packs.c.sealed).where(~packs.c.sealed)
+        query = sa.select(packs).where(~packs.c.sealed)
         return [PackRow(*row) for row in await self._connection.execute(query)]
 
     async def seal(self, pack: str) -> None:

@@ -7,20 +7,20 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from loupe.concurrency import shielded
-from loupe.errors import SizeMismatch, UploadIncomplete, not_found
+from loupe.errors import SizeMismatch, UploadIncomplete
 from loupe.names import ProjectName
-from loupe.storage.v1.blob_service_pb2 import PictureProblem
-from services.storage.blobs.packs import Packs
 from services.storage.database.session import Database
-from services.storage.pictures.admission import UploadedPicture, Verdict, check
+from services.storage.pictures.admission import Problem, UploadedPicture, Verdict, check
 from services.storage.pictures.indexing import Indexer
-from services.storage.pictures.store import PictureRow
+from services.storage.pictures.packs import Packs
+from services.storage.pictures.store import PictureRow, PictureTable
+from services.storage.projects.projects import find_project
 
 _BATCHES_AHEAD = 6
 
 
 @dataclass(frozen=True)
-class Closing:
+class PictureClosing:
     """Ends a stream: how many pictures were sent, and how many bytes they have together."""
 
     picture_count: int
@@ -36,7 +36,7 @@ class Answer:
     complete: bool = False
 
 
-Part = Sequence[UploadedPicture] | Closing
+Part = Sequence[UploadedPicture] | PictureClosing
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Batch:
         return zip(self.pictures, self.verdicts, strict=True)
 
 
-_Ahead = _Coming | Closing | _Ended
+_Ahead = _Coming | PictureClosing | _Ended
 
 
 class PictureUploads:
@@ -79,8 +79,7 @@ class PictureUploads:
         what was answered stays stored.
         """
         async with self._database.read() as session:
-            if await session.projects.find(project.project) is None:
-                raise not_found(project)
+            await find_project(session, project)
         ahead: asyncio.Queue[_Ahead] = asyncio.Queue(_BATCHES_AHEAD)
         reader = asyncio.create_task(_read_ahead(parts, ahead), name="upload-reader")
         received = received_bytes = stored = 0
@@ -93,7 +92,7 @@ class PictureUploads:
                     for added, said in await shielded(self._store(project.project, batches)):
                         stored += added
                         yield Answer(stored, said)
-                if isinstance(end, Closing):
+                if isinstance(end, PictureClosing):
                     _agree("pictures", end.picture_count, received)
                     _agree("bytes", end.byte_count, received_bytes)
                     yield Answer(stored, (), complete=True)
@@ -108,13 +107,13 @@ class PictureUploads:
             self._indexer.wake()
 
     async def _store(self, project: str, batches: Sequence[_Batch]) -> list[tuple[int, list[Verdict]]]:
-        """Stores batches with one sync and one commit.
+        """Store batches with one sync and one commit.
 
-        Returns for each how many of its pictures are durable now, new ones and those that were there, and what to say.
+        Return for each how many of its pictures are durable now, new ones and those that were there, and what to say.
         """
         good = [each for batch in batches for each, verdict in batch.checked() if verdict is None]
         async with self._database.read() as session:
-            seen = await session.pictures.known(project, [each.digest for each in good])
+            seen = await PictureTable(session).known(project, [each.digest for each in good])
         fresh: list[UploadedPicture] = []
         answers = []
         for batch in batches:
@@ -125,7 +124,7 @@ class PictureUploads:
                     continue
                 stored += 1
                 if each.digest in seen:
-                    said.append(Verdict(each.digest, PictureProblem.PICTURE_PROBLEM_DUPLICATE, "it is there already"))
+                    said.append(Verdict(each.digest, Problem.DUPLICATE, "it is there already"))
                 else:
                     seen.add(each.digest)
                     fresh.append(each)
@@ -141,10 +140,10 @@ class PictureUploads:
                 for each, position in zip(fresh, placed.positions, strict=True)
             ]
             async with self._database.write() as session:
-                await session.pictures.add(project, rows, placed.pack)
+                await PictureTable(session).add(project, rows, placed.pack)
 
 
-async def _take(ahead: asyncio.Queue[_Ahead]) -> tuple[list[_Batch], Closing | _Ended | None]:
+async def _take(ahead: asyncio.Queue[_Ahead]) -> tuple[list[_Batch], PictureClosing | _Ended | None]:
     """Wait for what comes next, and take along all batches that came meanwhile: they share a sync and a commit."""
     batches: list[_Batch] = []
     while not batches or (len(batches) < _BATCHES_AHEAD and not ahead.empty()):
@@ -156,10 +155,10 @@ async def _take(ahead: asyncio.Queue[_Ahead]) -> tuple[list[_Batch], Closing | _
 
 
 async def _read_ahead(parts: AsyncIterator[Part], ahead: asyncio.Queue[_Ahead]) -> None:
-    """Hands on what comes, checked in a thread while earlier batches are written."""
+    """Hand on what comes, checked in a thread while earlier batches are written."""
     try:
         async for part in parts:
-            if isinstance(part, Closing):
+            if isinstance(part, PictureClosing):
                 await ahead.put(part)
                 return
             await ahead.put(_Coming(part, asyncio.create_task(asyncio.to_thread(check, part))))

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import grpc
-
 from loupe.names import ProjectName
-from loupe.storage.v1 import project_service_pb2 as messages
-from loupe.storage.v1 import project_service_pb2_grpc
+from loupe.rpc.calls import acting_account
+from loupe.storage.v1 import project_service_pb2 as rpc
+from loupe.storage.v1.project_service_pb2_grpc import ProjectServiceServicer
+from services.storage.projects.messages import pack_project
 from services.storage.projects.projects import Projects
-from services.storage.streams import require_account
 
 
-class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
+class ProjectServicer(ProjectServiceServicer):
     """Serves loupe.storage.v1.ProjectService."""
 
     def __init__(self, projects: Projects) -> None:
         self._projects = projects
 
-    async def CreateProject(
-        self, request: messages.CreateProjectRequest, context: grpc.aio.ServicerContext
-    ) -> messages.CreateProjectResponse:
+    async def CreateProject(self, request: rpc.CreateProjectRequest, context: object) -> rpc.CreateProjectResponse:
+        """Make a project; the caller owns it."""
         project = await self._projects.create(
-            request.project_id, request.project.display_name, require_account(), request.request_id
+            request.project_id, request.project.display_name, acting_account(), request.request_id
         )
-        return messages.CreateProjectResponse(project=project)
+        return rpc.CreateProjectResponse(project=pack_project(project))
 
-    async def GetProject(
-        self, request: messages.GetProjectRequest, context: grpc.aio.ServicerContext
-    ) -> messages.GetProjectResponse:
-        return messages.GetProjectResponse(project=await self._projects.get(ProjectName.parse(request.name)))
+    async def GetProject(self, request: rpc.GetProjectRequest, context: object) -> rpc.GetProjectResponse:
+        """Return a project."""
+        project = await self._projects.get(ProjectName.parse(request.name))
+        return rpc.GetProjectResponse(project=pack_project(project))
 
-    async def ListProjects(
-        self, request: messages.ListProjectsRequest, context: grpc.aio.ServicerContext
-    ) -> messages.ListProjectsResponse:
-        page, more = await self._projects.list(require_account(), request.page_size, request.page_token)
-        return messages.ListProjectsResponse(projects=page, next_page_token=more)
+    async def ListProjects(self, request: rpc.ListProjectsRequest, context: object) -> rpc.ListProjectsResponse:
+        """List the caller's projects, by id."""
+        page, more = await self._projects.page(acting_account(), request.page_size, request.page_token)
+        return rpc.ListProjectsResponse(projects=map(pack_project, page), next_page_token=more)

@@ -5,9 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Boolean, Column, Float, String, Text
 
-from services.storage.database.schema import projects
+from services.storage.database.metadata import metadata
+from services.storage.database.session import Session
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("uid", String(32), nullable=False),
+    Column("display_name", Text, nullable=False),
+    Column("creator", String(128), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("create_time", Float, nullable=False),
+)
 
 
 @dataclass(frozen=True)
@@ -25,8 +37,8 @@ class ProjectRow:
 class ProjectTable:
     """Reads and writes projects inside one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, session: Session) -> None:
+        self._connection = session.connection
 
     async def find(self, project: str) -> ProjectRow | None:
         """Return a project in any state."""
@@ -41,9 +53,9 @@ class ProjectTable:
         """Say that the project's groups are there."""
         await self._connection.execute(projects.update().where(projects.c.project == project).values(active=True))
 
-    async def page(self, among: list[str], after: str, limit: int) -> list[ProjectRow]:
-        """Return active projects among these ids, by id, after one of them."""
-        wanted = sorted(each for each in among if each > after)
+    async def page(self, ids: list[str], after: str, limit: int) -> list[ProjectRow]:
+        """Return active projects that have one of these ids, by id, after one of them."""
+        wanted = sorted(each for each in ids if each > after)
         found: list[ProjectRow] = []
         for start in range(0, len(wanted), 1000):
             query = (

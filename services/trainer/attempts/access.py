@@ -8,13 +8,14 @@ from loupe.access import Decision
 from loupe.errors import PermissionDenied, Unauthenticated
 from loupe.identity import Caller
 from loupe.names import AccountName, ProjectName
+from loupe.notifier import Notifier
 
 
-class NobodyElse:
+class DenyAll:
     """Refuses every token and allows no account anything: the verifier and the authorizer of a trainer."""
 
     def __init__(self) -> None:
-        self._changed = asyncio.Event()
+        self._never = Notifier()
 
     async def verify(self, token: str) -> Caller:
         raise Unauthenticated("a trainer takes calls from the scheduler's certificate only", problem="type")
@@ -23,5 +24,5 @@ class NobodyElse:
         raise PermissionDenied(f"{account} may not call a trainer", account=account, action=action, project=project)
 
     def changed(self) -> asyncio.Event:
-        """Return never set: what is always refused does not change."""
-        return self._changed
+        """Return an event that is never set: what is always refused does not change."""
+        return self._never.next()

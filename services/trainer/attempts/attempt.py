@@ -6,21 +6,24 @@ import asyncio
 import enum
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import datetime
 
 import structlog
 
 from loupe.algorithm.host import Outcome
 from loupe.errors import Cancelled, Internal, LoupeError, ResourceExhausted, StaleAttempt, Unavailable
-from services.trainer.attempts.events import Event, Failed, Finished, Happening, Started
+from loupe.notifier import Notifier
+from services.trainer.attempts.events import Event, Failed, Finished, Happening, RunFailed, Started
 from services.trainer.attempts.lease import Lease, Verdict
 from services.trainer.attempts.spec import AttemptSpec
-from services.trainer.runs.run import Run, RunFailed
 
 log = structlog.get_logger(__name__)
 
 KEPT_EVENTS = 20_000
+
+StopRun = Callable[[], Coroutine[None, None, None]]
+"""Asks a run to end soon."""
 
 
 class State(enum.Enum):
@@ -60,9 +63,9 @@ class Attempt:
         self._now = now
         self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._sequence = 0
-        self._news = asyncio.Event()
+        self._news = Notifier()
         self._task: asyncio.Task[None] | None = None
-        self._run: Run | None = None
+        self._stop_run: StopRun | None = None
         self._deadline: float | None = None
         self._kill_at: float | None = None
         self._stopping: StopReason | None = None
@@ -70,7 +73,7 @@ class Attempt:
 
     @property
     def live(self) -> bool:
-        """Says that it has not ended."""
+        """Whether it has not ended yet."""
         return self.ended_at is None
 
     def begin(self, work: Callable[[Attempt], Awaitable[Finished]]) -> None:
@@ -88,12 +91,11 @@ class Attempt:
         elif isinstance(what, Finished | Failed):
             self.state = State.FINISHED if isinstance(what, Finished) else State.FAILED
             self.ended_at = self._clock()
-        self._news.set()
-        self._news = asyncio.Event()
+        self._news.notify()
 
-    def running(self, run: Run, overtime: float | None) -> None:
-        """Say that the algorithm runs now. overtime: seconds after which it is stopped."""
-        self._run = run
+    def running(self, stop: StopRun, overtime: float | None) -> None:
+        """Note that the algorithm runs now. stop: asks it to end soon. overtime: seconds after which that is done."""
+        self._stop_run = stop
         self._deadline = None if overtime is None else self._clock() + overtime
         if self._stopping is not None:
             self._pass_stop_on()
@@ -101,7 +103,7 @@ class Attempt:
     async def watch(self, after: int) -> AsyncIterator[Event]:
         """Yield the events after a sequence number, then those that come, to the last."""
         while True:
-            news = self._news
+            news = self._news.next()
             held = self._sequence - len(self._events)  # how many of the oldest are dropped
             fresh = list(itertools.islice(self._events, max(0, after - held), None))
             for event in fresh:
@@ -119,11 +121,14 @@ class Attempt:
             self._pass_stop_on()
         kill_at = self._clock() + grace
         self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
-        if grace <= 0 or self._run is None:
+        if grace <= 0 or self._stop_run is None:
             self._kill()
 
     def tick(self, grace: float) -> None:
-        """Do what is due by now: the lease, overtime, and the end of somebody's patience."""
+        """Do what is due by now: the lease, overtime, and the end of a grace.
+
+        grace: seconds that a run which is over its time gets to save what it has.
+        """
         if not self.live:
             return
         now = self._clock()
@@ -159,13 +164,13 @@ class Attempt:
         self.emit(last)
 
     def _counts(self, last: Happening) -> bool:
-        """Say whether a run that was asked to stop got done all the same, and may have its result."""
+        """Return whether a run that was asked to stop got done all the same, and may have its result."""
         done = isinstance(last, Finished) and last.outcome is not Outcome.STOPPED
         return done and self._stopping in (StopReason.DRAINING, StopReason.OVERTIME)
 
     def _pass_stop_on(self) -> None:
-        if self._run is not None:
-            task = asyncio.create_task(self._run.stop())
+        if self._stop_run is not None:
+            task = asyncio.create_task(self._stop_run())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -175,7 +180,7 @@ class Attempt:
             self._task.cancel()
 
     def _stopped(self) -> Failed:
-        """Say why there is no result."""
+        """Return why there is no result."""
         key = self.spec.key
         match self._stopping:
             case StopReason.CANCELLED:

@@ -52,7 +52,7 @@ class Attempts:
         return [attempt for attempt in self._attempts.values() if attempt.live]
 
     def start(self, spec: AttemptSpec, lease_seconds: float) -> State:
-        """Take an attempt on, or renews it when it is known; return where it stands.
+        """Take an attempt on, or renew its lease when it is known; return where it stands.
 
         Raises StaleAttempt when a newer attempt of the job was here, SandboxUnavailable, TrainerBusy, Unavailable.
         """
@@ -86,11 +86,11 @@ class Attempts:
         return states
 
     def replace_token(self, key: AttemptKey, storage_token: str) -> None:
-        """Return what an attempt shows storage from now on. Raises AttemptUnknown."""
+        """Give an attempt the token that it shows storage from now on. Raises AttemptUnknown."""
         self._known(key).storage_token = storage_token
 
     def cancel(self, key: AttemptKey) -> None:
-        """Stop an attempt; one that is not known, or have ended, is no error."""
+        """Stop an attempt; one that is not known, or has ended, is no error."""
         attempt = self._attempts.get(key)
         if attempt is not None and attempt.live:
             attempt.stop(StopReason.CANCELLED, self._grace)

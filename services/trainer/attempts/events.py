@@ -1,4 +1,4 @@
-"""What can happen in an attempt, and what it can hand over."""
+"""What can happen in an attempt, and how it can end."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from loupe.algorithm.host import Outcome, Progress
-from loupe.errors import LoupeError
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file that storage holds: its name, its sha256 in hex, its size in bytes."""
-
-    filename: str
-    digest: str
-    size: int
+from loupe.errors import DataLoss, LoupeError, Throttled, Unavailable
+from services.trainer.clients.storage import StoredFile
 
 
 @dataclass(frozen=True)
@@ -69,6 +61,16 @@ class Failed:
     def of(cls, error: LoupeError, *, retryable: bool) -> Failed:
         """Make it of a domain error."""
         return cls(error.reason_name(), error.message, retryable)
+
+
+class RunFailed(Exception):
+    """Ends an attempt without a result. retryable: where not given, the kind of error decides."""
+
+    def __init__(self, error: LoupeError, *, retryable: bool | None = None) -> None:
+        super().__init__(error.message)
+        if retryable is None:
+            retryable = isinstance(error, Unavailable | DataLoss | Throttled)
+        self.failed = Failed.of(error, retryable=retryable)
 
 
 Happening = Started | Progressed | Logged | Checkpointed | Finished | Failed

@@ -7,6 +7,7 @@ import json
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
+from loupe.timestamps import timestamp
 from loupe.trainer.v1 import attempt_pb2
 from services.trainer.attempts.attempt import State
 from services.trainer.attempts.events import Checkpointed, Event, Failed, Finished, Logged, Progressed, Started
@@ -50,8 +51,7 @@ def unpack_spec(message: attempt_pb2.AttemptSpec) -> AttemptSpec:
 
 def pack_event(event: Event, code_version: str) -> attempt_pb2.AttemptEvent:
     """Write an event."""
-    message = attempt_pb2.AttemptEvent(sequence=event.sequence)
-    message.time.FromDatetime(event.time)
+    message = attempt_pb2.AttemptEvent(sequence=event.sequence, time=timestamp(event.time))
     match event.what:
         case Started(warm, resumed):
             message.started.warm, message.started.resumed = warm, resumed

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loupe.errors import InvalidArgument, invalid
+from loupe.limits import MAX_JOB_SECONDS
 from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, check_sha256
-
-MAX_SECONDS = 30 * 86400
 
 
 @dataclass(frozen=True, order=True)
@@ -60,7 +59,7 @@ class AttemptSpec:
             )
         if not 0 < self.target_accuracy <= 1:
             raise invalid("spec.target_accuracy", self.target_accuracy, "a number above 0 and at most 1")
-        if self.max_seconds is not None and not 0 < self.max_seconds <= MAX_SECONDS:
-            raise invalid("spec.max_duration", self.max_seconds, f"above 0 and at most {MAX_SECONDS} seconds")
+        if self.max_seconds is not None and not 0 < self.max_seconds <= MAX_JOB_SECONDS:
+            raise invalid("spec.max_duration", self.max_seconds, f"above 0 and at most {MAX_JOB_SECONDS} seconds")
         if self.max_epochs is not None and self.max_epochs < 1:
             raise invalid("spec.max_epochs", self.max_epochs, "a number from 1, or 0 for no bound")

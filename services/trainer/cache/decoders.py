@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from loupe.errors import BadDataset
-from services.trainer.cache.decoder import BAD, HEAD, SIZE
+from services.trainer.sandbox.decoder import BAD, HEAD, SIZE
+from services.trainer.sandbox.launch import Launch
 from services.trainer.sandbox.limits import Limits
-from services.trainer.sandbox.sandbox import Launch, Sandbox, SandboxedProcess
+from services.trainer.sandbox.process import SandboxedProcess
+from services.trainer.sandbox.sandbox import Sandbox
 
 BATCH = 32
 LIMITS = Limits(memory=2 << 30, processes=16, file=0, work=0, tmp=16 << 20, shm=16 << 20)
@@ -37,7 +39,6 @@ class Decoders:
         self._free: asyncio.LifoQueue[int] = asyncio.LifoQueue()
         for slot in reversed(range(first_slot, first_slot + count)):
             self._free.put_nowait(slot)
-        self._first_slot = first_slot
         self._live: dict[int, _Decoder] = {}
         self._names = itertools.count(1)
 

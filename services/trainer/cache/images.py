@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from loupe.algorithm import image
 from loupe.algorithm.manifest import BadManifest, Manifest, read_manifest
 from loupe.errors import BadAlgorithm, DigestMismatch
-from services.trainer.clients.storage import ImageSource
 
 
 class Images:
@@ -22,15 +22,15 @@ class Images:
         self._lock = asyncio.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
-    async def get(self, digest: str, source: ImageSource) -> tuple[Path, Manifest]:
-        """Return the unpacked image and its manifest.
+    async def get(self, digest: str, download: Callable[[], Awaitable[bytes]]) -> tuple[Path, Manifest]:
+        """Return the unpacked image and its manifest. download: fetches it packed, when it is not here.
 
-        Raises BadAlgorithm, DigestMismatch, and the source's errors.
+        Raises BadAlgorithm, DigestMismatch, and the download's errors.
         """
         folder = self._folder / digest
         async with self._lock:
             if not folder.exists():
-                packed = await source.image()
+                packed = await download()
                 if (received := image.digest(packed)) != digest:
                     raise DigestMismatch("storage sent another algorithm image", announced=digest, received=received)
                 await asyncio.to_thread(self._unpack, packed, folder)

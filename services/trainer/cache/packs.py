@@ -20,7 +20,7 @@ ENTRY = np.dtype([("digest", "V32"), ("offset", "<u8"), ("size", "<u8")])
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a file lies: in which pack, from which byte on, how many bytes."""
 
     pack: str
@@ -37,7 +37,7 @@ class PackCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, Location] = {}
         self._fetching = asyncio.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         for pack in folder.glob("*.pack"):
@@ -104,7 +104,7 @@ class PackCache:
 
     def _load(self, index: Path) -> None:
         for entry in np.frombuffer(index.read_bytes(), dtype=ENTRY):
-            place = Place(index.stem, int(entry["offset"]), int(entry["size"]))
+            place = Location(index.stem, int(entry["offset"]), int(entry["size"]))
             self._places[entry["digest"].tobytes().hex()] = place
 
     def _evict(self, keep: set[str]) -> None:

@@ -51,7 +51,7 @@ class PictureCache:
             if not array.exists():
                 await self._make(array, digests, height, width, source)
             os.utime(array)
-            await asyncio.to_thread(place, array, target)
+            await asyncio.to_thread(link_or_copy, array, target)
 
     async def _make(self, array: Path, digests: Sequence[str], height: int, width: int, source: PictureSource) -> None:
         size = len(digests) * height * width * 3
@@ -101,7 +101,7 @@ class PictureCache:
             array.unlink()
 
 
-def place(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`: a hard link, or a copy where they lie on different disks."""
     try:
         target.hardlink_to(source)

@@ -1,7 +1,8 @@
-"""What the trainer needs from storage, as one attempt sees it: with its token, for its project only."""
+"""Storage as one attempt sees it: with its token, for its project only."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from services.trainer.attempts.events import StoredFile
-from services.trainer.attempts.spec import AttemptSpec
-from services.trainer.runs.work_folder import CollectedFile
+FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+"""What a file that an attempt makes may be called."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,28 @@ class LabelledDataset:
     digests: Sequence[str]
 
 
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to be stored, which nobody changes any more.
+
+    filename: its name in storage. path: where it lies. digest: its sha256 in hex. size: in bytes.
+    """
+
+    filename: str
+    path: Path
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file that storage holds: its name, its sha256 in hex, its size in bytes."""
+
+    filename: str
+    digest: str
+    size: int
+
+
 class PictureSource(Protocol):
     """Gives picture files."""
 
@@ -36,42 +58,30 @@ class PictureSource(Protocol):
         """Yield (digest, file) for each digest, in any order; not checked. Raises LoupeError."""
 
 
-class ImageSource(Protocol):
-    """Gives the attempt's algorithm image."""
+class AttemptStorage(PictureSource, Protocol):
+    """Storage as one attempt sees it. All methods raise LoupeErrors."""
 
-    async def image(self) -> bytes:
-        """Return the packed image; not checked. Raises LoupeError."""
+    async def dataset(self, version: str) -> LabelledDataset:
+        """Return a data set version by its name."""
 
-
-class CheckpointStore(Protocol):
-    """Keeps the attempt's job's one last checkpoint."""
-
-    async def save_checkpoint(self, files: Sequence[CollectedFile]) -> None:
-        """Return when the checkpoint is durable. Raises StaleAttempt and other LoupeErrors."""
-
-    async def load_checkpoint(self, folder: Path) -> bool:
-        """Fill the folder, which is not there yet; False, and no folder, when there is none."""
-
-
-class ArtifactStore(Protocol):
-    """Keeps what an attempt made."""
-
-    async def save_artifacts(self, files: Sequence[CollectedFile]) -> tuple[StoredFile, ...]:
-        """Return when all files are durable. Raises LoupeError."""
-
-
-class AttemptStorage(PictureSource, ImageSource, CheckpointStore, ArtifactStore, Protocol):
-    """Storage as one attempt sees it."""
-
-    async def dataset(self) -> LabelledDataset:
-        """Return the attempt's data set version. Raises LoupeError."""
+    async def image(self, version: str) -> bytes:
+        """Return the packed image of an algorithm version by its name; not checked."""
 
     async def file(self, digest: str, target: Path) -> None:
-        """Write an uploaded file to `target`, checked against its digest. Raises LoupeError."""
+        """Write an uploaded file to `target`, checked against its digest."""
+
+    async def save_checkpoint(self, files: Sequence[LocalFile]) -> None:
+        """Keep the one last checkpoint of the attempt's job; return when it is durable. Raises StaleAttempt."""
+
+    async def load_checkpoint(self, folder: Path) -> bool:
+        """Fill the folder, which is not there yet; False, and no folder, when there is no checkpoint."""
+
+    async def save_artifacts(self, files: Sequence[LocalFile]) -> tuple[StoredFile, ...]:
+        """Keep what the attempt made; return when all of it is durable."""
 
 
 class Storage(Protocol):
     """Storage before anybody said who asks."""
 
-    def of(self, spec: AttemptSpec, token: Callable[[], str]) -> AttemptStorage:
-        """Return storage for an attempt. token: the one that the attempt has when it calls."""
+    def of(self, job: str, attempt: int, token: Callable[[], str]) -> AttemptStorage:
+        """Return storage for an attempt of a job. token: the one that the attempt has when it calls."""

@@ -50,7 +50,7 @@ class Heartbeat:
         psutil.cpu_times_percent()  # the first call has nothing to compare with
 
     def report(self) -> TrainerLoad:
-        """Say how things stand now."""
+        """Return how things stand now; every report counts as a beat."""
         self._beat += 1
         counts = self._counts()
         memory = psutil.virtual_memory()
@@ -71,7 +71,7 @@ class Heartbeat:
         )
 
     def _smoothed_cpu_use(self) -> float:
-        """Smooths over a few beats: a burst of a second neither keeps a job away nor does a lull let one in."""
+        """Return the use over a few beats: neither a burst of a second keeps a job away nor a lull lets one in."""
         self._cpu_use += SMOOTHING * (_cpu_use() - self._cpu_use)
         return round(self._cpu_use, 4)
 
@@ -96,7 +96,7 @@ def parse_gpus(text: str) -> tuple[GpuLoad, ...]:
 
 
 def _cpu_use() -> float:
-    """Leave out what runs at low priority: it makes room for whoever comes."""
+    """Return the share of the processors in use, without what runs at low priority: that makes room for others."""
     times = psutil.cpu_times_percent()
     free = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "nice", 0.0)
     return min(1.0, max(0.0, round(1 - free / 100, 4)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 
+from loupe.token_bucket import TokenBucket
 from services.trainer.runs.intake import escape
-from services.trainer.runs.rate import TokenBucket
 
 LINES_PER_SECOND = 20
 BURST = 200

@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loupe.algorithm.manifest import BadParameter as BadValue
-from loupe.algorithm.manifest import Manifest, resolve_parameters
+from loupe.algorithm.manifest import InvalidParameter, Manifest, resolve_parameters
 from loupe.concurrency import gather
 from loupe.errors import BadParameter, Unavailable
 from services.trainer.attempts.attempt import Attempt
@@ -21,12 +21,12 @@ from services.trainer.attempts.spec import AttemptSpec
 from services.trainer.cache.images import Images
 from services.trainer.cache.pictures import PictureCache
 from services.trainer.clients.storage import AttemptStorage, LabelledDataset, Storage
+from services.trainer.runs.host import RunHost
 from services.trainer.runs.job_folder import CHECKPOINT, JobFolder, Resources
 from services.trainer.runs.run import Completed, Run
-from services.trainer.runs.work_folder import CollectedFile
 from services.trainer.sandbox.limits import Limits
-from services.trainer.sandbox.sandbox import SandboxFailed
-from services.trainer.sandbox.slots import Cell, Slots
+from services.trainer.sandbox.process import SandboxFailed
+from services.trainer.sandbox.slots import Slots
 
 OVERTIME = 0.5
 LEAST_OVERTIME_SECONDS = 120.0
@@ -71,7 +71,8 @@ class Executor:
 
     async def execute(self, attempt: Attempt) -> Finished:
         """Do one attempt to its end. Raises LoupeError and RunFailed; cancelling it leaves nothing behind."""
-        storage = self._storage.of(attempt.spec, lambda: attempt.storage_token)
+        key = attempt.spec.key
+        storage = self._storage.of(key.job, key.attempt, lambda: attempt.storage_token)
         staging = self._staging / uuid.uuid4().hex
         staging.mkdir()
         fetch = asyncio.create_task(self._fetch(attempt.spec, storage, staging))
@@ -90,20 +91,21 @@ class Executor:
     async def _run(
         self, attempt: Attempt, fetch: asyncio.Task[Material], storage: AttemptStorage, staging: Path
     ) -> Completed:
-        async with self._slots.lease() as cell:
+        async with self._slots.lease() as sandbox:
             material = await fetch
-            await asyncio.to_thread(self._fill, attempt.spec, cell, material)
-            desk = _Desk(cell, material.dataset, storage, self._pictures)
-            run = Run(cell, desk=desk, emit=attempt.emit, limits=self._limits, staging=staging, clock=self._clock)
-            attempt.emit(Started(warm=cell.warm, resumed=material.checkpoint is not None))
-            attempt.running(run, _overtime(attempt.spec))
+            folder = JobFolder(sandbox.process.data)
+            await asyncio.to_thread(self._fill, folder, attempt.spec, material)
+            host = RunHost(folder, material.dataset, storage, self._pictures)
+            run = Run(sandbox, host=host, emit=attempt.emit, limits=self._limits, staging=staging, clock=self._clock)
+            attempt.emit(Started(warm=sandbox.warm, resumed=material.checkpoint is not None))
+            attempt.running(run.stop, _overtime(attempt.spec))
             return await run.execute()
 
     async def _fetch(self, spec: AttemptSpec, storage: AttemptStorage, staging: Path) -> Material:
         checkpoint = staging / CHECKPOINT
         dataset, (image, manifest), resumed = await gather(
-            storage.dataset(),
-            self._images.get(spec.algorithm_digest, storage),
+            storage.dataset(spec.dataset_version),
+            self._images.get(spec.algorithm_digest, partial(storage.image, spec.algorithm_version)),
             storage.load_checkpoint(checkpoint),
         )
         parameters = _parameters(manifest, spec)
@@ -114,8 +116,7 @@ class Executor:
                 await storage.file(parameters[name], weights[name])
         return Material(dataset, image, parameters, weights, checkpoint if resumed else None)
 
-    def _fill(self, spec: AttemptSpec, cell: Cell, material: Material) -> None:
-        folder = JobFolder(cell.process.data)
+    def _fill(self, folder: JobFolder, spec: AttemptSpec, material: Material) -> None:
         folder.put_image(material.image)
         weights = {name: folder.put_weights(name, file) for name, file in material.weights.items()}
         if material.checkpoint is not None:
@@ -123,38 +124,16 @@ class Executor:
         folder.write(spec, material.parameters, weights, material.dataset, self._resources)
 
 
-class _Desk:
-    """Grants what one run may ask for."""
-
-    def __init__(self, cell: Cell, dataset: LabelledDataset, storage: AttemptStorage, pictures: PictureCache) -> None:
-        self._folder = JobFolder(cell.process.data)
-        self._dataset = dataset
-        self._storage = storage
-        self._pictures = pictures
-
-    async def pictures(self, height: int, width: int) -> str:
-        name = f"pictures-{height}x{width}.npy"
-        target = self._folder.path / name
-        await self._pictures.link(self._dataset.digests, height, width, self._storage, target)
-        return name
-
-    async def reveal_test(self) -> str:
-        return await asyncio.to_thread(self._folder.reveal, self._dataset)
-
-    async def save_checkpoint(self, files: list[CollectedFile]) -> None:
-        await self._storage.save_checkpoint(files)
-
-
 def _parameters(manifest: Manifest, spec: AttemptSpec) -> dict[str, Any]:
-    """Give the parameters their types back, which a protobuf Struct does not keep."""
+    """Return all parameters in their types, which a protobuf Struct does not keep. Raises BadParameter."""
     try:
         return resolve_parameters(manifest, spec.parameters)
-    except BadValue as error:
+    except InvalidParameter as error:
         raise BadParameter(str(error), parameter=error.parameter) from error
 
 
 def _overtime(spec: AttemptSpec) -> float | None:
-    """Return when a run that does not keep its own budget is ended: it is given time to conclude."""
+    """Return after how many seconds a run that does not keep its own budget is ended: it may still conclude."""
     if spec.max_seconds is None:
         return None
     return spec.max_seconds + max(LEAST_OVERTIME_SECONDS, OVERTIME * spec.max_seconds)

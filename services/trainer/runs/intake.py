@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from loupe.algorithm.host import Outcome, Progress
-from services.trainer.runs.channel import ProtocolBroken
+from services.trainer.clients.storage import FILENAME
+from services.trainer.sandbox.channel import ProtocolBroken
 
 MAX_LINE = 4000
 MAX_METRICS = 64
@@ -20,7 +21,6 @@ MAX_SIDE = 1024
 MAX_TRACEBACK_LINES = 100
 _PHASE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
-FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What a run says that it made: file names and where they lie below its work folder."""
+class ReportedResult:
+    """What a run says that it made. artifacts: where each file lies below its work folder, by the file's name."""
 
     outcome: Outcome
     artifacts: Mapping[str, PurePosixPath]
@@ -98,16 +98,13 @@ def failure(message: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 def size(arguments: Mapping[str, Any]) -> tuple[int, int]:
     """Read height and width of pictures, in pixels. Raises ProtocolBroken."""
-    sides = [arguments.get(name) for name in ("height", "width")]
-    if not all(isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MAX_SIDE for side in sides):
-        raise ProtocolBroken(f"pictures: height and width must be whole numbers from 1 to {MAX_SIDE}")
-    return sides[0], sides[1]
+    return _side(arguments.get("height")), _side(arguments.get("width"))
 
 
-def claim(arguments: Mapping[str, Any]) -> Claim:
+def result(arguments: Mapping[str, Any]) -> ReportedResult:
     """Read a result. Raises ProtocolBroken."""
     try:
-        outcome = Outcome(arguments.get("outcome"))
+        outcome = Outcome(str(arguments.get("outcome")))
     except ValueError as error:
         expected = ", ".join(Outcome)
         raise ProtocolBroken(f"finish: the outcome must be one of {expected}") from error
@@ -123,7 +120,7 @@ def claim(arguments: Mapping[str, Any]) -> Claim:
         cleaned = _clean(report)
     except RecursionError as error:
         raise ProtocolBroken("finish: the report is nested too deeply") from error
-    return Claim(outcome, {name: relative(path) for name, path in artifacts.items()}, cleaned)
+    return ReportedResult(outcome, {name: relative(path) for name, path in artifacts.items()}, cleaned)
 
 
 def relative(path: object) -> PurePosixPath:
@@ -133,6 +130,12 @@ def relative(path: object) -> PurePosixPath:
         shown = escape(str(path)[:200])
         raise ProtocolBroken(f"{shown!r} is not a path inside the work folder")
     return parsed
+
+
+def _side(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SIDE:
+        raise ProtocolBroken(f"pictures: height and width must be whole numbers from 1 to {MAX_SIDE}")
+    return value
 
 
 def _is_finite(value: float) -> bool:

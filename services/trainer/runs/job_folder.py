@@ -14,7 +14,7 @@ import numpy as np
 
 from loupe.algorithm.host import Split
 from services.trainer.attempts.spec import AttemptSpec
-from services.trainer.cache.pictures import place
+from services.trainer.cache.pictures import link_or_copy
 from services.trainer.clients.storage import LabelledDataset
 
 ALGORITHM, CHECKPOINT, WEIGHTS, TEST_CLASSES = "algorithm", "checkpoint", "weights", "test_classes.npy"
@@ -76,11 +76,11 @@ class JobFolder:
         """Link an uploaded file into the folder, and return where."""
         name = f"{WEIGHTS}/{parameter}.safetensors"
         (self.path / WEIGHTS).mkdir(exist_ok=True)
-        place(file, self.path / name)
+        link_or_copy(file, self.path / name)
         return name
 
     def reveal(self, dataset: LabelledDataset) -> str:
-        """Write every label, and return where."""
+        """Write every label into the folder, and return the file's name."""
         partial = self.path / "revealing.npy"
         np.save(partial, dataset.classes.astype(np.int32))
         partial.rename(self.path / TEST_CLASSES)
@@ -88,6 +88,6 @@ class JobFolder:
 
 
 def _link(source: str, target: str) -> str:
-    place(Path(source), Path(target))
+    link_or_copy(Path(source), Path(target))
     os.chmod(target, 0o644)  # noqa: PTH101 - copytree speaks text
     return target

@@ -6,19 +6,21 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
 from loupe.algorithm.host import Outcome, Progress
-from loupe.errors import AlgorithmFailed, DataLoss, LoupeError, ResourceExhausted, Throttled, Unavailable
-from services.trainer.attempts.events import Checkpointed, Failed, Happening, Logged, Progressed
+from loupe.errors import AlgorithmFailed, LoupeError, ResourceExhausted
+from loupe.token_bucket import TokenBucket
+from services.trainer.attempts.events import Checkpointed, Happening, Logged, Progressed, RunFailed
+from services.trainer.clients.storage import LocalFile
 from services.trainer.runs import intake
-from services.trainer.runs.channel import ProtocolBroken
 from services.trainer.runs.console import LineSplitter, LogGate
-from services.trainer.runs.rate import TokenBucket
-from services.trainer.runs.work_folder import BadFile, CollectedFile, WorkFolder
+from services.trainer.runs.host import RunHost
+from services.trainer.runs.work_folder import BadFile, WorkFolder
+from services.trainer.sandbox.channel import ProtocolBroken
 from services.trainer.sandbox.limits import Limits
 from services.trainer.sandbox.memory import memory_in_use
-from services.trainer.sandbox.slots import Cell
+from services.trainer.sandbox.warm import WarmSandbox
 
 PROGRESS_PER_SECOND, PROGRESS_BURST = 20, 100
 OUTPUT_BYTES, OUTPUT_BYTES_PER_SECOND = 1 << 16, 4 << 20
@@ -28,36 +30,13 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".json")
 CHECKPOINT_FILES = 64
 
 
-class RunFailed(Exception):
-    """Ends an attempt without a result."""
-
-    def __init__(self, error: LoupeError, *, retryable: bool | None = None) -> None:
-        super().__init__(error.message)
-        if retryable is None:
-            retryable = isinstance(error, Unavailable | DataLoss | Throttled)
-        self.failed = Failed.of(error, retryable=retryable)
-
-
 @dataclass(frozen=True)
 class Completed:
     """What a run handed over, in the trainer's own copies."""
 
     outcome: Outcome
-    artifacts: tuple[CollectedFile, ...]
+    artifacts: tuple[LocalFile, ...]
     report: Mapping[str, Any]
-
-
-class Desk(Protocol):
-    """Grants what a run may ask for. File names are below the run's data folder. All raise LoupeError."""
-
-    async def pictures(self, height: int, width: int) -> str:
-        """Put the array of all pictures into the data folder, and return its name."""
-
-    async def reveal_test(self) -> str:
-        """Put every label into the data folder, and return the file's name."""
-
-    async def save_checkpoint(self, files: list[CollectedFile]) -> None:
-        """Return when the checkpoint is durable."""
 
 
 class Run:
@@ -65,21 +44,21 @@ class Run:
 
     def __init__(
         self,
-        cell: Cell,
+        sandbox: WarmSandbox,
         *,
-        desk: Desk,
+        host: RunHost,
         emit: Callable[[Happening], None],
         limits: Limits,
         staging: Path,
         clock: Callable[[], float],
     ) -> None:
-        self._cell = cell
-        self._desk = desk
+        self._sandbox = sandbox
+        self._host = host
         self._emit = emit
         self._limits = limits
         self._staging = staging
         self._clock = clock
-        self._work = WorkFolder(cell.process.work, cell.process.owner)
+        self._work = WorkFolder(sandbox.process.work, sandbox.process.owner)
         self._logs = LogGate()
         self._bucket = TokenBucket(PROGRESS_PER_SECOND, PROGRESS_BURST)
         self._held_back: Progress | None = None
@@ -89,13 +68,10 @@ class Run:
     async def execute(self) -> Completed:
         """Run the job to its end. Raises RunFailed."""
         serve = asyncio.create_task(self._serve())
-        others = [
-            asyncio.create_task(work)
-            for work in (self._pass_output_on(), self._watch_usage(), self._pass_held_back_on())
-        ]
+        watch = asyncio.create_task(self._watch_usage())
+        others = [asyncio.create_task(work) for work in (self._pass_output_on(), self._pass_held_back_on())]
         try:
-            await self._cell.channel.send({"type": "job"})
-            watch = others[1]
+            await self._sandbox.channel.send({"type": "job"})
             done, _ = await asyncio.wait({serve, watch}, return_when=asyncio.FIRST_COMPLETED)
             # A job that was ended for what it used also closes its pipe: the cause goes before the symptom.
             return await (watch if watch in done else serve)
@@ -104,17 +80,17 @@ class Run:
         except LoupeError as error:
             raise RunFailed(error) from error
         finally:
-            for task in (serve, *others):
+            for task in (serve, watch, *others):
                 task.cancel()
-            await asyncio.gather(serve, *others, return_exceptions=True)
+            await asyncio.gather(serve, watch, *others, return_exceptions=True)
             self._flush()
 
     async def stop(self) -> None:
         """Ask the algorithm to end soon."""
-        await self._cell.channel.send({"type": "stop"})
+        await self._sandbox.channel.send({"type": "stop"})
 
     async def _serve(self) -> Completed:
-        while (message := await self._cell.channel.receive()) is not None:
+        while (message := await self._sandbox.channel.receive()) is not None:
             match message.get("type"):
                 case "report":
                     self._progress(intake.progress(message))
@@ -134,19 +110,19 @@ class Run:
         completed = None
         match call.method:
             case "pictures":
-                value["file"] = await self._desk.pictures(*intake.size(call.arguments))
+                value["file"] = await self._host.pictures(*intake.size(call.arguments))
             case "reveal_test":
                 if self._revealed:
                     raise ProtocolBroken("the test labels were asked for twice")
                 self._revealed = True
-                value["file"] = await self._desk.reveal_test()
+                value["file"] = await self._host.reveal_test()
             case "save_checkpoint":
                 await self._checkpoint(call.arguments)
             case "finish":
-                completed = await self._collect(intake.claim(call.arguments))
+                completed = await self._collect(intake.result(call.arguments))
             case other:
                 raise ProtocolBroken(f"the unknown method {intake.escape(other[:80])!r} was called")
-        await self._cell.channel.send({"type": "answer", "id": call.id, "value": value})
+        await self._sandbox.channel.send({"type": "answer", "id": call.id, "value": value})
         return completed
 
     async def _checkpoint(self, arguments: Mapping[str, Any]) -> None:
@@ -162,20 +138,20 @@ class Run:
             self._limits.file,
         )
         try:
-            await self._desk.save_checkpoint(files)
+            await self._host.save_checkpoint(files)
         finally:
             for file in files:
                 file.path.unlink()
         self._flush()
         self._emit(Checkpointed(sum(file.size for file in files)))
 
-    async def _collect(self, claim: intake.Claim) -> Completed:
-        files: list[CollectedFile] = []
-        for name, path in claim.artifacts.items():
+    async def _collect(self, result: intake.ReportedResult) -> Completed:
+        files: list[LocalFile] = []
+        for name, path in result.artifacts.items():
             left = self._limits.work - sum(file.size for file in files)
             target = self._staging / "artifacts"
             files.append(await asyncio.to_thread(self._work.collect, path, name, target, left))
-        return Completed(claim.outcome, tuple(files), claim.report)
+        return Completed(result.outcome, tuple(files), result.report)
 
     def _raised(self, message: Mapping[str, Any]) -> RunFailed:
         sentence, trace = intake.failure(message)
@@ -187,7 +163,7 @@ class Run:
     async def _ended(self) -> RunFailed:
         try:
             async with asyncio.timeout(EXIT_SECONDS):
-                status = await self._cell.process.wait()
+                status = await self._sandbox.process.wait()
         except TimeoutError:
             return RunFailed(AlgorithmFailed("the algorithm closed its pipe and went on"), retryable=False)
         return RunFailed(
@@ -203,7 +179,7 @@ class Run:
             self._held_back = progress
 
     async def _pass_held_back_on(self) -> None:
-        """A flood of progress is thinned out; the newest of what was held back goes on as soon as it may."""
+        """Thin a flood of progress out: the newest of what was held back goes on as soon as it may."""
         while True:
             await asyncio.sleep(1 / PROGRESS_PER_SECOND)
             if self._held_back is not None:
@@ -222,16 +198,16 @@ class Run:
 
     async def _pass_output_on(self) -> None:
         splitter = LineSplitter()
-        while data := await self._cell.process.process.stdout.read(OUTPUT_BYTES):
+        while data := await self._sandbox.process.output.read(OUTPUT_BYTES):
             self._log(splitter.feed(data))
             # Read no faster than this, and a flood stands in its own pipe.
             await asyncio.sleep(len(data) / OUTPUT_BYTES_PER_SECOND)
         self._log(splitter.feed(b"", end=True))
 
-    async def _watch_usage(self) -> Completed:
-        """The kernel bounds each process and each file; what all of them use together is watched here."""
+    async def _watch_usage(self) -> NoReturn:
+        """Bound what all processes and files use together; the kernel bounds each of them. Raises RunFailed."""
         while True:
-            memory = await asyncio.to_thread(memory_in_use, self._cell.process.tree, self._limits.memory)
+            memory = await asyncio.to_thread(memory_in_use, self._sandbox.process.tree, self._limits.memory)
             if memory > self._limits.memory:
                 raise _exceeded("memory", memory, self._limits.memory)
             size, count = await asyncio.to_thread(self._work.usage, self._limits.work_files)

@@ -6,8 +6,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from services.trainer.clients.storage import LocalFile
 
 COPY_BYTES = 1 << 20
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -15,16 +16,6 @@ OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 class BadFile(Exception):
     """Says what is wrong with a file that a run wants to hand over."""
-
-
-@dataclass(frozen=True)
-class CollectedFile:
-    """The trainer's own copy of a file, which the run can no longer change."""
-
-    filename: str
-    path: Path
-    digest: str
-    size: int
 
 
 class WorkFolder:
@@ -37,8 +28,8 @@ class WorkFolder:
         self._path = path
         self._owner = owner
 
-    def collect(self, source: PurePosixPath, name: str, target: Path, max_bytes: int) -> CollectedFile:
-        """Copy one file to target/name. Raises BadFile."""
+    def collect(self, source: PurePosixPath, name: str, target: Path, max_bytes: int) -> LocalFile:
+        """Copy one file to target/name, out of the run's reach. Raises BadFile."""
         folder = self._folder(source.parent)
         try:
             return self._copy(folder, source.name, name, target, max_bytes)
@@ -47,7 +38,7 @@ class WorkFolder:
 
     def collect_folder(
         self, source: PurePosixPath, target: Path, suffixes: Iterable[str], max_files: int, max_bytes: int
-    ) -> list[CollectedFile]:
+    ) -> list[LocalFile]:
         """Copy a flat folder of files with these suffixes. Raises BadFile."""
         allowed = tuple(suffixes)
         folder = self._folder(source)
@@ -56,7 +47,7 @@ class WorkFolder:
                 names = sorted(entry.name for entry, _ in zip(entries, range(max_files + 1), strict=False))
             if not names or len(names) > max_files:
                 raise BadFile(f"{source} must hold 1 to {max_files} files")
-            files: list[CollectedFile] = []
+            files: list[LocalFile] = []
             for name in names:
                 if not name.endswith(allowed) or not name.isascii() or not name.isprintable():
                     raise BadFile(f"{source}/{name!r}: only {', '.join(allowed)} files are taken")
@@ -67,7 +58,7 @@ class WorkFolder:
             os.close(folder)
 
     def usage(self, max_files: int) -> tuple[int, int]:
-        """Return (bytes on disk, files and folders); it stops counting above max_files."""
+        """Return (bytes on disk, number of files and folders); counting stops above max_files."""
         size = count = 0
         for root, folders, files in os.walk(self._path, followlinks=False):
             count += len(folders) + len(files)
@@ -93,7 +84,7 @@ class WorkFolder:
             current = deeper
         return current
 
-    def _copy(self, folder: int, source: str, name: str, target: Path, max_bytes: int) -> CollectedFile:
+    def _copy(self, folder: int, source: str, name: str, target: Path, max_bytes: int) -> LocalFile:
         try:
             # Without O_NONBLOCK a named pipe would hold the trainer for ever.
             descriptor = os.open(source, OPEN | os.O_NONBLOCK, dir_fd=folder)
@@ -114,4 +105,4 @@ class WorkFolder:
                     copy.write(block)
         finally:
             os.close(descriptor)
-        return CollectedFile(name, target / name, digest.hexdigest(), size)
+        return LocalFile(name, target / name, digest.hexdigest(), size)

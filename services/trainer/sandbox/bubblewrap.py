@@ -9,33 +9,22 @@ import socket
 import sys
 from pathlib import Path
 
+from services.trainer.sandbox.launch import Launch, environment, interpreter, make_folders, priority
 from services.trainer.sandbox.limits import Limits
-from services.trainer.sandbox.sandbox import (
-    Launch,
-    SandboxedProcess,
-    SandboxFailed,
-    environment,
-    interpreter,
-    make_folders,
-    priority,
-    spawn,
-)
-from services.trainer.sandbox.seccomp import SeccompUnavailable, write_filter
+from services.trainer.sandbox.process import SandboxedProcess, SandboxFailed, spawn
+from services.trainer.sandbox.sandbox import NoSandbox
+from services.trainer.sandbox.seccomp import write_filter
 
 CODE, WORK, DATA = "/job/code", "/job/work", "/job/data"
 PROBE_SECONDS = 30
 GPU_NODES = ("nvidia*", "nvidia-caps")
 
 
-class SandboxUnavailable(RuntimeError):
-    """Says what is missing for bubblewrap on this machine."""
-
-
 class Bubblewrap:
     """Runs each program as a process tree that sees its own folders and the interpreter, and nothing else.
 
     code: the folder made by `make_code_folder`. first_uid: slot n runs as user first_uid + n, where the trainer is
-    root; otherwise in a user namespace that allows no further one.
+    root; otherwise in a user namespace that allows no further one. Raises NoSandbox where something is missing.
     """
 
     isolated = True
@@ -48,10 +37,7 @@ class Bubblewrap:
         self._filter = filter_file
         self._first_uid = first_uid
         _tool("prlimit")
-        try:
-            write_filter(filter_file)
-        except SeccompUnavailable as error:
-            raise SandboxUnavailable(str(error)) from error
+        write_filter(filter_file)
 
     def inside(self, folder: Path) -> tuple[str, str]:
         return DATA, WORK
@@ -73,23 +59,23 @@ class Bubblewrap:
             )
 
     async def probe(self, folder: Path) -> None:
-        """Start the decoder and let it end. Raises SandboxUnavailable where bubblewrap may not do its work."""
+        """Start the decoder and let it end. Raises NoSandbox where bubblewrap may not do its work."""
         launch = Launch("decoder", folder / "probe", 0, Limits(), ("--channel", "{channel}"))
         shutil.rmtree(launch.folder, ignore_errors=True)
         try:
             process = await self.start(launch)
         except SandboxFailed as error:
-            raise SandboxUnavailable(str(error)) from error
+            raise NoSandbox(str(error)) from error
         try:
             process.channel.shutdown(socket.SHUT_WR)
-            output = await asyncio.wait_for(process.process.stdout.read(4000), PROBE_SECONDS)
+            output = await asyncio.wait_for(process.output.read(4000), PROBE_SECONDS)
             status = await asyncio.wait_for(process.wait(), PROBE_SECONDS)
         except TimeoutError as error:
-            raise SandboxUnavailable(f"bubblewrap did not start in {PROBE_SECONDS} s") from error
+            raise NoSandbox(f"bubblewrap did not start in {PROBE_SECONDS} s") from error
         finally:
             await process.kill()
         if status != 0:
-            raise SandboxUnavailable(f"bubblewrap: {output.decode(errors='replace').strip()}")
+            raise NoSandbox(f"bubblewrap: {output.decode(errors='replace').strip()}")
 
     def arguments(self, launch: Launch, work: Path, data: Path, owner: int, rules: int) -> list[str]:
         """Return the command line up to the interpreter."""
@@ -102,8 +88,8 @@ class Bubblewrap:
         else:
             command += ["--unshare-user", "--disable-userns"]
         command += ["--proc", "/proc", "--dev", "/dev"]
-        for path, size in (("/dev/shm", limits.shm), ("/tmp", limits.tmp)):
-            command += ["--perms", "1777", "--size", str(size), "--tmpfs", path]
+        for target, size in (("/dev/shm", limits.shm), ("/tmp", limits.tmp)):
+            command += ["--perms", "1777", "--size", str(size), "--tmpfs", target]
         if launch.gpu:
             for pattern in GPU_NODES:
                 for node in sorted(Path("/dev").glob(pattern)):
@@ -130,7 +116,7 @@ class Bubblewrap:
 def _tool(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        raise SandboxUnavailable(f"{name} is not installed")
+        raise NoSandbox(f"{name} is not installed")
     return path
 
 
@@ -145,5 +131,5 @@ def _readable() -> list[Path]:
 
 
 def _parents(path: Path) -> list[str]:
-    """Create the folders above a bind so that everybody may pass through them."""
+    """Return the words that make the folders above a bind so that everybody may pass through them."""
     return [word for parent in reversed(path.parents[:-1]) for word in ("--perms", "0755", "--dir", str(parent))]

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import loupe
-from services.trainer.cache import decoder
+from services.trainer.sandbox import decoder
 
-PARTS = ("__init__.py", "picture.py", "algorithm")
+PARTS = ("__init__.py", "patterns.py", "picture.py", "algorithm")
 
 
 def make_code_folder(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bound one job. Sizes in bytes.
+    """The bounds of one job. Sizes in bytes.
 
     memory: of all processes of the job together, watched by the trainer; of each process, kept by the kernel.
     processes: processes and threads of the job, kept by the kernel where the job has a user id of its own.

@@ -5,15 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from services.trainer.sandbox.sandbox import (
-    Launch,
-    SandboxedProcess,
-    environment,
-    interpreter,
-    make_folders,
-    priority,
-    spawn,
-)
+from services.trainer.sandbox.launch import Launch, environment, interpreter, make_folders, priority
+from services.trainer.sandbox.process import SandboxedProcess, spawn
 
 
 class PlainProcess:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from services.trainer.sandbox.sandbox import NoSandbox
+
 # Kernel doors that were the way out of other sandboxes, and those that see or change other processes and the machine.
 REFUSED = """
 acct add_key bpf chroot clock_adjtime clock_settime delete_module finit_module fsconfig fsmount fsopen fspick
@@ -19,16 +21,12 @@ AF_NETLINK = 16
 AF_VSOCK = 40
 
 
-class SeccompUnavailable(RuntimeError):
-    """Says why no filter can be made on this machine."""
-
-
 def write_filter(file: Path) -> None:
-    """Write the filter as the BPF program that bubblewrap takes. Raises SeccompUnavailable."""
+    """Write the filter as the BPF program that bubblewrap takes. Raises NoSandbox where none can be made."""
     try:
         import pyseccomp
     except (ImportError, OSError, RuntimeError) as error:
-        raise SeccompUnavailable(f"pyseccomp or libseccomp is missing: {error}") from error
+        raise NoSandbox(f"pyseccomp or libseccomp is missing: {error}") from error
     rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     refuse = pyseccomp.ERRNO(errno.EPERM)
     for name in REFUSED:

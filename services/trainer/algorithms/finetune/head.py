@@ -21,7 +21,10 @@ SHARED_WORK = 200_000_000
 
 @dataclass(frozen=True)
 class Head:
-    """Gives logits = features @ weight.T + bias. accuracy is on the validation rows."""
+    """Gives logits = features @ weight.T + bias.
+
+    weight: float32 [C, D]. bias: float32 [C]. accuracy: on the validation rows, 0..1. decay: the weight decay picked.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -31,20 +34,23 @@ class Head:
 
 @dataclass(frozen=True)
 class Table:
-    """Features float32 [N, D] with classes int64 [N], and how much each class counts, float32 [C]."""
+    """Features float32 [N, D] with classes int64 [N]; weights, float32 [C], say how much a row of each class counts."""
 
     features: torch.Tensor
     classes: torch.Tensor
     weights: torch.Tensor
 
     def rows(self, chosen: np.ndarray) -> Table:
-        """Return the table of the chosen rows."""
+        """Return the table of the chosen rows, int64 indices."""
         index = torch.from_numpy(chosen)
         return Table(self.features[index], self.classes[index], self.weights)
 
 
 def fit_head(train: Table, validation: Table, seed: int) -> Head:
-    """Return the head of the weight decay that does best on the validation rows."""
+    """Return the head of the weight decay among DECAYS that does best on the validation rows.
+
+    Best is the highest accuracy, then the lowest log-loss. seed: draws the rows that decays are compared on.
+    """
     mean, spread = _scale(train.features)
     compared = train
     if len(train.classes) > COMPARED:
@@ -71,7 +77,10 @@ def fit_head(train: Table, validation: Table, seed: int) -> Head:
 
 
 def cross_validated(table: Table, decay: float, seed: int) -> np.ndarray:
-    """Return probabilities [N, C] of each row by a head that was not fitted to it."""
+    """Return float32 [N, C], each row's probabilities by a head that was not fitted to it, of FOLDS heads.
+
+    seed: draws the folds. A fold that holds all rows has zeros.
+    """
     fold = torch.randint(0, FOLDS, (len(table.classes),), generator=torch.Generator().manual_seed(seed)).numpy()
     probabilities = np.zeros((len(table.classes), len(table.weights)), dtype=np.float32)
     for number in range(FOLDS):
@@ -94,7 +103,10 @@ def _scale(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _solve(
     features: torch.Tensor, classes: torch.Tensor, weights: torch.Tensor, decay: float, start: torch.Tensor
 ) -> torch.Tensor:
-    """Return [C, D + 1], weights and bias, that minimise weighted cross entropy + decay * |weights|^2 / 2."""
+    """Return [C, D + 1], weights and bias, that minimise weighted cross entropy + decay * |weights|^2 / 2.
+
+    By L-BFGS: Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", 1989.
+    """
     solution = start.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
         [solution], lr=1.0, max_iter=ITERATIONS, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
@@ -105,10 +117,10 @@ def _solve(
         logits = features @ solution[:, :-1].T + solution[:, -1]
         loss = functional.cross_entropy(logits, classes, weight=weights)
         loss = loss + 0.5 * decay * solution[:, :-1].square().sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         return loss
 
     shared = features.numel() * len(weights) >= SHARED_WORK
     with on_threads(torch.get_num_threads() if shared else 1):
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch has no types here
     return solution.detach()

@@ -13,10 +13,10 @@ import torch
 from loupe.algorithm import Context, Outcome, TrainingPlan, fit
 from loupe.algorithm.augmentation import Augmentation
 from loupe.algorithm.evaluation import OutOfSample
-from loupe.algorithm.package import append_linear
-from loupe.algorithm.training import class_weights
+from loupe.algorithm.onnx_model import append_linear
+from loupe.algorithm.plan import class_weights
 
-from .backbones import Backbone, HeadedNetwork, last_blocks
+from .backbones import Backbone, HeadedNetwork, early_blocks
 from .features import FrozenTrunk, compute_features
 from .head import Table, cross_validated, fit_head
 
@@ -27,20 +27,26 @@ LARGE_PICTURES = 20_000
 BALANCE = 0.5
 EPOCHS = {"blocks": 12, "full": 25}
 RANDOM_EPOCHS = 60
+_PARTS = {"blocks": "last blocks", "full": "whole network"}
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One way to train: the head on frozen features, or fine-tuning the last blocks or everything."""
+class Stage:
+    """One way to train: the head on frozen features, or fine-tuning the last blocks or everything.
+
+    depth: "head", "blocks" or "full". size: side of the pictures in pixels.
+    """
 
     depth: str
     size: int
 
 
 class Ladder:
-    """Climbs from rung to rung and finishes the run with the best model found.
+    """Climbs from stage to stage and finishes the run with the best model found.
 
-    The first rung is always done, whatever the budget: without it there is no model. All that later rungs and a
+    Fine-tuning starts from the fitted head, as Kumar et al. do in "Fine-Tuning can Distort Pretrained Features and
+    Underperform Out-of-Distribution", 2022.
+    The first stage is always done, whatever the budget: without it there is no model. All that later stages and a
     resumed run depend on is in `_state`, so the result depends on the seed and not on when a run was cut off.
     """
 
@@ -53,86 +59,86 @@ class Ladder:
         self._limited = False
 
     def climb(self) -> None:
-        """Try the rungs in order until one reaches the target, then finishes. Raises Stopped."""
+        """Train stage by stage until one reaches the target or none is left, then finish the run. Raises Stopped."""
         restored = self._context.restore()
         if restored is not None:
             self._state = restored["ladder"]
-        outcome = self._reached()
+        outcome = self._target_reached()
         while outcome is None:
-            rung = self._next()
-            if rung is None:
+            stage = self._next()
+            if stage is None:
                 outcome = Outcome.BUDGET if self._limited else Outcome.PLATEAU
             elif self._state["done"] and self._context.out_of_budget():
                 outcome = Outcome.BUDGET
             else:
-                self._try(rung, restored or {})
+                self._train(stage, restored or {})
                 restored = None
-                outcome = self._reached()
+                outcome = self._target_reached()
         self._finish(outcome)
 
-    def _reached(self) -> Outcome | None:
+    def _target_reached(self) -> Outcome | None:
         best = self._state["best"]
         return Outcome.TARGET_REACHED if best and best["accuracy"] >= self._context.target_accuracy else None
 
-    def _next(self) -> Rung | None:
-        """Return the rung after those done, or None at the top."""
+    def _next(self) -> Stage | None:
+        """Return the stage after those done, or None at the top."""
         done = {(each["depth"], each["size"]) for each in self._state["done"]}
-        for rung in self._rungs():
-            if (rung.depth, rung.size) not in done and self._worth(rung):
-                return rung
+        for stage in self._stages():
+            if (stage.depth, stage.size) not in done and self._is_worthwhile(stage):
+                return stage
         return None
 
-    def _rungs(self) -> list[Rung]:
+    def _stages(self) -> list[Stage]:
         chosen = self._backbone.fixed_size or self._context.parameters["size"]
-        sizes = [chosen] if chosen else list(SIZES)
-        heads = [Rung("head", size) for size in sizes]
         if not self._backbone.pretrained:
             # Features of random weights are no start; go straight for training everything.
-            return [Rung("full", chosen or RANDOM_SIZE)]
+            return [Stage("full", chosen or RANDOM_SIZE)]
+        sizes = [chosen] if chosen else list(SIZES)
         depths = {"head": (), "blocks": ("blocks",), "full": ("blocks", "full")}[self._context.parameters["depth"]]
-        return heads + [Rung(depth, self._tuning_size(sizes)) for depth in depths]
+        tuned = [Stage(depth, self._tuning_size(sizes)) for depth in depths]
+        return [Stage("head", size) for size in sizes] + tuned
 
     def _accuracies(self) -> dict[int, float]:
         return {each["size"]: each["accuracy"] for each in self._state["done"] if each["depth"] == "head"}
 
     def _tuning_size(self, sizes: list[int]) -> int:
-        """Return where the head did best; the large size must be clearly better, as an epoch there is slow."""
+        """Return the size where the head did best; LARGE must be clearly better, as an epoch there is slow."""
         scores = self._accuracies()
         return max(scores or sizes, key=lambda size: (scores.get(size, 0.0) - (0.005 if size >= LARGE else 0.0), -size))
 
-    def _worth(self, rung: Rung) -> bool:
-        """Say whether the large size may help: not for very many pictures, nor where more pixels did not."""
-        if rung.depth != "head" or rung.size < LARGE or self._context.parameters["size"] or self._backbone.fixed_size:
+    def _is_worthwhile(self, stage: Stage) -> bool:
+        """Say whether a stage may help: LARGE does not for very many pictures, nor where more pixels did not."""
+        if stage.depth != "head" or stage.size < LARGE or self._context.parameters["size"] or self._backbone.fixed_size:
             return True
         scores = self._accuracies()
         return len(self._context.data) <= LARGE_PICTURES and scores.get(128, 1.0) > scores.get(64, 0.0)
 
-    def _try(self, rung: Rung, restored: Mapping[str, Any]) -> None:
-        if rung.depth == "head":
-            accuracy = self._try_head(rung, restored.get("features"))
+    def _train(self, stage: Stage, restored: Mapping[str, Any]) -> None:
+        if stage.depth == "head":
+            accuracy = self._train_head(stage, restored.get("features"))
         else:
-            accuracy = self._try_tuning(rung, restored.get("fit"))
-        self._state["done"].append({"depth": rung.depth, "size": rung.size, "accuracy": accuracy})
-        self._context.checkpoint({"ladder": self._state})
+            accuracy = self._fine_tune(stage, restored.get("fit"))
+        self._state["done"].append({"depth": stage.depth, "size": stage.size, "accuracy": accuracy})
+        self._checkpoint()
 
-    def _keep(self, **unfinished: Any) -> None:
+    def _checkpoint(self, **unfinished: Any) -> None:
         self._context.checkpoint({"ladder": self._state, **unfinished})
 
-    def _offer(self, rung: Rung, accuracy: float, **weights: Any) -> None:
+    def _keep_if_best(self, stage: Stage, accuracy: float, **weights: Any) -> None:
         best = self._state["best"]
         if best is None or accuracy > best["accuracy"]:
-            self._state["best"] = {"depth": rung.depth, "size": rung.size, "accuracy": accuracy, **weights}
+            self._state["best"] = {"depth": stage.depth, "size": stage.size, "accuracy": accuracy, **weights}
 
-    def _try_head(self, rung: Rung, unfinished: Mapping[str, Any] | None) -> float:
+    def _train_head(self, stage: Stage, unfinished: Mapping[str, Any] | None) -> float:
         context = self._context
-        partial = unfinished["matrix"] if unfinished and unfinished["size"] == rung.size else None
+        partial = unfinished["matrix"] if unfinished and unfinished["size"] == stage.size else None
         matrix = compute_features(
             context,
             self._trunk,
-            rung.size,
+            stage.size,
             self._rows,
             partial=partial,
-            keep=lambda state: self._keep(features=state),
+            keep=lambda state: self._checkpoint(features=state),
         )
         table, trained, validated = self._table(matrix)
         head = fit_head(table.rows(trained), table.rows(validated), context.seed)
@@ -140,33 +146,33 @@ class Ladder:
         context.report(
             "head",
             epoch=len(self._state["done"]) + 1,
-            message=f"linear head at {rung.size} px: {head.accuracy:.2%} of the validation pictures",
+            message=f"linear head at {stage.size} px: {head.accuracy:.2%} of the validation pictures",
             validation_accuracy=head.accuracy,
         )
-        self._offer(rung, head.accuracy, weight=head.weight, bias=head.bias, out_of_sample=probabilities)
+        self._keep_if_best(stage, head.accuracy, weight=head.weight, bias=head.bias, out_of_sample=probabilities)
         return head.accuracy
 
     def _table(self, matrix: torch.Tensor) -> tuple[Table, np.ndarray, np.ndarray]:
-        """Return features with classes, and which of its rows are for training and for validation."""
+        """Return the features with their classes, and which rows are for training and which for validation."""
         data, rows = self._context.data, self._rows
         table = Table(matrix, torch.from_numpy(data.classes[rows]), class_weights(data.class_counts(), BALANCE))
         return table, np.searchsorted(rows, data.train), np.searchsorted(rows, data.validation)
 
-    def _try_tuning(self, rung: Rung, unfinished: Mapping[str, Any] | None) -> float:
+    def _fine_tune(self, stage: Stage, unfinished: Mapping[str, Any] | None) -> float:
         context, parameters = self._context, self._context.parameters
         random = not self._backbone.pretrained
-        wanted = parameters["epochs"] or (RANDOM_EPOCHS if random else EPOCHS[rung.depth])
+        wanted = parameters["epochs"] or (RANDOM_EPOCHS if random else EPOCHS[stage.depth])
         left = wanted if context.max_epochs is None else context.max_epochs - self._state["epochs"]
         if left <= 0:
             self._limited = True
             return 0.0
         self._limited = left < wanted
         network = self._network()
-        before, _ = last_blocks(network.trunk) if rung.depth == "blocks" else ([], [])
-        for module in before:
+        frozen = early_blocks(network.trunk) if stage.depth == "blocks" else []
+        for module in frozen:
             module.requires_grad_(False)
         plan = TrainingPlan(
-            size=rung.size,
+            size=stage.size,
             epochs=min(wanted, left),
             batch_size=parameters["batch_size"],
             learning_rate=parameters["learning_rate"] * (4 if random else 1),
@@ -176,28 +182,28 @@ class Ladder:
             mean=self._backbone.mean,
             std=self._backbone.std,
         )
-        context.report("finetune", message=f"fine-tuning the {_DEPTHS[rung.depth]} at {rung.size} px")
+        context.report("finetune", message=f"fine-tuning the {_PARTS[stage.depth]} at {stage.size} px")
         fitted = fit(
             context,
             network,
             plan,
             phase="finetune",
-            frozen=before,
-            keep=lambda state: self._keep(fit=state),
+            frozen=frozen,
+            keep=lambda state: self._checkpoint(fit=state),
             resume=unfinished,
         )
         self._state["epochs"] += fitted.epochs
-        self._offer(rung, fitted.accuracy, network=network.state_dict())
+        self._keep_if_best(stage, fitted.accuracy, network=network.state_dict())
         return fitted.accuracy
 
     def _network(self) -> HeadedNetwork:
-        """Return a fresh network with the best weights so far, all of them trainable."""
+        """Return a new network with the best weights so far, all of them trainable."""
         best, classes = self._state["best"], len(self._context.data.labels)
         trunk = copy.deepcopy(self._backbone.trunk).requires_grad_(True)
         if best is None:
             torch.manual_seed(self._context.seed)
             with torch.inference_mode():
-                width = trunk.eval()(torch.zeros(1, 3, *[self._rungs()[0].size] * 2)).shape[1]
+                width = trunk.eval()(torch.zeros(1, 3, *[self._stages()[0].size] * 2)).shape[1]
             return HeadedNetwork(trunk, width, classes)
         if "network" in best:
             network = HeadedNetwork(trunk, best["network"]["head.weight"].shape[1], classes)
@@ -214,7 +220,7 @@ class Ladder:
             sample = OutOfSample(self._rows, best["out_of_sample"].numpy())
             if (exported := self._trunk.exported(size)) is not None:
                 onnx_logits = append_linear(exported, best["weight"].numpy(), best["bias"].numpy())
-        way = "a linear head on frozen features" if best["depth"] == "head" else f"fine-tuned {_DEPTHS[best['depth']]}"
+        way = "a linear head on frozen features" if best["depth"] == "head" else f"fine-tuned {_PARTS[best['depth']]}"
         context.finish(
             self._network().eval(),
             size=size,
@@ -231,6 +237,3 @@ class Ladder:
                 "rungs": self._state["done"],
             },
         )
-
-
-_DEPTHS = {"blocks": "last blocks", "full": "whole network"}

@@ -11,7 +11,7 @@ from .ladder import Ladder
 
 
 def train(context: Context) -> None:
-    """Climb the ladder, the cheap rungs first, until the target accuracy, the plateau or the budget."""
+    """Climb the ladder, the cheap stages first, until the target accuracy, the plateau or the budget."""
     torch.manual_seed(context.seed)
     backbone = build_backbone(context.parameters["backbone"], context.weights.get("weights"))
     Ladder(context, backbone).climb()

@@ -10,7 +10,7 @@ from loupe.algorithm.augmentation import Augmentation
 
 
 def train(context: Context) -> None:
-    """Fit the chosen network until the target accuracy, the plateau or the budget."""
+    """Fit the chosen network until the target accuracy, the plateau or the budget. Raises Stopped."""
     chosen = context.parameters
     name = chosen["network"]
     if name not in torchvision.models.list_models(module=torchvision.models):

@@ -1,0 +1,1 @@
+"""The contract of loupe.auth, generated from protos/."""

@@ -1,0 +1,1 @@
+"""The contract of loupe.common, generated from protos/."""

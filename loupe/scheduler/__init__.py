@@ -1,0 +1,1 @@
+"""The contract of loupe.scheduler, generated from protos/."""

@@ -1,0 +1,1 @@
+"""The contract of loupe.storage, generated from protos/."""

@@ -1,0 +1,104 @@
+"""The sha256 of many files: hashed in threads, and not again what is as it was when it was last hashed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from loupe.errors import InvalidArgument, invalid
+from loupe.terminal.digests import DigestCache, FileState
+from loupe.terminal.progress import PushProgress
+
+THREADS = 4
+CHUNK_FILES = 32
+SMALL_FILE = 1 << 20
+
+
+class Hashed(NamedTuple):
+    """A file by its sha256 (hex) and size in bytes."""
+
+    path: Path
+    digest: str
+    size: int
+
+
+async def hash_files(
+    paths: Sequence[Path], show: Callable[[PushProgress], None], cache: DigestCache | None = None
+) -> list[Hashed]:
+    """Return digest and size of each file, in their order. Raises InvalidArgument for an unreadable one.
+
+    Files that are as they were when they were last hashed are not read again.
+    """
+    cache = cache or DigestCache()
+    states, known = await asyncio.to_thread(_look_up, paths, cache)
+    found: dict[FileState, str] = {}
+    if fresh := [(path, state) for path, state, digest in zip(paths, states, known, strict=True) if not digest]:
+        found = await _hash_fresh(fresh, len(paths) - len(fresh), show)
+        await asyncio.to_thread(cache.remember, found.items())
+    hashed = [
+        Hashed(path, digest or found[state], state.size)
+        for path, state, digest in zip(paths, states, known, strict=True)
+    ]
+    show(PushProgress("hash", len(hashed), len(paths), sum(one.size for one in hashed)))
+    return hashed
+
+
+def _look_up(paths: Sequence[Path], cache: DigestCache) -> tuple[list[FileState], list[str | None]]:
+    states = [_state(path) for path in paths]
+    return states, cache.known(states)
+
+
+async def _hash_fresh(
+    files: Sequence[tuple[Path, FileState]], before: int, show: Callable[[PushProgress], None]
+) -> dict[FileState, str]:
+    loop = asyncio.get_running_loop()
+    digests: dict[FileState, str] = {}
+    with ThreadPoolExecutor(THREADS) as pool:
+        begun = (
+            loop.run_in_executor(pool, _hash_chunk, files[start : start + CHUNK_FILES])
+            for start in range(0, len(files), CHUNK_FILES)
+        )
+        running = deque(islice(begun, 2 * THREADS))
+        while running:
+            digests |= await running.popleft()
+            running.extend(islice(begun, 1))
+            size = sum(state.size for state in digests)
+            show(PushProgress("hash", before + len(digests), before + len(files), size))
+    return digests
+
+
+def _hash_chunk(files: Sequence[tuple[Path, FileState]]) -> dict[FileState, str]:
+    return {state: _hash_file(path, state.size) for path, state in files}
+
+
+def _state(path: Path) -> FileState:
+    try:
+        return FileState.of(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _hash_file(path: Path, size: int) -> str:
+    try:
+        if size <= SMALL_FILE:  # reading it at once is quicker than hashing it block by block
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file of any size, hex. Raises OSError."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unreadable(path: Path, error: OSError) -> InvalidArgument:
+    """Make the error that tells which file cannot be read, and why."""
+    return invalid("path", str(path), f"a file that can be read ({error.strerror})")

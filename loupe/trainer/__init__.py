@@ -1,0 +1,1 @@
+"""The contract of loupe.trainer, generated from protos/."""

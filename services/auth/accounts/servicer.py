@@ -1,0 +1,68 @@
+"""The RPCs about accounts: unpack, call, pack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from loupe.auth.v1 import account_service_pb2 as rpc
+from loupe.auth.v1.account_service_pb2_grpc import AccountServiceServicer
+from loupe.identity import current_caller
+from loupe.names import AccountName
+from loupe.rpc.calls import acting_account, idempotent, peer_address
+from services.auth.accounts.accounts import Accounts
+from services.auth.accounts.messages import pack_account
+
+
+class AccountServicer(AccountServiceServicer):
+    """Serves loupe.auth.v1.AccountService."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    async def CreateAccount(self, request: rpc.CreateAccountRequest, context: object) -> rpc.CreateAccountResponse:
+        """Create an account that lands in a group."""
+        account = await self._accounts.create(
+            acting_account(),
+            idempotent("CreateAccount", request, "password"),
+            request.account_id,
+            request.account.display_name,
+            password=request.password,
+            group=request.group,
+        )
+        return rpc.CreateAccountResponse(account=pack_account(account))
+
+    async def GetAccount(self, request: rpc.GetAccountRequest, context: object) -> rpc.GetAccountResponse:
+        """Return an account."""
+        account = await self._accounts.get(AccountName.parse(request.name))
+        return rpc.GetAccountResponse(account=pack_account(account))
+
+    async def ListAccounts(self, request: rpc.ListAccountsRequest, context: object) -> rpc.ListAccountsResponse:
+        """List all accounts, by id."""
+        page, token = await self._accounts.page(request.page_size, request.page_token)
+        return rpc.ListAccountsResponse(accounts=map(pack_account, page), next_page_token=token)
+
+    async def DisableAccount(self, request: rpc.DisableAccountRequest, context: object) -> rpc.DisableAccountResponse:
+        """Refuse its logins and tokens from now on."""
+        account = await self._accounts.set_disabled(acting_account(), AccountName.parse(request.name), True)
+        return rpc.DisableAccountResponse(account=pack_account(account))
+
+    async def EnableAccount(self, request: rpc.EnableAccountRequest, context: object) -> rpc.EnableAccountResponse:
+        """Let it log in again."""
+        account = await self._accounts.set_disabled(acting_account(), AccountName.parse(request.name), False)
+        return rpc.EnableAccountResponse(account=pack_account(account))
+
+    async def SetPassword(
+        self, request: rpc.SetPasswordRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> rpc.SetPasswordResponse:
+        """Change a password and end every login of the account."""
+        await self._accounts.set_password(
+            acting_account(),
+            AccountName.parse(request.name),
+            login=current_caller().login,
+            old_password=request.old_password,
+            new_password=request.new_password,
+            peer=peer_address(context),
+        )
+        return rpc.SetPasswordResponse()

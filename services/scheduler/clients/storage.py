@@ -1,0 +1,148 @@
+"""Storage: what a job may refer to, and the library that its result joins."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields
+
+import grpc
+
+from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, ModelName
+from loupe.storage.v1 import (
+    algorithm_service_pb2,
+    algorithm_service_pb2_grpc,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+from services.scheduler.clients.trainers import Artifact
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """A label of a data set version, and its pictures by what they are for."""
+
+    label: str
+    train_count: int
+    validation_count: int
+
+
+@dataclass(frozen=True)
+class DatasetVersion:
+    """A data set version as far as training needs to know it."""
+
+    name: DatasetVersionName
+    digest: str
+    labels: Sequence[LabelCount]
+
+
+@dataclass(frozen=True)
+class AlgorithmVersion:
+    """A version of an algorithm image; manifest_toml is its algorithm.toml."""
+
+    name: AlgorithmVersionName
+    digest: str
+    manifest_toml: str
+    built_in: bool
+
+
+@dataclass(frozen=True)
+class ModelMetrics:
+    """What a model reached and should have; fractions are 0 to 1, those of the test 0 without test pictures."""
+
+    validation_accuracy: float = 0.0
+    test_accuracy: float = 0.0
+    test_balanced_accuracy: float = 0.0
+    test_accuracy_low: float = 0.0
+    test_accuracy_high: float = 0.0
+    test_pictures: int = 0
+    target_accuracy: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelLineage:
+    """Where a model comes from, names as text: with all of it the same training can be run again."""
+
+    job: str
+    attempt: int
+    dataset_version: str
+    dataset_digest: str
+    algorithm_version: str
+    algorithm_digest: str
+    parameters_json: str
+    seed: int
+    code_version: str
+    trainer: str
+    submitter: str
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A model version that is to be published."""
+
+    released: bool
+    labels: Sequence[str]
+    files: Sequence[Artifact]
+    metrics: ModelMetrics
+    lineage: ModelLineage
+    report_json: str
+
+
+class StorageClient:
+    """Storage over gRPC. timeout in seconds. Raises NotFound, and Unavailable while storage is away."""
+
+    def __init__(self, channel: Callable[[], Awaitable[grpc.aio.Channel]], timeout: float) -> None:
+        self._channel = channel
+        self._timeout = timeout
+
+    async def dataset_version(self, name: DatasetVersionName) -> DatasetVersion:
+        """Return a version; "latest" is resolved."""
+        stub = dataset_service_pb2_grpc.DatasetServiceStub(await self._channel())
+        request = dataset_service_pb2.GetDatasetVersionRequest(name=str(name))
+        found = (await stub.GetDatasetVersion(request, timeout=self._timeout)).dataset_version
+        labels = [LabelCount(each.label, each.train_count, each.validation_count) for each in found.labels]
+        return DatasetVersion(DatasetVersionName.parse(found.name), found.digest, labels)
+
+    async def algorithm_version(self, name: AlgorithmVersionName) -> AlgorithmVersion:
+        """Return a version; "latest" is resolved."""
+        stub = algorithm_service_pb2_grpc.AlgorithmServiceStub(await self._channel())
+        request = algorithm_service_pb2.GetAlgorithmVersionRequest(name=str(name))
+        found = (await stub.GetAlgorithmVersion(request, timeout=self._timeout)).algorithm_version
+        return AlgorithmVersion(
+            AlgorithmVersionName.parse(found.name), found.digest, found.manifest_toml, found.built_in
+        )
+
+    async def raise_fence(self, job: JobName, attempt: int) -> None:
+        """Refuse what older attempts write from now on."""
+        stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
+        request = model_service_pb2.RaiseFenceRequest(job=str(job), attempt=attempt)
+        await stub.RaiseFence(request, timeout=self._timeout)
+
+    async def publish(self, model: ModelName, version: ModelVersion) -> str:
+        """Return the name of the job's one model version, made now or before."""
+        stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
+        request = model_service_pb2.PublishModelVersionRequest(parent=str(model), model_version=_pack_version(version))
+        return (await stub.PublishModelVersion(request, timeout=self._timeout)).model_version.name
+
+
+def _pack_version(version: ModelVersion) -> model_pb2.ModelVersion:
+    return model_pb2.ModelVersion(
+        released=version.released,
+        labels=version.labels,
+        files=[model_pb2.ModelFile(**vars(each)) for each in version.files],
+        metrics=pack_metrics(version.metrics),
+        lineage=model_pb2.ModelLineage(**vars(version.lineage)),
+        report_json=version.report_json,
+    )
+
+
+def pack_metrics(metrics: ModelMetrics) -> model_pb2.ModelMetrics:
+    """Return the message of a model's metrics."""
+    return model_pb2.ModelMetrics(**vars(metrics))
+
+
+def unpack_metrics(message: model_pb2.ModelMetrics) -> ModelMetrics:
+    """Return a model's metrics."""
+    return ModelMetrics(**{each.name: getattr(message, each.name) for each in fields(ModelMetrics)})

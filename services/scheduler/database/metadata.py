@@ -1,0 +1,11 @@
+"""The scheduler's tables are declared here by their rooms; the answers to requests belong to no room."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from loupe.idempotency import request_log_table
+
+metadata = sa.MetaData()
+
+request_log = request_log_table(metadata)

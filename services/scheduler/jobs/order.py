@@ -1,0 +1,47 @@
+"""What somebody asks for when they submit a job, and what can be told to be wrong with it at first sight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loupe.errors import invalid
+from loupe.names import check_id
+
+MAX_SECONDS = 30 * 86400.0
+_MAX_PRIORITY = 100
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody asks for, as it came: empty text and None mean the default."""
+
+    parent: str
+    dataset_version: str
+    target_accuracy: float
+    job_id: str = ""
+    algorithm_version: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    seed: int = 0
+    priority: int = 0
+    max_seconds: float | None = None
+    max_epochs: int = 0
+
+
+def check_order(order: Order) -> None:
+    """Raise InvalidArgument for the first figure or id that cannot be."""
+    if order.job_id:
+        check_id("job_id", order.job_id)
+    if not (math.isfinite(order.target_accuracy) and 0 < order.target_accuracy <= 1):
+        raise invalid(
+            "training_job.target_accuracy", order.target_accuracy, "a number above 0 and at most 1 (0.97 means 97 %)"
+        )
+    if not 0 <= order.priority <= _MAX_PRIORITY:
+        raise invalid("training_job.priority", order.priority, f"0 to {_MAX_PRIORITY}")
+    if order.max_seconds is not None and not 0 < order.max_seconds <= MAX_SECONDS:
+        raise invalid("training_job.max_duration", order.max_seconds, f"above 0 and at most {MAX_SECONDS:.0f} seconds")
+    if order.max_epochs < 0:
+        raise invalid("training_job.max_epochs", order.max_epochs, "0 for no bound, or a number from 1")

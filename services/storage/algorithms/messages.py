@@ -1,0 +1,38 @@
+"""Algorithm versions as the contract's messages."""
+
+from __future__ import annotations
+
+from loupe.names import AccountName
+from loupe.storage.v1.algorithm_pb2 import AlgorithmVersion
+from loupe.timestamps import timestamp
+from services.storage.algorithms.verification import VerifiedImage
+
+
+def encode_version(verified: VerifiedImage, uid: str, creator: AccountName | None, create_time: float) -> bytes:
+    """Encode a version as its document; without a creator it is built in."""
+    return AlgorithmVersion(
+        name=str(verified.name),
+        uid=uid,
+        digest=verified.measured.digest,
+        size=verified.measured.size,
+        task=verified.manifest.task,
+        summary=verified.manifest.summary,
+        manifest_toml=verified.manifest_toml,
+        built_in=creator is None,
+        creator=str(creator) if creator else "",
+        create_time=timestamp(create_time),
+    ).SerializeToString(deterministic=True)
+
+
+def built_in(document: bytes) -> bytes:
+    """Return a version's document with the mark that it ships with Loupe; the very same one when it has it."""
+    version = AlgorithmVersion.FromString(document)
+    if version.built_in:
+        return document
+    version.built_in = True
+    return version.SerializeToString(deterministic=True)
+
+
+def pack_version(document: bytes) -> AlgorithmVersion:
+    """Pack a version: its document is the message already."""
+    return AlgorithmVersion.FromString(document)

@@ -1,0 +1,208 @@
+"""Packs: many small pictures appended to one file, because creating files is what costs, not writing them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from loupe.concurrency import shielded
+from loupe.errors import DataLoss
+from services.storage.database.session import Database
+from services.storage.files.disk import Disk, full_disk_is_exhaustion
+from services.storage.files.files import Files, Range, read_ranges
+from services.storage.pictures.store import PackRow, PictureRow, PictureTable
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _OpenPack:
+    name: str
+    project: str
+    path: Path
+    descriptor: int
+    end: int
+    unindexed: int = 0
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Says where appended pictures stand: durable in the pack's file, to be indexed now."""
+
+    pack: PackRow
+    positions: list[int]
+
+
+@dataclass
+class _Project:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    current: _OpenPack | None = None
+
+
+class Packs:
+    """Appends pictures to the current pack of each project, and reads them back, checked.
+
+    An open pack is a local file; at `pack_bytes` it is sealed: moved to the finished files under "packs/".
+    """
+
+    def __init__(self, folder: Path, files: Files, disk: Disk, database: Database, pack_bytes: int) -> None:
+        self._folder = folder
+        self._files = files
+        self._disk = disk
+        self._database = database
+        self._pack_bytes = pack_bytes
+        self._projects: defaultdict[str, _Project] = defaultdict(_Project)
+        self._sealing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def append(self, project: str, pictures: Sequence[bytes]) -> AsyncIterator[Placed]:
+        """Make the pictures durable with one sync; the block is to index them in the database.
+
+        What is not indexed when the process dies is cut off at the next start. Raises ResourceExhausted.
+        """
+        state = self._projects[project]
+        data = b"".join(pictures)
+        async with state.lock:
+            pack = state.current
+            if pack is None:
+                pack = state.current = await asyncio.to_thread(self._create, project)
+            start = pack.end
+            await shielded(asyncio.to_thread(self._write, pack, data))
+            pack.end += len(data)
+            pack.unindexed += 1
+            if pack.end >= self._pack_bytes:
+                pack.full, state.current = True, None
+        positions = [start]
+        for picture in pictures[:-1]:
+            positions.append(positions[-1] + len(picture))
+        try:
+            yield Placed(PackRow(pack.name, project, start + len(data), False), positions)
+        finally:
+            pack.unindexed -= 1
+            if pack.full and not pack.unindexed:
+                self._seal_soon(pack)
+
+    def _create(self, project: str) -> _OpenPack:
+        name = uuid.uuid4().hex
+        path = self._folder / name
+        with full_disk_is_exhaustion():
+            return _OpenPack(name, project, path, self._disk.create(path), 0)
+
+    def _write(self, pack: _OpenPack, data: bytes) -> None:
+        self._disk.require_space(self._folder, len(data))
+        try:
+            with full_disk_is_exhaustion():
+                self._disk.write(pack.descriptor, data, pack.end)
+                self._disk.sync(pack.descriptor)
+        except BaseException:
+            os.ftruncate(pack.descriptor, pack.end)
+            raise
+
+    def _seal_soon(self, pack: _OpenPack) -> None:
+        task = asyncio.create_task(self._seal(pack), name=f"seal-{pack.name}")
+        self._sealing.add(task)
+        task.add_done_callback(self._sealing.discard)
+
+    async def _seal(self, pack: _OpenPack) -> None:
+        os.close(pack.descriptor)
+        try:
+            await self._files.publish(pack.path, _key(pack.project, pack.name))
+            async with self._database.write() as session:
+                await PictureTable(session).seal(pack.name)
+        except Exception:
+            # Its pictures stay readable where they are; the next start seals it.
+            log.exception("a pack could not be sealed", pack=pack.name, project=pack.project)
+
+    async def read(self, project: str, rows: Sequence[PictureRow]) -> list[bytes]:
+        """Return the pictures in the order of the rows. Raises DataLoss when one is not what was stored."""
+        by_pack: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
+        for number, row in enumerate(rows):
+            by_pack[row.pack, row.sealed].append(number)
+        found: list[bytes] = [b""] * len(rows)
+        for (pack, sealed), numbers in by_pack.items():
+            ranges = [(rows[number].position, rows[number].size) for number in numbers]
+            for number, data in zip(numbers, await self._read(project, pack, sealed, ranges), strict=True):
+                found[number] = data
+        await asyncio.to_thread(_verify, rows, found)
+        return found
+
+    async def _read(self, project: str, pack: str, sealed: bool, ranges: Sequence[Range]) -> list[bytes]:
+        if not sealed:
+            try:
+                return await asyncio.to_thread(read_ranges, self._folder / pack, ranges)
+            except FileNotFoundError:
+                pass  # it was sealed since the row was read
+        try:
+            return await self._files.read(_key(project, pack), ranges)
+        except FileNotFoundError as error:
+            log.exception("a pack is lost", pack=pack, project=project)
+            raise DataLoss("the file that held stored pictures is gone", pack=pack) from error
+
+    async def recover(self) -> None:
+        """Bring files and index together after a start: what was not indexed goes, seals are finished."""
+        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+        async with self._database.read() as session:
+            rows = await PictureTable(session).open_packs()
+        for row in rows:
+            await self._recover(row)
+        known = {row.pack for row in rows}
+        for path in await asyncio.to_thread(lambda: list(self._folder.iterdir())):
+            if path.name not in known:
+                log.info("removed a pack that was never indexed", pack=path.name)
+                await asyncio.to_thread(path.unlink)
+
+    async def _recover(self, row: PackRow) -> None:
+        path = self._folder / row.pack
+        if not await asyncio.to_thread(path.is_file):
+            if await self._files.exists(_key(row.project, row.pack)):
+                async with self._database.write() as session:
+                    await PictureTable(session).seal(row.pack)
+            else:
+                log.error("a pack is lost", pack=row.pack, project=row.project)
+            return
+        pack = await asyncio.to_thread(self._reopen, row, path)
+        state = self._projects[row.project]
+        if row.length >= self._pack_bytes or pack.end < row.length or state.current is not None:
+            await self._seal(pack)
+        else:
+            state.current = pack
+
+    def _reopen(self, row: PackRow, path: Path) -> _OpenPack:
+        descriptor = self._disk.create(path)
+        size = os.fstat(descriptor).st_size
+        if size > row.length:
+            log.info("cut off what was never indexed", pack=row.pack, bytes=size - row.length)
+            os.ftruncate(descriptor, row.length)
+            self._disk.sync(descriptor)
+        elif size < row.length:
+            log.error("a pack is shorter than its index", pack=row.pack, missing=row.length - size)
+        return _OpenPack(row.pack, row.project, path, descriptor, min(size, row.length))
+
+    async def close(self) -> None:
+        """Wait for running seals and close the files."""
+        await asyncio.gather(*self._sealing)
+        for state in self._projects.values():
+            if state.current is not None:
+                os.close(state.current.descriptor)
+                state.current = None
+
+
+def _key(project: str, pack: str) -> str:
+    return f"packs/{project}/{pack}"
+
+
+def _verify(rows: Sequence[PictureRow], found: Sequence[bytes]) -> None:
+    for row, data in zip(rows, found, strict=True):
+        if hashlib.sha256(data).hexdigest() != row.digest:
+            log.error("stored bytes have changed", digest=row.digest, pack=row.pack)
+            raise DataLoss("stored bytes are no longer what was stored; upload the file again", digest=row.digest)

@@ -1,0 +1,159 @@
+"""The process that lives in a sandbox: how it is started, and how nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from services.trainer.sandbox.launch import Launch
+
+DEATH_SECONDS = 10
+DEATH_POLL_SECONDS = 0.005
+
+
+class SandboxFailed(RuntimeError):
+    """Says why a process could not be started in its sandbox."""
+
+
+@dataclass
+class SandboxedProcess:
+    """A live program, the socket to it, and its folders as the trainer sees them.
+
+    channel: the trainer's end; who reads it with asyncio takes a duplicate. work: it writes here. data: it reads
+    here, and the trainer alone writes. owner: user id of what it writes. nice: its priority, 0 when it is the usual.
+    """
+
+    process: asyncio.subprocess.Process
+    channel: socket.socket
+    folder: Path
+    work: Path
+    data: Path
+    owner: int
+    nice: int = 0
+    _killed: bool = field(default=False, repr=False)
+
+    @property
+    def output(self) -> asyncio.StreamReader:
+        """What the program writes to stdout and stderr."""
+        assert self.process.stdout is not None, "spawn opens a pipe for it"
+        return self.process.stdout
+
+    @property
+    def ended(self) -> bool:
+        """Whether the program is over."""
+        return self.process.returncode is not None
+
+    async def wait(self) -> int:
+        """Return the exit status: negative for a signal."""
+        return await self.process.wait()
+
+    def tree(self) -> list[psutil.Process]:
+        """Return every live process of the sandbox, the outermost first."""
+        try:
+            top = psutil.Process(self.process.pid)
+            return [top, *top.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _frozen_tree(self) -> list[psutil.Process]:
+        """Stop process after process until none is left that could start another one behind our back; return all."""
+        stopped: set[psutil.Process] = set()
+        while fresh := [process for process in self.tree() if process not in stopped]:
+            for process in fresh:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            stopped |= set(fresh)
+        return self.tree()
+
+    def raise_priority(self) -> None:
+        """Give a process that was started with low priority the usual one; only root may."""
+        if not self.nice:
+            return
+        self.nice = 0
+        for process in self.tree():
+            for thread in Path(f"/proc/{process.pid}/task").glob("*"):
+                try:
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
+                except ProcessLookupError:
+                    continue
+
+    async def kill(self) -> None:
+        """End every process of the sandbox and remove its folder; return when both are gone.
+
+        Raises SandboxFailed when a process outlives it.
+        """
+        if self._killed:
+            return
+        self._killed = True
+        tree = await asyncio.to_thread(self._frozen_tree)
+        if self.process.returncode is None:
+            self.process.kill()
+        for member in tree[1:]:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                continue
+        await self.process.wait()
+        survivors = await asyncio.to_thread(_survivors, tree[1:])
+        self.channel.close()
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        if survivors:
+            raise SandboxFailed(f"processes {survivors} outlived SIGKILL for {DEATH_SECONDS} s")
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Return whether a process can still do something; a dead one that nobody has waited for cannot."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _survivors(processes: list[psutil.Process]) -> list[int]:
+    """Wait until all of them are dead; return the ids of those that are not in time."""
+    deadline = time.monotonic() + DEATH_SECONDS
+    while (alive := [process.pid for process in processes if _alive(process)]) and time.monotonic() < deadline:
+        time.sleep(DEATH_POLL_SECONDS)
+    return alive
+
+
+async def spawn(
+    command: Sequence[str],
+    launch: Launch,
+    folders: tuple[Path, Path],
+    *,
+    owner: int,
+    environment: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    fds: Sequence[int] = (),
+) -> SandboxedProcess:
+    """Start the command; `{channel}` in it stands for the descriptor of its end of the socket. Raises SandboxFailed."""
+    ours, theirs = socket.socketpair()
+    try:
+        argv = [word.replace("{channel}", str(theirs.fileno())) for word in command]
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment or {},
+            cwd=cwd,
+            pass_fds=(theirs.fileno(), *fds),
+            start_new_session=True,
+        )
+    except OSError as error:
+        ours.close()
+        raise SandboxFailed(f"{command[0]} could not be started: {error}") from error
+    finally:
+        theirs.close()
+    work, data = folders
+    return SandboxedProcess(process, ours, launch.folder, work, data, owner, launch.nice)

@@ -1,0 +1,73 @@
+"""What a finished attempt becomes: a model version, a verdict, or a clear refusal of its report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from loupe.errors import AlgorithmFailed
+from services.scheduler.clients.trainers import FinishedAttempt, unpack_finished
+from services.scheduler.dispatch.publication import prepare
+from services.scheduler.jobs.job import Job
+from services.scheduler.jobs.states import State
+from tests.scheduler.fakes import finished, report_json
+from tests.scheduler.samples import make_job, running
+
+
+def job_with(attempt_finished: FinishedAttempt) -> Job:
+    return replace(running(make_job()), state=State.PUBLISHING, finished=attempt_finished)
+
+
+def test_a_reached_target_is_released_with_its_figures() -> None:
+    """Metrics, labels and lineage come from the report and the job."""
+    result = unpack_finished(finished())
+    publication = prepare(job_with(result), result)
+    assert publication.released and publication.model.labels == ["good", "scratch"]
+    assert publication.model.metrics.test_accuracy_low == 0.9
+    assert publication.model.lineage.parameters_json == json.dumps({"epochs": 30, "label": "零件"})
+    assert publication.result.verdict.startswith("98.00 % of 40 validation pictures are right: the target of 95.00 %")
+
+
+@pytest.mark.parametrize(("outcome", "accuracy"), [("plateau", 0.99), ("target_reached", 0.9499), ("budget", 0.5)])
+def test_only_a_reached_target_is_released(outcome: str, accuracy: float) -> None:
+    """Both the outcome and the figure must say so."""
+    result = unpack_finished(finished(outcome, accuracy))
+    assert not prepare(job_with(result), result).released
+
+
+def test_a_verdict_names_what_holds_it_back() -> None:
+    """The hardest classes and the doubtful labels."""
+    scores = {"accuracy": 0.8, "pictures": 10, "worst_classes": ["dent", "零件"]}
+    report = report_json(0.8, validation=scores, test=None, label_errors=[{"digest": "x"}])
+    result = replace(unpack_finished(finished("plateau")), report_json=report)
+    verdict = prepare(job_with(result), result).result.verdict
+    assert "did not get better" in verdict and "Hardest to tell: dent, 零件." in verdict
+    assert "1 label looks wrong" in verdict
+
+
+def test_a_run_that_was_stopped_without_a_model_publishes_nothing() -> None:
+    """There is a verdict, and no model."""
+    publication = prepare(make_job(), FinishedAttempt(outcome="stopped", report_json="{}"))
+    assert publication.model is None and not publication.released and publication.result.verdict
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not json",
+        "[]",
+        report_json(2.0),
+        report_json(0.9, labels=[]),
+        report_json(0.9, labels="good"),
+        report_json(0.9).replace("0.9", "NaN", 1),
+        report_json(0.9, validation=None),
+    ],
+)
+def test_a_report_that_is_not_one_is_refused(text: str) -> None:
+    """The report comes out of untrusted code: a clear error, nothing published."""
+    result = replace(unpack_finished(finished()), report_json=text)
+    with pytest.raises(AlgorithmFailed, match="report cannot be used"):
+        prepare(job_with(result), result)

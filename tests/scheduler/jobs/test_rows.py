@@ -1,0 +1,103 @@
+"""What stands in the database: columns and event bodies are the very messages of the contract, and are read back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from loupe.names import ClusterName
+from loupe.scheduler.v1 import cluster_pb2, training_job_pb2
+from loupe.storage.v1.model_pb2 import ModelMetrics as MetricsMessage
+from loupe.timestamps import timestamp
+from loupe.trainer.v1 import attempt_pb2
+from services.scheduler.clients.storage import ModelMetrics
+from services.scheduler.clients.trainers import Artifact, FinishedAttempt, LogLine, Progress
+from services.scheduler.clusters.messages import unpack_placement
+from services.scheduler.clusters.placement import Considered, Placement
+from services.scheduler.jobs.events import Event, StateChange
+from services.scheduler.jobs.job import JobFailure, JobResult
+from services.scheduler.jobs.messages import pack_event
+from services.scheduler.jobs.rows import columns_of, job_of, row_of
+from services.scheduler.jobs.states import State
+from tests.scheduler.samples import NORTH_A, NOW, make_job
+
+PROGRESS = Progress("head", 1, 4, 9, {"loss": 0.5}, "m")
+PROGRESS_MESSAGE = training_job_pb2.JobProgress(
+    phase="head", epoch=1, step=4, total_steps=9, metrics={"loss": 0.5}, message="m"
+)
+RESULT = JobResult("plateau", "projects/p/models/m/versions/1", ModelMetrics(0.9, test_pictures=7), "零件", "{}")
+RESULT_MESSAGE = training_job_pb2.JobResult(
+    outcome="plateau",
+    model_version="projects/p/models/m/versions/1",
+    metrics=MetricsMessage(validation_accuracy=0.9, test_pictures=7),
+    verdict="零件",
+    report_json="{}",
+)
+FAILURE, FAILURE_MESSAGE = JobFailure("INTERNAL", "why"), training_job_pb2.JobFailure(reason="INTERNAL", message="why")
+FINISHED = FinishedAttempt("plateau", (Artifact("model.onnx", "ab" * 32, 7),), "{}", "0.1.0")
+FINISHED_MESSAGE = attempt_pb2.AttemptFinished(
+    outcome="plateau",
+    artifacts=[attempt_pb2.Artifact(filename="model.onnx", digest="ab" * 32, size=7)],
+    report_json="{}",
+    code_version="0.1.0",
+)
+PLACEMENT = Placement(NORTH_A, (Considered(ClusterName("north"), 0.1, 1, "", "free", True),), "chosen", 0.8)
+PLACEMENT_MESSAGE = cluster_pb2.Placement(
+    trainer=str(NORTH_A),
+    considered=[
+        cluster_pb2.ConsideredCluster(
+            cluster="clusters/north", load=0.1, free_slots=1, candidate=True, chosen=True, explanation="free"
+        )
+    ],
+    summary="chosen",
+    load_threshold=0.8,
+)
+STATE_CHANGE_MESSAGE = training_job_pb2.StateChange(
+    state="JOB_STATE_RUNNING", message="m", result=RESULT_MESSAGE, failure=FAILURE_MESSAGE
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("progress", PROGRESS, PROGRESS_MESSAGE),
+        ("result", RESULT, RESULT_MESSAGE),
+        ("result", JobResult(verdict="v"), training_job_pb2.JobResult(verdict="v")),
+        ("failure", FAILURE, FAILURE_MESSAGE),
+        ("finished", FINISHED, FINISHED_MESSAGE),
+        ("placement", PLACEMENT, PLACEMENT_MESSAGE),
+    ],
+)
+def test_a_column_holds_the_message_and_is_read_back(field: str, value: Any, message: Message) -> None:
+    """Byte for byte, and every field comes back."""
+    fields: dict[str, Any] = {field: value}
+    job = make_job(**fields)
+    assert columns_of(fields) == {field: message.SerializeToString()}
+    row: Any = SimpleNamespace(**row_of(job))
+    assert job_of(row) == job
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (StateChange(State.RUNNING, "m", RESULT, FAILURE), {"state_change": STATE_CHANGE_MESSAGE}),
+        (PROGRESS, {"progress": PROGRESS_MESSAGE}),
+        (LogLine(""), {"log": ""}),
+        (PLACEMENT, {"placement": PLACEMENT_MESSAGE}),
+    ],
+)
+def test_an_event_is_the_message_of_the_contract(content: Any, told: dict[str, Any]) -> None:
+    """With its job, attempt, sequence and time."""
+    job = make_job()
+    message = training_job_pb2.JobEvent(job=str(job.name), attempt=2, sequence=3, time=timestamp(NOW), **told)
+    assert pack_event(job.name, 3, Event(NOW, 2, content)).SerializeToString() == message.SerializeToString()
+
+
+def test_a_cluster_that_was_passed_over_is_no_candidate_when_it_is_read() -> None:
+    """The contract tells that there was an obstacle, and not which."""
+    passed = cluster_pb2.ConsideredCluster(cluster="clusters/north", explanation="passed over: no live trainer")
+    placement = unpack_placement(cluster_pb2.Placement(considered=[passed]))
+    assert placement.trainer is None and placement.considered[0].obstacle

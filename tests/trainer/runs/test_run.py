@@ -1,0 +1,44 @@
+"""A run that breaks the rules of its sandbox."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.trainer.attempts.events import Failed
+from tests.trainer.fakes import Rig
+
+RAW = """
+import json, os, struct, time
+def send(host, body):
+    host._pipe.sendall(struct.pack(">I", len(body)) + body)
+def train(host):
+    {action}
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("send(host, b'no json')", "not JSON"),
+        ("send(host, b'[]')", "not a JSON object"),
+        ("send(host, b'[' * 200_000)", "not JSON"),
+        ("host._pipe.sendall(struct.pack('>I', 1 << 30))", "at most 1048576"),
+        ("send(host, json.dumps({'type': 'root'}).encode())", "unknown type 'root'"),
+        ("host._call('shell', command='id')", "unknown method 'shell'"),
+        ("host._call('finish', outcome='plateau', artifacts={'x': '../../etc/shadow'}, report={})", "inside the work"),
+        ("os.symlink('/etc/hostname', host.work / 'x'); host._call('finish', outcome='plateau', "
+         "artifacts={'x': 'x'}, report={})", "is a link"),
+        ("host.reveal_test(); host.reveal_test()", "asked for twice"),
+        ("(host.work / 'c').mkdir(); (host.work / 'c' / 'x.json').touch(); host.reveal_test(); "
+         "host.save_checkpoint(host.work / 'c')", "after the test labels"),
+        ("(host.work / 'c').mkdir(); (host.work / 'c' / 'x.pkl').touch(); host.save_checkpoint(host.work / 'c')",
+         "only .safetensors, .json"),
+        ("host.pictures(100_000, 4)", "from 1 to 1024"),
+    ],
+)  # fmt: skip
+async def test_a_run_that_breaks_the_rules_ends_with_the_reason(plain_rig: Rig, action: str, words: str) -> None:
+    """Each breach ends that one attempt with a clear message, and another attempt would not help."""
+    last = (await plain_rig.run(RAW.format(action=action)))[-1].what
+    assert isinstance(last, Failed) and (last.reason, last.retryable) == ("ALGORITHM_FAILED", False), last
+    assert words in last.message
