@@ -39,6 +39,7 @@ class Caller:
 
     account: who acts; for an attempt token, who submitted the job. login: the login that the token belongs to.
     service: the mesh service behind a mutual-TLS connection. trainer: set when service is "trainer".
+    parameter: the permission parameter with which the call was let in, where it needs an action; 0 elsewhere.
     """
 
     account: AccountName | None = None
@@ -46,6 +47,7 @@ class Caller:
     service: str | None = None
     trainer: TrainerName | None = None
     attempt: AttemptGrant | None = None
+    parameter: int = 0
 
 
 _caller: ContextVar[Caller] = ContextVar("loupe_caller", default=Caller())  # noqa: B039 - Caller is immutable

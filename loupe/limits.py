@@ -12,4 +12,10 @@ MAX_JOB_SECONDS = 30 * 86_400
 """Longest time that a job may ask for."""
 
 MAX_MESSAGE_BYTES = 40 << 20
-"""Size of a gRPC message: room for a picture of 32 MiB and what is around it."""
+"""Size of a gRPC message to storage: room for a picture of 32 MiB and what is around it."""
+
+MAX_SMALL_MESSAGE_BYTES = 4 << 20
+"""Size of a gRPC message to a service that takes no files."""
+
+MAX_STRANGERS_BYTES = 64 << 20
+"""Bytes of messages that a public door reads at a time from callers who have not said who they are."""

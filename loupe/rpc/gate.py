@@ -15,6 +15,7 @@ from loupe.identity import Caller, TokenVerifier, peer_of
 from loupe.names import ProjectName, project_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = Iterable[tuple[str, str | bytes]] | None
 
 
 def access_table(services: Iterable[ServiceDescriptor]) -> dict[str, access_pb2.Access]:
@@ -50,18 +51,32 @@ class Gate:
             return peer
         if rule.public:
             return Caller()
-        token = _bearer(context)
+        token = _bearer(context.invocation_metadata())
         if token is None:
-            raise Unauthenticated("this call needs a bearer token; log in first", problem="missing")
+            raise _without_token()
         caller = await self._verifier.verify(token)
         if caller.attempt is not None and not rule.attempt:
             raise Unauthenticated("a training attempt's token is not taken for this call", problem="type")
         return caller
 
-    async def admit(self, rule: access_pb2.Access, caller: Caller, request: Any) -> None:
-        """Let an identified caller through, or raise Unauthenticated, NotFound or PermissionDenied."""
+    async def recognise(self, rule: access_pb2.Access | None, metadata: Metadata) -> None:
+        """Refuse at a public door, before a message is read, who has no token that is valid here.
+
+        Whether the call may be made is decided by `admit`, which needs the message. Raises Unauthenticated.
+        """
+        if rule is not None and not rule.public:
+            token = _bearer(metadata)
+            if token is None:
+                raise _without_token()
+            await self._verifier.verify(token)
+
+    async def admit(self, rule: access_pb2.Access, caller: Caller, request: Any) -> int:
+        """Return the permission parameter with which an identified caller is let through, 0 where none is needed.
+
+        Raises Unauthenticated, NotFound or PermissionDenied.
+        """
         if rule.public or caller.account is None:
-            return
+            return 0
         action = rule.action.action
         if caller.attempt is not None:
             project = ProjectName(caller.attempt.job.project)
@@ -69,25 +84,25 @@ class Gate:
                 name = resource_of(request, rule.action.resource)
                 if project_of(name, rule.action.resource) != project:
                     raise not_found(name)
-            await self.require(caller, project, action or "jobs.submit", str(project))
-        elif rule.authenticated:
+            return await self.require(caller, project, action or "jobs.submit", str(project))
+        if rule.authenticated:
             decision = await self.authorizer.decide(caller.account, SYSTEM_PROJECT, "projects.create", caller.login)
             if not decision.active:
                 raise _inactive()
-        elif not action:
+            return 0
+        if not action:
             raise PermissionDenied("this call is for services of the mesh only")
-        elif rule.action.resource:
+        if rule.action.resource:
             name = resource_of(request, rule.action.resource)
-            await self.require(caller, project_of(name, rule.action.resource), action, name)
-        else:
-            await self.require(caller, SYSTEM_PROJECT, action, str(SYSTEM_PROJECT))
+            return await self.require(caller, project_of(name, rule.action.resource), action, name)
+        return await self.require(caller, SYSTEM_PROJECT, action, str(SYSTEM_PROJECT))
 
-    async def require(self, caller: Caller, project: ProjectName, action: str, resource: str) -> None:
-        """Raise unless the caller may do the action; who is in no group of the project sees NotFound."""
+    async def require(self, caller: Caller, project: ProjectName, action: str, resource: str) -> int:
+        """Return the caller's parameter, or raise where it is too low; who is in no group there sees NotFound."""
         assert caller.account is not None
         decision = await self.authorizer.decide(caller.account, project, action, caller.login)
         if decision.allowed and decision.active:
-            return
+            return decision.parameter
         if not decision.active:
             raise _inactive()
         if not decision.member and project != SYSTEM_PROJECT:
@@ -99,8 +114,12 @@ def _inactive() -> Unauthenticated:
     return Unauthenticated("the account is disabled or this login has ended; log in again", problem="inactive")
 
 
-def _bearer(context: Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
+def _without_token() -> Unauthenticated:
+    return Unauthenticated("this call needs a bearer token; log in first", problem="missing")
+
+
+def _bearer(metadata: Metadata) -> str | None:
+    for key, value in metadata or ():
         if key == "authorization":
             kind, _, token = str(value).partition(" ")
             if kind.lower() != "bearer" or not token:

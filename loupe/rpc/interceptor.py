@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, TypeAlias, cast
 
 import grpc
 import structlog
@@ -18,6 +20,7 @@ from loupe.errors import LoupeError
 from loupe.identity import Caller, set_caller
 from loupe.rpc.gate import Context, Gate
 from loupe.rpc.status import DETAILS_KEY, to_status
+from loupe.rpc.strangers import Strangers, short
 
 log = structlog.get_logger("loupe.rpc")
 
@@ -32,11 +35,17 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class MeshInterceptor(grpc.aio.ServerInterceptor):
-    """Serves a call: identify the caller, decide access, run the handler, turn errors into status."""
+    """Serves a call: identify the caller, decide access, run the handler, turn errors into status.
 
-    def __init__(self, table: Mapping[str, access_pb2.Access], gate: Gate) -> None:
+    strangers: given at a public door. There a caller is recognised by the token before a byte of a message is read,
+    and the messages of calls that need none are read at these places only. At an internal door the certificate was
+    checked when the connection was made.
+    """
+
+    def __init__(self, table: Mapping[str, access_pb2.Access], gate: Gate, strangers: Strangers | None = None) -> None:
         self._table = table
         self._gate = gate
+        self._strangers = strangers
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -44,68 +53,78 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Wrap a method's handler once and keep it."""
+        """Wrap a method's handler once and keep it; refuse at a public door who is not recognised."""
         method = handler_call_details.method
-        if method in self._handlers:
-            return self._handlers[method]
-        handler = await continuation(handler_call_details)
-        if handler is None or method.startswith(EXEMPT):
-            return handler
-        wrapped = self._wrap(method, handler)
-        self._handlers[method] = wrapped
-        return wrapped
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[method] = self._wrap(method, handler)
+        if self._strangers is not None and not method.startswith(EXEMPT):
+            try:
+                await self._gate.recognise(self._table.get(method), handler_call_details.invocation_metadata)
+            except LoupeError as error:
+                return self._refusal(method, error)
+        return self._handlers[method]
+
+    def _refusal(self, method: str, error: LoupeError) -> Handler:
+        """Answer a call without reading what it sends."""
+
+        async def refuse(_requests: object, context: Context) -> None:
+            async with self._call(method, context):
+                raise error
+
+        refusal: Handler = grpc.stream_unary_rpc_method_handler(refuse)
+        return refusal
 
     def _wrap(self, method: str, handler: Any) -> Handler:
-        rule = self._table.get(method)
-        codec = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            behaviour = handler.stream_stream or handler.unary_stream
+        rule, strangers = self._table.get(method), self._strangers
+        if method.startswith(EXEMPT):
+            if strangers is None:
+                return cast(Handler, handler)
+            rule = access_pb2.Access(public=True)
+        if rule is None or not rule.public:
+            strangers = None
+        deserializer = handler.request_deserializer if strangers is None else short(handler.request_deserializer)
+        # A unary call and a stream of one message are the same on the wire, but of a stream nothing is read unasked.
+        streaming = handler.request_streaming or strangers is not None
+        behaviour = handler.stream_stream or handler.unary_stream or handler.stream_unary or handler.unary_unary
 
-            async def serve_stream(request: Any, context: Context) -> AsyncIterator[Any]:
-                async with self._call(method, context):
-                    caller, first, request = await self._admit(rule, request, context, handler.request_streaming)
-                    async with self._revocable(rule, caller, first):
-                        async for response in behaviour(request, context):
-                            yield response
+        async def admit(request: Any, context: Context) -> tuple[Any, Permit]:
+            if rule is None:
+                raise errors.PermissionDenied("this call has no row in the access table and is refused to everybody")
+            permit = Permit(self._gate, rule, await self._gate.identify(rule, context))
+            if strangers is not None:
+                request = strangers.each(aiter(request), context.peer())
+            await permit.ask_for(await _first(request) if streaming else request)
+            set_caller(permit.caller)
+            return permit.messages(request) if handler.request_streaming else permit.first, permit
 
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            return make(serve_stream, **codec)
-        behaviour = handler.stream_unary or handler.unary_unary
+        async def serve_stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._call(method, context):
+                request, permit = await admit(request, context)
+                async with permit.held():
+                    if not inspect.isasyncgenfunction(behaviour):  # gRPC's own health service writes by itself
+                        await behaviour(request, context)
+                        return
+                    async for response in behaviour(request, context):
+                        yield response
 
         async def serve(request: Any, context: Context) -> Any:
             async with self._call(method, context):
-                _, _, request = await self._admit(rule, request, context, handler.request_streaming)
-                return await behaviour(request, context)
+                request, permit = await admit(request, context)
+                if not handler.request_streaming:
+                    return await behaviour(request, context)
+                async with permit.held():
+                    return await behaviour(request, context)
 
-        make = (
-            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        kind = f"{'stream' if streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
+        made: Handler = getattr(grpc, f"{kind}_rpc_method_handler")(
+            serve_stream if handler.response_streaming else serve,
+            request_deserializer=deserializer,
+            response_serializer=handler.response_serializer,
         )
-        return make(serve, **codec)
-
-    async def _admit(
-        self, rule: access_pb2.Access | None, request: Any, context: Context, streaming: bool
-    ) -> tuple[Caller, Any, Any]:
-        """Return the caller, the message that access was decided on, and the request for the handler."""
-        if rule is None:
-            raise errors.PermissionDenied("this call has no row in the access table and is refused to everybody")
-        caller = await self._gate.identify(rule, context)
-        first = request
-        if streaming:
-            try:
-                first = await anext(aiter(request))
-            except StopAsyncIteration:
-                raise errors.UploadIncomplete("the stream ended before its first message", committed=0) from None
-            request = _chain(first, request)
-        await self._gate.admit(rule, caller, first)
-        set_caller(caller)
-        return caller, first, request
+        return made
 
     @contextlib.asynccontextmanager
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -135,21 +154,63 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             telemetry.count_call(method, code.name, seconds)
             log.debug("call", method=method, code=code.name, milliseconds=round(seconds * 1e3, 2))
 
+
+async def _first(messages: AsyncIterator[Any]) -> Any:
+    try:
+        return await anext(aiter(messages))
+    except StopAsyncIteration:
+        raise errors.UploadIncomplete("the stream ended before its first message", committed=0) from None
+
+
+class Permit:
+    """What a call was let in by: its first message, held against every change of the policy while the call goes on."""
+
+    def __init__(self, gate: Gate, rule: access_pb2.Access, caller: Caller) -> None:
+        self.caller = caller
+        self.first: Any = None
+        self._gate = gate
+        self._rule = rule
+        self._changed = gate.authorizer.changed()
+
+    async def ask_for(self, first: Any) -> None:
+        """Raise unless the caller may make the call that begins with this message."""
+        self.first = first
+        await self._ask()
+
+    async def _ask(self) -> None:
+        # Taken before the question: a change while the answer is on its way asks once more.
+        self._changed = self._gate.authorizer.changed()
+        parameter = await self._gate.admit(self._rule, self.caller, self.first)
+        self.caller = replace(self.caller, parameter=parameter)
+
+    async def confirm(self) -> None:
+        """Raise when a change has taken the right away."""
+        while self._changed.is_set():
+            await self._ask()
+
+    async def messages(self, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Yield the stream from its first message on; none after the right has gone."""
+        yield self.first
+        async for message in rest:
+            await self.confirm()
+            yield message
+        await self.confirm()
+
     @contextlib.asynccontextmanager
-    async def _revocable(self, rule: access_pb2.Access | None, caller: Caller, first: Any) -> AsyncIterator[None]:
-        """End an open stream when its caller loses the right to it."""
-        if caller.account is None:
+    async def held(self) -> AsyncIterator[None]:
+        """End the block with the refusal as soon as the caller loses the right."""
+        if self.caller.account is None:
             yield
             return
         serving = asyncio.current_task()
-        assert serving is not None and rule is not None, "_admit has let this call in"
+        assert serving is not None
         verdict: list[LoupeError] = []
 
         async def watch() -> None:
             while True:
-                await self._gate.authorizer.changed().wait()
+                await self._changed.wait()
                 try:
-                    await self._gate.admit(rule, caller, first)
+                    await self.confirm()
                 except LoupeError as error:
                     verdict.append(error)
                     serving.cancel()
@@ -165,9 +226,3 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             raise verdict[0] from None
         finally:
             watcher.cancel()
-
-
-async def _chain(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    yield first
-    async for message in rest:
-        yield message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -13,9 +14,10 @@ from grpc_reflection.v1alpha import reflection
 
 from loupe.access import Authorizer
 from loupe.identity import TokenVerifier
-from loupe.limits import MAX_MESSAGE_BYTES
+from loupe.limits import MAX_MESSAGE_BYTES, MAX_STRANGERS_BYTES
 from loupe.rpc.gate import Gate, access_table
 from loupe.rpc.interceptor import MeshInterceptor
+from loupe.rpc.strangers import Strangers
 from loupe.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -23,9 +25,9 @@ log = structlog.get_logger(__name__)
 OPTIONS = (
     # By default two servers could share a port in silence, each getting half of the calls.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 64 << 10),
+    ("grpc.max_concurrent_streams", 256),
     # Uncompressed messages only: a small compressed one would be inflated before anybody asks who sent it.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.keepalive_time_ms", 20_000),
@@ -41,7 +43,8 @@ Registration = tuple[Callable[[Any, grpc.aio.Server], None], object]
 class MeshServer:
     """Serves one service's gRPC services on the doors that its settings name.
 
-    servicers: pairs of a generated add_…_to_server function and the servicer.
+    servicers: pairs of a generated add_…_to_server function and the servicer. max_message_bytes: the longest message
+    that is taken.
     """
 
     def __init__(
@@ -51,48 +54,52 @@ class MeshServer:
         verifier: TokenVerifier,
         authorizer: Authorizer,
         servicers: Sequence[Registration],
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._settings = settings
         self._authorizer = authorizer
         self._verifier = verifier
         self._servicers = servicers
+        self._max_message_bytes = max_message_bytes
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []
-        self.server: grpc.aio.Server | None = None
+        self._doors: list[grpc.aio.Server] = []
 
     async def start(self) -> None:
         """Bind the doors and serve. Raises OSError when a port is taken."""
+        settings = self._settings
         recorder = _Recorder()
         for add, servicer in self._servicers:
             add(servicer, cast(grpc.aio.Server, recorder))
         self._names = recorder.names
+        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+        known = grpc.ssl_server_credentials([pair], settings.tls_ca.read_bytes(), True)
+        await self._open(settings.internal_port, known, None)
+        if settings.public_port:
+            strangers = Strangers(max(4, MAX_STRANGERS_BYTES // self._max_message_bytes))
+            await self._open(settings.public_port, grpc.ssl_server_credentials([pair]), strangers)
+        await self.set_serving(True)
+        log.info("serving", services=self._names, internal_port=settings.internal_port)
+
+    async def _open(self, port: int, credentials: grpc.ServerCredentials, strangers: Strangers | None) -> None:
+        """Serve everything at a port; with `strangers` it is a public door."""
         pool = descriptor_pool.Default()
         table = access_table(pool.FindServiceByName(name) for name in self._names)
-        interceptor = MeshInterceptor(table, Gate(self._verifier, self._authorizer))
-        server = grpc.aio.server(interceptors=[interceptor], options=OPTIONS)
+        interceptor = MeshInterceptor(table, Gate(self._verifier, self._authorizer), strangers)
+        options = (*OPTIONS, ("grpc.max_receive_message_length", self._max_message_bytes))
+        server = grpc.aio.server(interceptors=[interceptor], options=options)
         for add, servicer in self._servicers:
             add(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-        self._open_doors(server)
+        try:
+            bound = server.add_secure_port(f"{self._settings.host}:{port}", credentials)
+        except RuntimeError as error:
+            raise OSError(f"port {port} on {self._settings.host} cannot be opened; is it taken?") from error
+        if bound != port:
+            raise OSError(f"port {port} on {self._settings.host} cannot be opened; is it taken?")
         await server.start()
-        self.server = server
-        await self.set_serving(True)
-        log.info("serving", services=self._names, internal_port=self._settings.internal_port)
-
-    def _open_doors(self, server: grpc.aio.Server) -> None:
-        settings = self._settings
-        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-        doors = [(settings.internal_port, grpc.ssl_server_credentials([pair], settings.tls_ca.read_bytes(), True))]
-        if settings.public_port:
-            doors.append((settings.public_port, grpc.ssl_server_credentials([pair])))
-        for port, credentials in doors:
-            try:
-                bound = server.add_secure_port(f"{settings.host}:{port}", credentials)
-            except RuntimeError as error:
-                raise OSError(f"port {port} on {settings.host} cannot be opened; is it taken?") from error
-            if bound != port:
-                raise OSError(f"port {port} on {settings.host} cannot be opened; is it taken?")
+        self._doors.append(server)
 
     async def set_serving(self, serving: bool) -> None:
         """Change what gRPC health answers for every service of this server."""
@@ -100,11 +107,12 @@ class MeshServer:
         for name in ("", *self._names):
             await self._health.set(name, status)
 
-    async def stop(self) -> None:
-        """Refuse new calls, let running ones end for `drain_seconds`, then cut them."""
-        if self.server is not None:
+    async def stop(self, *, drain: bool = True) -> None:
+        """Refuse new calls, let running ones end for `drain_seconds` unless told otherwise, then cut them."""
+        if self._doors:
             await self._health.enter_graceful_shutdown()
-            await self.server.stop(self._settings.drain_seconds)
+        seconds = self._settings.drain_seconds if drain else 0
+        await asyncio.gather(*(door.stop(seconds) for door in self._doors))
 
 
 class _Recorder:

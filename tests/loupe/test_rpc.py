@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,11 +12,22 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from loupe.access import Decision
-from loupe.errors import Internal, LoupeError, NotFound, PermissionDenied, Unauthenticated, UploadIncomplete, invalid
+from loupe.errors import (
+    Internal,
+    LoupeError,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    UploadIncomplete,
+    invalid,
+)
 from loupe.identity import AttemptGrant, Caller, current_caller
 from loupe.names import AccountName, JobName, ProjectName
+from loupe.notifier import Notifier
 from loupe.rpc.channel import internal_channel, terminal_channel
 from loupe.rpc.server import MeshServer
+from loupe.rpc.strangers import Strangers
 from loupe.settings import ServiceSettings
 from loupe.storage.v1 import (
     blob_service_pb2,
@@ -48,25 +60,34 @@ class Policy:
     def __init__(self) -> None:
         self.parameter = 20
         self.active = True
-        self._changed = asyncio.Event()
+        self.asked = 0
+        self.travelling: asyncio.Event | None = None
+        self._changed = Notifier()
 
     async def decide(self, account: AccountName, project: ProjectName, action: str, login: str) -> Decision:
         need = {"datasets.read": 10, "datasets.write": 20}.get(action, 30)
         member = project == ProjectName("mine")
         group = "projects/mine/groups/operators" if member else ""
-        allowed = member and self.parameter >= need
-        return Decision(allowed, member, group, self.parameter if member else 0, need, self.active)
+        decision = Decision(
+            member and self.parameter >= need, member, group, self.parameter if member else 0, need, self.active
+        )
+        if self.travelling is not None:
+            self.asked += 1
+            await self.travelling.wait()
+        return decision
 
     def changed(self) -> asyncio.Event:
-        return self._changed
+        return self._changed.next()
 
     def change(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.notify()
 
 
 class Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
-    """Answers with the caller's account; breaks on demand; streams for ever."""
+    """Answers with the caller's account; breaks on demand; streams for ever; counts what comes and what it made."""
+
+    def __init__(self) -> None:
+        self.received = self.made = 0
 
     async def GetDataset(self, request, context):
         if request.name.endswith("/broken"):
@@ -84,6 +105,8 @@ class Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
         count = 0
         async for _ in request_iterator:
             count += 1
+            self.received += 1
+        self.made += 1
         return dataset_service_pb2.CreateDatasetVersionResponse(left_out_count=count)
 
 
@@ -113,7 +136,14 @@ class Projects(project_service_pb2_grpc.ProjectServiceServicer):
 
 
 @pytest.fixture
-async def mesh(service_settings: Callable[..., ServiceSettings]) -> AsyncIterator[tuple[ServiceSettings, Policy]]:
+def datasets() -> Datasets:
+    return Datasets()
+
+
+@pytest.fixture
+async def mesh(
+    service_settings: Callable[..., ServiceSettings], datasets: Datasets
+) -> AsyncIterator[tuple[ServiceSettings, Policy]]:
     settings = service_settings("storage")
     policy = Policy()
     server = MeshServer(
@@ -121,7 +151,7 @@ async def mesh(service_settings: Callable[..., ServiceSettings]) -> AsyncIterato
         verifier=Verifier(),
         authorizer=policy,
         servicers=[
-            (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, Datasets()),
+            (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, datasets),
             (blob_service_pb2_grpc.add_BlobServiceServicer_to_server, Blobs()),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, Models()),
             (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, Projects()),
@@ -147,6 +177,12 @@ async def terminal(mesh, tls: Path) -> AsyncIterator[Callable[[str | None], grpc
     yield connect
     for channel in channels:
         await channel.close()
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def get(channel: grpc.aio.Channel, name: str):
@@ -261,6 +297,101 @@ async def test_an_open_stream_ends_when_the_right_is_gone(terminal, mesh) -> Non
     mesh[1].change()
     with pytest.raises(PermissionDenied):
         await asyncio.wait_for(anext(stream), 5)
+
+
+async def test_a_client_stream_ends_when_the_right_is_gone_and_nothing_is_committed(terminal, mesh, datasets) -> None:
+    """At once while the client is silent, and at the latest before the message that would complete it is handed on."""
+
+    async def revoke() -> None:
+        mesh[1].parameter = 1
+        mesh[1].change()
+
+    async def messages(*, silent: bool) -> AsyncIterator[dataset_service_pb2.CreateDatasetVersionRequest]:
+        yield dataset_service_pb2.CreateDatasetVersionRequest(header={"parent": "projects/mine/datasets/d"})
+        await eventually(lambda: datasets.received == 1)
+        await revoke()
+        if silent:
+            await asyncio.Event().wait()
+        yield dataset_service_pb2.CreateDatasetVersionRequest()
+
+    for silent in (True, False):
+        mesh[1].parameter, datasets.received = 20, 0
+        stub = dataset_service_pb2_grpc.DatasetServiceStub(terminal("anna"))
+        with pytest.raises(PermissionDenied):
+            await asyncio.wait_for(stub.CreateDatasetVersion(messages(silent=silent)), 5)
+        assert datasets.made == 0
+
+
+async def test_a_second_change_while_the_first_is_asked_about_is_not_missed(terminal, mesh) -> None:
+    policy = mesh[1]
+    stub = dataset_service_pb2_grpc.DatasetServiceStub(terminal("anna"))
+    stream = aiter(stub.ReadDatasetItems(dataset_service_pb2.ReadDatasetItemsRequest(name="projects/mine/datasets/d")))
+    await anext(stream)
+    policy.travelling = asyncio.Event()
+    policy.change()  # somebody else's right
+    await eventually(lambda: policy.asked == 1)
+    policy.parameter = 1
+    policy.change()  # anna's, while the answer about the first is on its way
+    policy.travelling.set()
+    with pytest.raises(PermissionDenied):
+        await asyncio.wait_for(anext(stream), 5)
+
+
+async def test_what_a_stranger_sends_is_not_read(mesh, tls: Path) -> None:
+    """Twenty messages of 39 MiB without a token, or to the health service, cost the server no memory to speak of."""
+    program = f"""
+import asyncio, grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from loupe.rpc.channel import OPTIONS
+from loupe.storage.v1 import dataset_service_pb2 as d, dataset_service_pb2_grpc as g
+async def main():
+    credentials = grpc.ssl_channel_credentials(open({str(tls / "ca.pem")!r}, "rb").read())
+    large = "x" * (39 << 20)
+    async def one(number):
+        options = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+        async with grpc.aio.secure_channel("127.0.0.1:{mesh[0].public_port}", credentials, options=options) as channel:
+            try:
+                if number % 2:
+                    await g.DatasetServiceStub(channel).GetDataset(d.GetDatasetRequest(name=large), timeout=60)
+                else:
+                    await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=large))
+            except grpc.aio.AioRpcError as error:
+                return error.code().name
+    print(*sorted(await asyncio.gather(*map(one, range(20)))))
+asyncio.run(main())
+"""
+    before = _peak_megabytes(forget=True)
+    client = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    answers = (await client.communicate())[0].decode().split()
+    assert sorted(answers) == ["RESOURCE_EXHAUSTED"] * 10 + ["UNAUTHENTICATED"] * 10
+    assert _peak_megabytes() - before < 400
+
+
+async def test_callers_who_are_not_known_share_few_places_and_none_is_kept_waiting_for() -> None:
+    strangers = Strangers(places=8, seconds=0.2)
+
+    async def silent() -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield "never"
+
+    async def spoken() -> AsyncIterator[str]:
+        yield "here"
+
+    held = [asyncio.ensure_future(strangers.read(silent(), f"ipv4:10.0.0.{each}:99")) for each in (1, 1, 2, 2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ResourceExhausted):
+        await strangers.read(spoken(), "ipv4:10.0.0.1:77")
+    assert await strangers.read(spoken(), "ipv4:10.0.0.3:77") == "here"
+    for outcome in await asyncio.gather(*held, return_exceptions=True):
+        assert isinstance(outcome, ResourceExhausted)
+    assert await strangers.read(spoken(), "ipv4:10.0.0.1:77") == "here"
+
+
+def _peak_megabytes(*, forget: bool = False) -> int:
+    if forget:
+        Path("/proc/self/clear_refs").write_text("5")
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) >> 10
 
 
 async def test_an_attempt_token_opens_its_own_project_where_the_contract_says_so(terminal) -> None:

@@ -126,8 +126,8 @@ class Door:
         await self._server.start()
 
     async def down(self) -> None:
-        if self._server is not None and self._server.server is not None:
-            await self._server.server.stop(None)
+        if self._server is not None:
+            await self._server.stop(drain=False)
         self._server = None
 
 
