@@ -204,3 +204,9 @@ async def _connect_terminal(url: str, token: str, ca: bytes | None) -> Client:
     except (OSError, TimeoutError, nats.errors.Error) as error:
         raise Unavailable(f"NATS cannot be reached: {error!r}", dependency="nats") from error
     return client
+
+
+async def check_access(url: str, *, token: str, ca: bytes | None) -> None:
+    """Return when NATS lets a terminal in with its access token. Raises Unavailable."""
+    client = await _connect_terminal(url, token, ca)
+    await client.close()

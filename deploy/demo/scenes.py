@@ -20,12 +20,13 @@ from loupe.scheduler.v1 import training_job_pb2
 from loupe.storage.v1 import dataset_pb2
 from loupe.terminal.classifier import Classifier
 from loupe.terminal.client import Terminal
+from loupe.terminal.confusion import Confusion, ConfusionView
 from loupe.terminal.datasets import PushReport
 from loupe.terminal.live import JobView, job_display
 from loupe.terminal.picture_source import Collection, read_pictures
 from loupe.terminal.profile import Profile, ProfileStore
 from loupe.terminal.tables import percent
-from loupe.terminal.verdict import confusion, render_result
+from loupe.terminal.verdict import render_result
 
 PROJECT = "line-7"
 DATASET = "parts"
@@ -169,7 +170,7 @@ async def classify(
     matrix = [[0] * len(classifier.labels) for _ in classifier.labels]
     for truth, answer in zip(truths, said, strict=True):
         matrix[classifier.labels.index(truth)][classifier.labels.index(answer)] += 1
-    story.console.print(confusion(classifier.labels, matrix))
+    story.console.print(ConfusionView(Confusion(classifier.labels, matrix)))
     story.console.print(
         f"  {story.accuracy:.2%} of {story.test_images} pictures right "
         f"({1e3 * seconds / max(1, len(truths)):.1f} ms a picture)",

@@ -17,16 +17,10 @@ import numpy as np
 
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
 from loupe.picture import BadPicture, decode, digest
+from loupe.picture_folders import SPLIT_NAMES, SUFFIXES, class_folders, walk_class
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SPLITS_FILE = "splits.csv"
-_SPLIT_NAMES = {
-    "train": Split.TRAIN,
-    "val": Split.VALIDATION,
-    "valid": Split.VALIDATION,
-    "validation": Split.VALIDATION,
-    "test": Split.TEST,
-}
+_SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
 
 
 class BadFolder(ValueError):
@@ -60,10 +54,11 @@ class PictureFolder:
 
 
 def read_folder(root: Path, *, validation: float = 0.2, test: float = 0.2) -> PictureFolder:
-    """Read splits.csv (path, label, split) where there is one, else a folder per class.
+    """Read splits.csv (path, label, split) where there is one, else folders as `loupe.picture_folders` says.
 
-    Without splits.csv each class is split by the order of its pictures' digests, validation and test being parts of
-    1: the same pictures always fall the same way. A picture that is there twice counts once. Raises BadFolder.
+    Without a split of the user's own each class is split by the order of its pictures' digests, validation and test
+    being parts of 1: the same pictures always fall the same way. A picture that is there twice counts once. Raises
+    BadFolder.
     """
     rows = _rows_of_csv(root) if (root / SPLITS_FILE).is_file() else _rows_of_folders(root)
     if not rows:
@@ -189,11 +184,10 @@ def _rows_of_folders(root: Path) -> list[tuple[Path, str, Split | None]]:
     if not root.is_dir():
         raise BadFolder(f"{root} is not a folder")
     return [
-        (path, folder.name, None)
-        for folder in sorted(root.iterdir())
-        if folder.is_dir()
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        (path, folder.name, _SPLITS.get(split))
+        for folder, split in class_folders(root)[0]
+        for path in walk_class(folder)
+        if isinstance(path, Path) and path.suffix.lower() in SUFFIXES
     ]
 
 
@@ -201,7 +195,7 @@ def _rows_of_csv(root: Path) -> list[tuple[Path, str, Split | None]]:
     rows: list[tuple[Path, str, Split | None]] = []
     with (root / SPLITS_FILE).open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
-            split = _SPLIT_NAMES.get((row.get("split") or "").strip().lower())
+            split = _SPLITS.get(SPLIT_NAMES.get((row.get("split") or "").strip().lower(), ""))
             if not row.get("path") or not row.get("label") or split is None:
                 raise BadFolder(
                     f"{root / SPLITS_FILE}, line {number}: expected path, label and split (train, validation or test)"

@@ -20,14 +20,16 @@ FORMAT = "loupe-model/1"
 NEEDED_FILES = {"model.json", "model.onnx", "golden.npz"}
 GOLDEN_TOLERANCE = 1e-3
 BATCH = 32
+UNKNOWN = "unknown"
+"""The label of a picture for which no class is likely enough."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """The answer for one picture.
 
-    confidence: the probability of `label`, 0 to 1. probabilities: [C], in the order of the classifier's labels.
-    problem: why there is no answer; then label is empty.
+    label: the likeliest class, or UNKNOWN. likeliest: that class in either case. confidence: its probability, 0 to 1.
+    probabilities: [C], in the order of the classifier's labels. problem: why there is no answer; then label is empty.
     """
 
     path: Path
@@ -35,20 +37,26 @@ class Prediction:
     confidence: float = 0.0
     probabilities: Sequence[float] = ()
     problem: str = ""
+    likeliest: str = ""
+    unknown: bool = False
 
 
 class Classifier:
     """Answers with a model folder: model.json, model.onnx and golden.npz.
 
     threads: CPU threads of one inference; all that this process may use when None. They wait without spinning, so that
-    the rest of the machine stays usable. Raises InvalidArgument for a folder that is not such a model.
+    the rest of the machine stays usable. min_confidence: below this probability the answer is UNKNOWN. Raises
+    InvalidArgument for a folder that is not such a model, and for a min_confidence outside 0 to 1.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, *, min_confidence: float = 0.0) -> None:
+        if not 0 <= min_confidence <= 1:  # also catches NaN
+            raise invalid("min_confidence", min_confidence, "a probability from 0 to 1, for example 0.9")
         self.folder = folder
+        self.min_confidence = min_confidence
         self.labels, self.height, self.width = _document(folder)
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._session = _session(folder / "model.onnx", self._threads)
+        self._session = _session(folder / "model.onnx", self._threads, len(self.labels))
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Return float32 [N, C] for uint8 [N, height, width, 3], RGB."""
@@ -87,7 +95,7 @@ class Classifier:
 
     def _decode(self, path: Path) -> tuple[Path, np.ndarray | None, str]:
         try:
-            return path, picture.decode(path.read_bytes(), self.height, self.width), ""
+            return path, picture.decode(read_picture(path), self.height, self.width), ""
         except picture.BadPicture as error:
             return path, None, str(error)
         except OSError as error:
@@ -100,9 +108,20 @@ class Classifier:
             if one is None:
                 yield Prediction(path, problem=problem)
                 continue
-            row = next(answers)
-            best = int(row.argmax())
-            yield Prediction(path, self.labels[best], float(row[best]), row.tolist())
+            yield self._prediction(path, next(answers))
+
+    def _prediction(self, path: Path, row: np.ndarray) -> Prediction:
+        best = int(row.argmax())
+        label, confidence = self.labels[best], float(row[best])
+        unknown = not confidence >= self.min_confidence
+        answer = UNKNOWN if unknown else label
+        return Prediction(path, answer, confidence, row.tolist(), likeliest=label, unknown=unknown)
+
+
+def read_picture(path: Path) -> bytes:
+    """Return a file's bytes, no more of them than tell that it is too large. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(picture.MAX_BYTES + 1)
 
 
 def _document(folder: Path) -> tuple[list[str], int, int]:
@@ -130,7 +149,7 @@ def _document(folder: Path) -> tuple[list[str], int, int]:
     return labels, *sides
 
 
-def _session(file: Path, threads: int) -> Any:
+def _session(file: Path, threads: int, classes: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -145,4 +164,9 @@ def _session(file: Path, threads: int) -> Any:
         raise DataLoss(f"{file} cannot be loaded ({str(error)[:200]}); pull the model again", file=file) from error
     if doors[0] != ["pictures"] or "probabilities" not in doors[1]:
         raise DataLoss(f'{file} has inputs {doors[0]} and outputs {doors[1]}; expected "pictures", "probabilities"')
+    shape = session.get_outputs()[doors[1].index("probabilities")].shape
+    if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != classes):
+        raise DataLoss(
+            f"{file} answers with the shape {shape}, and model.json has {classes} labels; pull the model again"
+        )
     return session

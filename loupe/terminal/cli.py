@@ -5,7 +5,19 @@ from __future__ import annotations
 import typer
 
 from loupe.terminal.codes import MEANINGS
-from loupe.terminal.commands import algorithms, data, frame, login, models, people, training
+from loupe.terminal.commands import (
+    algorithms,
+    classify,
+    data,
+    doctor,
+    follow,
+    frame,
+    guard,
+    login,
+    models,
+    people,
+    training,
+)
 
 EPILOG = (
     "First steps:  loupe login --server HOST:PORT --ca ca.pem anna;  loupe project create line-7;  "
@@ -22,13 +34,13 @@ def build() -> typer.Typer:
         name="loupe",
         help="Loupe makes image models for factories: labelled pictures in, a model of the asked accuracy out.",
         epilog=EPILOG,
+        cls=guard.GuardedGroup,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(frame.root_options)
-    for commands in (login, people, data, training, algorithms, models):
+    for commands in (login, doctor, people, data, training, algorithms, models, follow, classify):
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands
     return app
@@ -39,4 +51,4 @@ app = build()
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    app()
+    app(prog_name="loupe")

@@ -1,4 +1,4 @@
-"""The exit codes of `loupe`, documented in its help."""
+"""The exit codes of `loupe`, documented in its help and in docs/terminal.md."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Exit(IntEnum):
     BAD_INPUT = 6
     UNAVAILABLE = 7
     CONFLICT = 8
+    INTERRUPTED = 130
 
 
 MEANINGS = {
@@ -29,4 +30,5 @@ MEANINGS = {
     Exit.BAD_INPUT: "bad input, or part of it failed",
     Exit.UNAVAILABLE: "something cannot be reached now, or is full; try again later",
     Exit.CONFLICT: "it exists already, or is in a state in which this cannot be done",
+    Exit.INTERRUPTED: "Ctrl-C; a job that was submitted goes on",
 }

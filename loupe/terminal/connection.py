@@ -10,8 +10,9 @@ import grpc
 from loupe.auth.v1 import session_service_pb2 as sessions
 from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
 from loupe.backoff import Backoff
-from loupe.errors import Unauthenticated, Unavailable
+from loupe.errors import Internal, LoupeError, Unauthenticated, Unavailable
 from loupe.rpc.channel import terminal_channel
+from loupe.terminal.doors import explain_unavailable
 from loupe.terminal.tokens import TokenKeeper
 
 CALL_SECONDS = 60.0
@@ -86,11 +87,16 @@ class Connection:
             self._endpoints = await self.anonymous.call(lambda stub: stub.ListEndpoints, request, again=False)
         return self._endpoints
 
-    async def channel(self, service: str, *, logged_in: bool) -> grpc.aio.Channel:
-        """Return a channel to "auth", "storage" or "scheduler"; logged_in: it carries the token. Raises Unavailable."""
+    async def address(self, service: str) -> str:
+        """Return the public door of "auth", "storage" or "scheduler", "host:port". Raises Unavailable."""
         address: str = self.server if service == "auth" else getattr(await self.endpoints(), service)
         if not address:
             raise Unavailable(f"no {service} service is registered at {self.server}", dependency=service)
+        return address
+
+    async def channel(self, service: str, *, logged_in: bool) -> grpc.aio.Channel:
+        """Return a channel to "auth", "storage" or "scheduler"; logged_in: it carries the token. Raises Unavailable."""
+        address = await self.address(service)
         if (address, logged_in) not in self._channels:
             token = self.token if logged_in else None
             self._channels[address, logged_in] = terminal_channel(address, ca=self.ca, token=token)
@@ -104,6 +110,28 @@ class Connection:
         return Unavailable(
             f"{service} cannot be reached through {self.server} ({error.message}); "
             "check that the mesh is up and the address is right",
+            dependency=service,
+        )
+
+    async def explained(self, service: str, error: Unavailable) -> Unavailable:
+        """Return what to tell a person when a service stayed away, with what stands behind its address."""
+        if error.dependency != service:
+            return error
+        known = self._endpoints
+        address = self.server if service == "auth" or known is None else getattr(known, service)
+        why = await explain_unavailable(address or self.server, self.ca.decode("utf-8", "replace"))
+        if not why:
+            return error
+        where = "" if address == self.server else f"{address}: "
+        return Unavailable(f"{service} cannot be reached through {self.server}: {where}{why}", dependency=service)
+
+    def wrong_door(self, service: str, error: Internal) -> LoupeError:
+        """Return what to tell a person when a server does not know a call of `service`; any other error as it is."""
+        if error.metadata.get("status") != grpc.StatusCode.UNIMPLEMENTED.name:
+            return error
+        return Unavailable(
+            f"what answers at {self.server if service == 'auth' else f'the {service} of {self.server}'} is not Loupe's "
+            f"{service} ({error.message}); use the port of auth's public door, of a mesh that is not older than this",
             dependency=service,
         )
 
@@ -138,8 +166,14 @@ class Service(Generic[Stub]):
                     raise
                 await tokens.renew(used)
                 tokens = None
+            except Internal as error:
+                raise self._connection.wrong_door(self._name, error) from error
             except Unavailable as error:
-                await backoff.wait(self._connection.lost(self._name, error))
+                lost = self._connection.lost(self._name, error)
+                try:
+                    await backoff.wait(lost)
+                except Unavailable as given_up:
+                    raise await self._connection.explained(self._name, given_up) from error
 
     async def call(
         self,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,9 @@ from loupe.storage.v1 import dataset_service_pb2 as service
 from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
 from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from loupe.terminal.connection import TRANSFER_RETRY_SECONDS, Connection, Service, flatten
-from loupe.terminal.hashing import hash_files
-from loupe.terminal.picture_source import Collection, LabelledPicture, Skipped, read_pictures
+from loupe.terminal.hashing import Hashed, hash_files
+from loupe.terminal.inspection import Addressed, conflicting, inspect_pictures, require_trainable
+from loupe.terminal.picture_source import Collection, Skipped, read_pictures
 from loupe.terminal.progress import PushProgress
 from loupe.terminal.upload import Uploaded, upload_pictures
 
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
 ITEMS_IN_BATCH = 5_000
 
-Addressed = tuple[LabelledPicture, str]
-"""A picture and the sha256 of its file, hex."""
+UNREADABLE = "unreadable"
+TO_BE_READ = "let this account read it, or take it away"
 
 REMEDIES = {
     blobs.PICTURE_PROBLEM_NOT_A_PICTURE: "send a PNG, JPEG, WebP, BMP or TIFF file",
@@ -50,6 +52,14 @@ class Problem:
     kind: str
     message: str
     remedy: str
+
+
+class PicturesRefused(BadDataset):
+    """A strict push found pictures that cannot be taken, and made nothing. problems: every one of them."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = (), **metadata: object) -> None:
+        super().__init__(message, **metadata)
+        self.problems = problems
 
 
 @dataclass
@@ -102,10 +112,11 @@ class Datasets:
     ) -> PushReport:
         """Upload what is missing and make a version of all pictures; the data set is made when absent.
 
-        Pictures that storage does not take are left out and named in the report; with strict nothing is made then, and
-        BadDataset is raised. Raises BadDataset also for a source without pictures or with one class.
+        Pictures that cannot be read or that storage does not take are left out and named in the report. With strict
+        every picture is looked at here first, and PicturesRefused is raised with all problems before anything is sent.
+        Raises BadDataset also for a source without pictures or with one class; no data set is made then.
         """
-        collection = source if isinstance(source, Collection) else read_pictures(source)
+        collection = source if isinstance(source, Collection) else await asyncio.to_thread(read_pictures, source)
         if collection.given and split is not None:
             raise BadDataset(
                 f"{collection.source} says the split of every picture itself; leave the fractions and seed away",
@@ -113,17 +124,28 @@ class Datasets:
             )
         project = f"projects/{name.project}"
         hashed = await hash_files([one.path for one in collection.pictures], show)
-        uploaded = await upload_pictures(ProjectBlobs(self._blobs, project), project, hashed, show)
-        kept, duplicates = _without_duplicates(zip(collection.pictures, (one.digest for one in hashed), strict=True))
+        addressed = [(one, file.digest) for one, file in zip(collection.pictures, hashed, strict=True) if file.digest]
+        kept, duplicates = _without_duplicates(addressed)
         filenames = _filenames(kept)
-        problems = list(_problems(uploaded.refused.values(), filenames))
+        problems = _unreadable(collection, hashed)
+        if strict:
+            problems += _problems(await asyncio.to_thread(_inspected, kept, show), filenames)
+            if problems:
+                raise _refusal(problems)
+        uploaded = await upload_pictures(
+            ProjectBlobs(self._blobs, project), project, [one for one in hashed if one.digest], show
+        )
+        problems += _problems(uploaded.refused.values(), filenames)
         if strict and problems:
             raise _refusal(problems)
-        items = _items(collection.source, kept, uploaded.refused, len(problems))
-        show(PushProgress("version", 0, len(items)))
+        taken = [(one, digest) for one, digest in kept if digest not in uploaded.refused]
+        conflicts = conflicting(taken)
+        usable = [(one, digest) for one, digest in taken if digest not in conflicts]
+        await asyncio.to_thread(require_trainable, collection.source, usable, len(problems) + len(taken) - len(usable))
+        show(PushProgress("version", 0, len(taken)))
         await self._ensure(name)
-        response = await self._create_version(name, items, split, strict)
-        show(PushProgress("version", len(items), len(items)))
+        response = await self._create_version(name, _items(taken), split, strict)
+        show(PushProgress("version", len(taken), len(taken)))
         return PushReport(
             version=response.dataset_version,
             uploaded=uploaded,
@@ -229,22 +251,24 @@ def _filenames(pictures: Iterable[Addressed]) -> Mapping[str, Sequence[str]]:
     return names
 
 
-def _items(
-    source: Path, pictures: Sequence[Addressed], refused: Container[str], problems: int
-) -> list[dataset_pb2.DatasetItem]:
-    """Return what the version is to hold. Raises BadDataset when that is less than two classes."""
-    items = [
+def _items(pictures: Iterable[Addressed]) -> list[dataset_pb2.DatasetItem]:
+    return [
         dataset_pb2.DatasetItem(digest=digest, label=one.label, split=one.split, filename=one.filename)
         for one, digest in pictures
-        if digest not in refused
     ]
-    if len(left := {item.label for item in items}) < 2:
-        raise BadDataset(
-            f"of {source} {len(left)} classes are left when {problems} pictures that cannot be "
-            "taken are left out; expected at least two",
-            problem="one_class",
-        )
-    return items
+
+
+def _unreadable(collection: Collection, hashed: Iterable[Hashed]) -> list[Problem]:
+    """Return what the source names and this machine cannot read: before it was looked into, or when it was."""
+    found = [(one.filename, one.reason) for one in collection.unreadable]
+    found += [
+        (one.filename, file.problem) for one, file in zip(collection.pictures, hashed, strict=True) if file.problem
+    ]
+    return [Problem(filename, UNREADABLE, reason, TO_BE_READ) for filename, reason in found]
+
+
+def _inspected(pictures: Sequence[Addressed], show: Callable[[PushProgress], None]) -> list[blobs.PictureVerdict]:
+    return inspect_pictures(pictures, lambda count: show(PushProgress("inspect", count, len(pictures))))
 
 
 def _problems(verdicts: Iterable[blobs.PictureVerdict], filenames: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
@@ -255,11 +279,13 @@ def _problems(verdicts: Iterable[blobs.PictureVerdict], filenames: Mapping[str, 
             yield Problem(filename, kind, verdict.message, remedy)
 
 
-def _refusal(problems: Sequence[Problem]) -> BadDataset:
+def _refusal(problems: Sequence[Problem]) -> PicturesRefused:
     first = problems[0]
-    return BadDataset(
-        f"{len(problems)} pictures cannot be taken, the first: {first.filename}: {first.message}; "
+    count = f"{len(problems)} picture{'' if len(problems) == 1 else 's'}"
+    return PicturesRefused(
+        f"{count} cannot be taken, the first: {first.filename}: {first.message}; "
         f"{first.remedy}, or push without --strict to leave them out",
+        problems,
         problem=first.kind,
         file=first.filename,
     )

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,10 +80,11 @@ class DigestCache:
                 database.execute("BEGIN IMMEDIATE")
                 with database:
                     for folder, files in fresh.items():
-                        row = (folder, json.dumps(_files(database, folder) | files))
+                        row = (_key(folder), json.dumps(_files(database, folder) | files))
                         database.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", row)
         except (sqlite3.Error, OSError, ValueError):
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._file.unlink(missing_ok=True)
 
     def _open(self) -> sqlite3.Connection:
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -94,6 +95,11 @@ class DigestCache:
 
 def _files(database: sqlite3.Connection, folder: str) -> dict[str, list[int | str]]:
     """Return a folder's files by name: size, times and inode as in FileState, and the digest."""
-    row = database.execute("SELECT files FROM folders WHERE folder = ?", (folder,)).fetchone()
+    row = database.execute("SELECT files FROM folders WHERE folder = ?", (_key(folder),)).fetchone()
     files: dict[str, list[int | str]] = json.loads(row[0]) if row else {}
     return files
+
+
+def _key(folder: str) -> str:
+    r"""Return a folder's path as text that SQLite takes; bytes that are no UTF-8 become \xNN."""
+    return folder.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

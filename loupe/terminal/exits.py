@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from loupe import errors
 from loupe.errors import LoupeError
 from loupe.terminal.codes import Exit
@@ -54,3 +56,30 @@ def advice(error: LoupeError) -> str:
     if isinstance(error, errors.Internal) and error.incident:
         return f"tell whoever runs the mesh the incident {error.incident}: the log has the details"
     return _ADVICE.get(type(error), "")
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_EXPECTED = {
+    errno.EACCES: "expected a place that this account may read and write",
+    errno.EPERM: "expected a place that this account may read and write",
+    errno.EROFS: "expected a place that can be written",
+    errno.ENOENT: "expected a path that exists",
+    errno.EISDIR: "expected a file, not a folder",
+    errno.ENOTDIR: "expected a folder, not a file",
+    errno.ENAMETOOLONG: "expected a shorter name",
+    errno.EIO: "the disk has an error; use another",
+}
+
+
+def from_os_error(error: OSError) -> LoupeError:
+    """Return the domain error for what the operating system refused."""
+    place = str(error.filename or "this machine")
+    said = error.strerror or str(error) or type(error).__name__
+    if error.errno in _FULL:
+        return errors.ResourceExhausted(f"{place}: {said.lower()}", limit="disk")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return errors.ResourceExhausted(f"{place}: {said.lower()}; `ulimit -n` raises the limit", limit="open files")
+    expected = _EXPECTED.get(error.errno or 0, "")
+    return errors.InvalidArgument(
+        "; ".join(filter(None, (f"{place}: {said.lower()}", expected))), field="path", value=place, expected=expected
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from loupe.errors import invalid
 from loupe.names import JobName, project_of
 from loupe.scheduler.v1 import cluster_service_pb2, training_job_pb2
 from loupe.scheduler.v1 import training_job_service_pb2 as service
@@ -15,6 +16,24 @@ from loupe.scheduler.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from loupe.scheduler.v1.training_job_service_pb2_grpc import TrainingJobServiceStub
 from loupe.terminal.connection import Connection, Service, flatten
 from loupe.terminal.watch import Follower
+
+SEEDS = range(-(1 << 63), 1 << 63)
+PRIORITIES = range(101)
+EPOCHS = range(1 << 31)
+MOST_MINUTES = 60 * 24 * 366
+"""More than any trainer trains; a Duration would hold ten thousand years."""
+
+
+def _check_numbers(seed: int, priority: int, max_epochs: int, max_minutes: float | None) -> None:
+    for field, value, allowed in (
+        ("seed", seed, SEEDS),
+        ("priority", priority, PRIORITIES),
+        ("max_epochs", max_epochs, EPOCHS),
+    ):
+        if value not in allowed:
+            raise invalid(field, value, f"a whole number from {allowed[0]} to {allowed[-1]}")
+    if max_minutes is not None and not 0 < max_minutes <= MOST_MINUTES:  # also catches NaN
+        raise invalid("max_minutes", max_minutes, f"minutes above 0, at most {MOST_MINUTES}")
 
 
 class Jobs:
@@ -40,8 +59,10 @@ class Jobs:
     ) -> training_job_pb2.TrainingJob:
         """Return the accepted job, with defaults and versions resolved; it is durable then.
 
-        Names are full resource names; "" leaves the choice to the scheduler.
+        Names are full resource names; "" leaves the choice to the scheduler. Raises InvalidArgument for a number that
+        the contract has no room for.
         """
+        _check_numbers(seed, priority, max_epochs, max_minutes)
         job = training_job_pb2.TrainingJob(
             dataset_version=dataset_version,
             algorithm_version=algorithm_version,
@@ -67,9 +88,9 @@ class Jobs:
         return (await self._jobs.call(lambda stub: stub.GetTrainingJob, request)).training_job
 
     def list(
-        self, project: str, states: Sequence[training_job_pb2.JobState] = ()
+        self, project: str, states: Sequence[training_job_pb2.JobState | str] = ()
     ) -> AsyncIterator[training_job_pb2.TrainingJob]:
-        """Yield a project's jobs, newest first; states keeps some of the JobStates only."""
+        """Yield a project's jobs, newest first; states keeps some of the JobStates only, or their names."""
         request = service.ListTrainingJobsRequest(parent=project, states=states)
         return flatten(self._jobs.pages(lambda stub: stub.ListTrainingJobs, request), lambda page: page.training_jobs)
 
@@ -90,7 +111,7 @@ class Jobs:
         """
         job = JobName.parse(name)
         return Follower(
-            lambda cursor: self._live(job, cursor), lambda cursor: self._record(name, cursor), after=after
+            lambda cursor: self._live(job, cursor), lambda cursor: self.record(name, cursor), after=after
         ).events()
 
     async def _live(self, job: JobName, cursor: int) -> AsyncGenerator[training_job_pb2.JobEvent]:
@@ -107,8 +128,9 @@ class Jobs:
         async for event in events:
             yield event
 
-    async def _record(self, name: str, cursor: int) -> AsyncGenerator[training_job_pb2.JobEvent]:
-        request = service.WatchTrainingJobRequest(name=name, after_sequence=cursor)
+    async def record(self, name: str, after: int = 0) -> AsyncGenerator[training_job_pb2.JobEvent]:
+        """Yield a job's events from the scheduler alone, without healing. Raises Unavailable when it is cut."""
+        request = service.WatchTrainingJobRequest(name=name, after_sequence=after)
         async for response in self._jobs.read(lambda stub: stub.WatchTrainingJob(request)):
             yield response.event
 

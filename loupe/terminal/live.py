@@ -8,25 +8,35 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from loupe.scheduler.v1 import training_job_pb2 as jobs
-from loupe.terminal.tables import percent, placement_table
+from loupe.terminal.escapes import escaped, escaped_lines
+from loupe.terminal.tables import line, percent, placement_table, seconds_of
 from loupe.terminal.watch import is_final
-from loupe.timestamps import datetime_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 BAR = 30
+LONGEST_PHASE = 60
+LOG_INDENT = " " * 10
 
 
 def state_word(state: int) -> str:
-    """Return a JobState for people, for example "target missed"."""
+    """Return a JobState for people, for example "target missed"; of a newer mesh, its number."""
+    if state not in jobs.JobState.values():
+        return f"state {state}"
     return jobs.JobState.Name(state).removeprefix("JOB_STATE_").replace("_", " ").lower()
 
 
 class JobView:
-    """What is known of a job from its events. target: the accuracy that was asked for, 0 when not known."""
+    """What is known of a job from its events.
 
-    def __init__(self, target: float = 0.0, clock: Callable[[], float] = time.time) -> None:
+    target: the accuracy that was asked for, 0 when not known. began: seconds since 1970 when it was submitted, else the
+    first event's time counts. clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, target: float = 0.0, clock: Callable[[], float] = time.time, *, began: float | None = None
+    ) -> None:
         self.target = target
         self.state = "submitted"
         self.message = ""
@@ -34,33 +44,41 @@ class JobView:
         self.progress = jobs.JobProgress()
         self.metrics: dict[str, float] = {}
         self._clock = clock
-        self._began: float | None = None
+        self._began = began
+        self._happened: float | None = None
 
     def add(self, event: jobs.JobEvent) -> None:
         """Take the next event."""
+        self._happened = seconds_of(event.time) or self._clock()
         if self._began is None:
-            self._began = datetime_of(event.time).timestamp() if event.time.seconds else self._clock()
+            self._began = self._happened
         self.attempt = event.attempt or self.attempt
         kind = event.WhichOneof("event")
         if kind == "state_change":
-            self.state, self.message = state_word(event.state_change.state), event.state_change.message
+            self.state = state_word(event.state_change.state)
+            self.message = escaped(event.state_change.message)
         elif kind == "progress":
             self.progress, self.message = event.progress, ""
             self.metrics.update(event.progress.metrics)
 
     @property
+    def happened(self) -> float:
+        """The seconds from the beginning to the last event, by the mesh's clock: also of one that is replayed later."""
+        return max(0.0, self._happened - self._began) if self._happened and self._began else 0.0
+
+    @property
     def elapsed(self) -> float:
-        """The seconds since the first event, by this machine's clock."""
-        return max(0.0, self._clock() - self._began) if self._began else 0.0
+        """The seconds since the beginning, by this machine's clock; no less than the events say."""
+        return max(self.happened, self._clock() - self._began) if self._began else 0.0
 
     def line(self) -> str:
         """Return the job in one line."""
-        parts = [f"{self.elapsed:6.1f} s", self.state]
+        parts = [f"{self.happened:6.1f} s", self.state]
         if self.progress.phase:
             parts.append(self._phase())
         parts += self._figures()
-        if self.progress.message or self.message:
-            parts.append(self.progress.message or self.message)
+        if message := self._message():
+            parts.append(message)
         return "  ".join(parts)
 
     def render(self) -> RenderableType:
@@ -73,7 +91,7 @@ class JobView:
         attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
         grid.add_row(Text(f"{self.state}{attempt}", style="bold"), Text(f"{self.elapsed:.1f} s", style="dim"))
         if self.progress.phase:
-            steps = self.progress.total_steps
+            steps = max(0, self.progress.total_steps)
             bar = ProgressBar(total=steps or None, completed=self.progress.step, width=BAR, pulse=not steps)
             grid.add_row(Text(self._phase()), bar)
         accuracy = self.metrics.get("validation_accuracy")
@@ -83,12 +101,15 @@ class JobView:
             grid.add_row(Text("  ".join(self._figures())), bar)
         elif figures := self._figures():
             grid.add_row(Text("  ".join(figures)))
-        if message := self.progress.message or self.message:
+        if message := self._message():
             grid.add_row(Text(message, style="dim"))
         return grid
 
+    def _message(self) -> str:
+        return escaped(self.progress.message) or self.message
+
     def _phase(self) -> str:
-        text = self.progress.phase
+        text = escaped(self.progress.phase, LONGEST_PHASE)
         if self.progress.epoch:
             text += f" epoch {self.progress.epoch}"
         if self.progress.step:
@@ -125,23 +146,21 @@ def _show(console: Console, view: JobView, event: jobs.JobEvent, *, every_step: 
     if kind == "placement":
         console.print(*_placement(event))
     elif kind == "log":
-        console.print(f"          {event.log}", style="dim", markup=False, highlight=False)
+        told = escaped_lines(event.log).replace("\n", f"\n{LOG_INDENT}")
+        console.print(line(LOG_INDENT + told, "dim"))
     elif kind == "state_change":
-        console.print(_state_line(view), style="bold" if is_final(event) else "dim", markup=False)
+        console.print(line(_state_line(view), "bold" if is_final(event) else "dim"))
     elif kind == "progress" and every_step:
-        console.print(view.line(), markup=False, highlight=False)
+        console.print(line(view.line()))
 
 
 def _state_line(view: JobView) -> str:
-    return f"{view.elapsed:6.1f} s  {view.state}" + (f": {view.message}" if view.message else "")
+    return f"{view.happened:6.1f} s  {view.state}" + (f": {view.message}" if view.message else "")
 
 
 def _placement(event: jobs.JobEvent) -> list[RenderableType]:
-    from rich.text import Text
-
     placement = event.placement
-    where = f"{placement.trainer}" if placement.trainer else "nowhere yet"
-    return [
-        placement_table(placement),
-        Text(f"{where}: {placement.summary}\n", style="green" if placement.trainer else "yellow"),
-    ]
+    where = placement.trainer or "nowhere yet"
+    # The trainer is named in the summary already when it was chosen.
+    summary = placement.summary if placement.summary.startswith(where) else f"{where}: {placement.summary}"
+    return [placement_table(placement), line(f"{escaped(summary)}\n", "green" if placement.trainer else "yellow")]

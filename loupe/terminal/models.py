@@ -1,23 +1,35 @@
-"""Models: listing the library and pulling a version to this machine."""
+"""Models: listing the library, pulling a version to this machine, and receiving what is released."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
-from loupe.errors import NotFound
+from loupe.errors import Fact, NotFound
+from loupe.names import ModelVersionName
 from loupe.storage.v1 import model_pb2
 from loupe.storage.v1 import model_service_pb2 as service
 from loupe.storage.v1.model_service_pb2_grpc import ModelServiceStub
 from loupe.terminal.connection import Connection, Service, flatten
+from loupe.terminal.jobs import Jobs
 from loupe.terminal.progress import PullProgress
 from loupe.terminal.pull import Pulled, pull_version
+from loupe.terminal.releases import POLL_SECONDS, JobEnds, Problem, Releases
+
+LATEST = "latest"
+
+
+class NotReleased(NotFound):
+    """The model is there, but none of its versions passed its gate. newest: the name of the newest one."""
+
+    newest = Fact(str)
 
 
 class Models:
     """The model library of the projects that the account is in."""
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._models = Service(connection, ModelServiceStub)
 
     async def get(self, name: str) -> model_pb2.Model:
@@ -31,16 +43,43 @@ class Models:
         return flatten(self._models.pages(lambda stub: stub.ListModels, request), lambda page: page.models)
 
     async def version(self, name: str) -> model_pb2.ModelVersion:
-        """Return a version; "latest" is the newest released one. Raises NotFound."""
-        request = service.GetModelVersionRequest(name=name)
-        return (await self._models.call(lambda stub: stub.GetModelVersion, request)).model_version
+        """Return a version; "latest" is the newest released one.
 
-    def versions(self, model: str) -> AsyncIterator[model_pb2.ModelVersion]:
-        """Yield a model's versions, newest first, without their reports."""
-        request = service.ListModelVersionsRequest(parent=model)
+        Raises NotFound, NotReleased where the model has versions of which none is released.
+        """
+        request = service.GetModelVersionRequest(name=name)
+        try:
+            return (await self._models.call(lambda stub: stub.GetModelVersion, request)).model_version
+        except NotFound as error:
+            model, _, number = name.rpartition("/versions/")
+            if number == LATEST and (newest := await self._newest(model)):
+                raise _not_released(name, newest) from error
+            raise
+
+    def versions(self, model: str, page_size: int = 0) -> AsyncIterator[model_pb2.ModelVersion]:
+        """Yield a model's versions, newest first, without their reports; page_size: how many are asked for at once."""
+        request = service.ListModelVersionsRequest(parent=model, page_size=page_size)
         return flatten(
             self._models.pages(lambda stub: stub.ListModelVersions, request), lambda page: page.model_versions
         )
+
+    async def newest(self, model: model_pb2.Model) -> model_pb2.ModelVersion | None:
+        """Return a model's newest released version, without its report; its newest while none is released."""
+        wanted = model.latest_released_version or model.latest_version
+        page_size = 1 if wanted == model.latest_version else 0
+        async for one in self.versions(model.name, page_size):
+            if one.name == wanted:
+                return one
+        return None
+
+    async def _newest(self, model: str) -> Sequence[model_pb2.ModelVersion]:
+        """Return the two newest versions of a model, as far as there are any."""
+        found = []
+        async for one in self.versions(model, page_size=2):
+            found.append(one)
+            if len(found) == 2:
+                break
+        return found
 
     async def pull(
         self,
@@ -50,32 +89,69 @@ class Models:
         allow_below_target: bool = False,
         show: Callable[[PullProgress], None] = lambda progress: None,
     ) -> Pulled:
-        """Bring a version to this machine, checked, and say where it is; see `loupe.terminal.pull`."""
-        version = await self._wanted(name, allow_below_target)
+        """Bring a version to this machine, checked, and say where it is; see `loupe.terminal.pull`.
+
+        name: its number may be "latest", the newest released one; with allow_below_target, the newest where none is.
+        """
+        try:
+            version = await self.version(name)
+        except NotReleased as error:
+            if not allow_below_target or error.newest is None:
+                raise
+            version = await self.version(error.newest)
 
         def read(filename: str, offset: int) -> AsyncGenerator[bytes]:
             return self._chunks(version.name, filename, offset)
 
         return await pull_version(version, read, folder, allow_below_target=allow_below_target, show=show)
 
-    async def _wanted(self, name: str, allow_below_target: bool) -> model_pb2.ModelVersion:
-        try:
-            return await self.version(name)
-        except NotFound as error:
-            model, _, number = name.rpartition("/versions/")
-            if number != "latest":
-                raise
-            async for newest in self.versions(model):
-                if allow_below_target:
-                    return newest
-                raise NotFound(
-                    f"{model} has no version that reached its target; its newest is {newest.name}: "
-                    "pull that by name with --allow-below-target, or train again",
-                    resource=name,
-                ) from error
-            raise
+    def follow(
+        self,
+        project: str,
+        models: Collection[str] = (),
+        *,
+        once: bool = False,
+        show: Callable[[PullProgress], None] = lambda progress: None,
+        on_problem: Callable[[Problem], None] = lambda problem: None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> AsyncGenerator[Pulled]:
+        """Yield the newest released version of each model as it stands on this machine, and each new one as it comes.
+
+        project: "projects/{project}". models: ids of the models, also of ones that are yet to come; all when empty.
+        once: end when those of now are here. Each was checked and was installed beside the old one; see
+        `loupe.terminal.releases`. A mesh that is away is waited for. A release arrives within a second or two after the
+        end of a job that was active at the last look, else `poll_seconds` after it at most.
+
+            async for arrived in loupe.models.follow("projects/line-7", ["screws"]):
+                classifier = Classifier(arrived.folder)
+        """
+        releases = Releases(
+            lambda: self.list(project),
+            lambda version: self.pull(version, show=show),
+            JobEnds(Jobs(self._connection), project).wait,
+            wanted=models,
+            on_problem=on_problem,
+            poll_seconds=poll_seconds,
+        )
+        return releases.arrivals(once=once)
 
     async def _chunks(self, name: str, filename: str, offset: int) -> AsyncGenerator[bytes]:
         request = service.DownloadModelFileRequest(name=name, filename=filename, offset=offset)
         async for response in self._models.read(lambda stub: stub.DownloadModelFile(request)):
             yield response.chunk
+
+
+def _not_released(name: str, newest: Sequence[model_pb2.ModelVersion]) -> NotReleased:
+    version = newest[0].name
+    parsed = ModelVersionName.parse(version)
+    short = f"{parsed.model}/versions/{parsed.number}"
+    told = (
+        f"the only version is not released: `{short}`"
+        if len(newest) == 1
+        else f"no version of {parsed.model} is released; the newest is `{short}`"
+    )
+    return NotReleased(
+        f"{told}; pull it with --allow-below-target, or train until the target is reached",
+        resource=name,
+        newest=version,
+    )

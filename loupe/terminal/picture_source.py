@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from loupe.errors import BadDataset, invalid
 from loupe.labels import RULE, normalise_label
+from loupe.picture_folders import SPLIT_NAMES, SUFFIXES, LeftOut, class_folders, walk_class
 from loupe.storage.v1.dataset_pb2 import SPLIT_TEST, SPLIT_TRAIN, SPLIT_UNSPECIFIED, SPLIT_VALIDATION, Split
+from loupe.terminal.escapes import decoded, escaped
 
-SPLITS = {
-    "train": SPLIT_TRAIN,
-    "training": SPLIT_TRAIN,
-    "validation": SPLIT_VALIDATION,
-    "valid": SPLIT_VALIDATION,
-    "val": SPLIT_VALIDATION,
-    "test": SPLIT_TEST,
-}
+SPLITS = {"train": SPLIT_TRAIN, "validation": SPLIT_VALIDATION, "test": SPLIT_TEST, "": SPLIT_UNSPECIFIED}
 SPLIT_WORDS = {SPLIT_TRAIN: "train", SPLIT_VALIDATION: "validation", SPLIT_TEST: "test"}
-SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".dib", ".tif", ".tiff"}
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
+LONGEST_FILENAME = 1024
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+SHOWN_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,15 @@ class Skipped:
 
 @dataclass
 class Collection:
-    """What was found, in a stable order. given: the pictures carry their own split."""
+    """What was found, in a stable order.
+
+    skipped: what is no picture of a class. unreadable: what may be one, and cannot be read here.
+    """
 
     source: Path
     pictures: list[LabelledPicture] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    unreadable: list[Skipped] = field(default_factory=list)
 
     @property
     def given(self) -> bool:
@@ -67,82 +71,68 @@ def read_pictures(source: Path) -> Collection:
 
     Raises InvalidArgument for a source that is neither, BadDataset when it holds nothing to train on.
     """
-    if source.is_dir():
-        return read_folder(source)
-    if source.is_file() and source.suffix.lower() == ".csv":
-        return read_csv(source)
+    try:
+        if source.is_dir():
+            return read_folder(source)
+        if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
+            return read_csv(source)
+    except OSError as error:
+        raise invalid("source", str(source), f"a folder or a .csv file that can be read ({error.strerror})") from error
     raise invalid("source", str(source), "a folder with a folder of pictures per class, or a .csv file")
 
 
 def read_folder(folder: Path) -> Collection:
-    """Take each first-level folder for a class, with all pictures below it, however deep.
-
-    When the first level holds only folders named train, validation (val, valid) and test, these are the user's own
-    split, and the classes stand one level deeper.
-    """
+    """Read a folder per class, or folders of splits that hold these; `loupe.picture_folders` has the rule."""
     found = Collection(folder)
-    tops = [entry for entry in sorted(folder.iterdir()) if _is_class(entry)]
-    by_split = _are_splits(tops)
-    for entry in sorted(folder.iterdir()):
-        if entry not in tops:
-            found.skipped.append(Skipped(entry.name, _outside(entry)))
-    for top in tops:
-        if not by_split:
-            _read_class(found, top, SPLIT_UNSPECIFIED)
-            continue
-        for entry in sorted(top.iterdir()):
-            if _is_class(entry):
-                _read_class(found, entry, SPLITS[top.name.lower()])
-            else:
-                found.skipped.append(Skipped(entry.relative_to(folder).as_posix(), _outside(entry)))
+    try:
+        classes, beside = class_folders(folder)
+    except OSError as error:
+        raise invalid("source", str(folder), f"a folder that can be read ({error.strerror})") from error
+    for one in beside:
+        _leave_out(found, one)
+    for one_class in classes:
+        _read_class(found, one_class.path, SPLITS[one_class.split])
     return _checked(found)
 
 
-def _are_splits(tops: list[Path]) -> bool:
-    """Tell folders of splits from classes that happen to be called so: splits hold folders of classes."""
-    words = {SPLITS.get(top.name.lower()) for top in tops}
-    return SPLIT_TRAIN in words and None not in words and all(any(_is_class(e) for e in t.iterdir()) for t in tops)
+def _leave_out(found: Collection, one: LeftOut) -> None:
+    into = found.unreadable if one.unreadable else found.skipped
+    into.append(Skipped(_filename(one.path, found.source), one.reason))
 
 
-def _is_class(entry: Path) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
-
-
-def _outside(entry: Path) -> str:
-    return "hidden" if entry.name.startswith(".") else "not inside a folder that names its class"
+def _filename(path: Path, source: Path) -> str:
+    """Return the name that people know a file under, as text that storage takes."""
+    text = escaped(decoded(path.relative_to(source).as_posix()), 4 * LONGEST_FILENAME)
+    half = LONGEST_FILENAME // 2
+    return text if len(text) <= LONGEST_FILENAME else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _read_class(found: Collection, folder: Path, split: Split) -> None:
-    label = check_label(folder.name, f"folder {folder}")
-    before = len(found.pictures) + len(found.skipped)
-    for path in _walk(folder):
-        filename = path.relative_to(found.source).as_posix()
-        if reason := _skip_reason(path, folder):
-            found.skipped.append(Skipped(filename, reason))
-        else:
-            found.pictures.append(LabelledPicture(path, label, split, filename))
-    if len(found.pictures) + len(found.skipped) == before:
-        found.skipped.append(Skipped(folder.relative_to(found.source).as_posix(), "an empty folder"))
+    label = check_label(decoded(folder.name), f"folder {folder}")
+    empty = True
+    for one in walk_class(folder):
+        empty = False
+        left_out = one if isinstance(one, LeftOut) else _no_picture(one)
+        if left_out is not None:
+            _leave_out(found, left_out)
+        elif isinstance(one, Path):
+            found.pictures.append(LabelledPicture(one, label, split, _filename(one, found.source)))
+    if empty:
+        found.skipped.append(Skipped(_filename(folder, found.source), "an empty folder"))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
-            yield from _walk(entry)
-        else:
-            yield entry
-
-
-def _skip_reason(path: Path, folder: Path) -> str:
-    if any(part.startswith(".") for part in path.relative_to(folder).parts):
-        return "hidden"
-    if path.is_dir():
-        return "a link to another folder"
-    if not path.is_file():
-        return "not a file (a broken link, a pipe or a device)"
-    if path.suffix.lower() not in SUFFIXES and not _looks_like_picture(path):
-        return "not a picture: neither its name nor its first bytes are those of PNG, JPEG, WebP, BMP or TIFF"
-    return ""
+def _no_picture(path: Path) -> LeftOut | None:
+    """Return why a file is not sent; None for a picture."""
+    # A link may lead anywhere: what is no picture behind one is not sent, whatever its name says.
+    if path.suffix.lower() in SUFFIXES and not path.is_symlink():
+        return None
+    try:
+        if _looks_like_picture(path):
+            return None
+    except OSError as error:
+        return LeftOut(path, f"cannot be read: {(error.strerror or str(error)).lower()}", unreadable=True)
+    expected = "neither its name nor its first bytes are those of PNG, JPEG, WebP, BMP or TIFF"
+    return LeftOut(path, f"not a picture: {expected}")
 
 
 def _looks_like_picture(path: Path) -> bool:
@@ -152,20 +142,24 @@ def _looks_like_picture(path: Path) -> bool:
 
 
 def read_csv(file: Path) -> Collection:
-    """Read UTF-8 with the header `path,label` or `path,label,split`; further columns are left alone.
+    """Read a table with the columns path and label, and split if there is one; further columns are left alone.
 
-    Paths are relative to the file's own folder. Every row says its split (train, validation, test), or none does.
+    The header may be in any case, the separator a comma, a semicolon or a tab, the text UTF-8 or, as some spreadsheets
+    write it, UTF-16. Paths are relative to the file's own folder. Every row says its split (train, validation, test),
+    or none does. Raises BadDataset that names every row with a mistake; a file that is not there is left out.
     """
     found = Collection(file)
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            found.pictures += _csv_rows(file, text)
-    except UnicodeDecodeError as error:
-        raise BadDataset(f"{file} is not UTF-8 text; save it as CSV UTF-8", problem="csv_encoding") from error
+        text = _csv_text(file)
+        mistakes = _read_rows(found, file, text)
+    except OSError as error:
+        raise invalid("source", str(file), f"a file that can be read ({error.strerror})") from error
     except csv.Error as error:
         raise BadDataset(
             f"{file} is not CSV ({error}); expected path,label or path,label,split", problem="csv"
         ) from error
+    if mistakes:
+        raise _bad_rows(file, mistakes)
     unsplit = sum(picture.split == SPLIT_UNSPECIFIED for picture in found.pictures)
     if unsplit not in (0, len(found.pictures)):
         raise BadDataset(
@@ -175,32 +169,80 @@ def read_csv(file: Path) -> Collection:
     return _checked(found)
 
 
-def _csv_rows(file: Path, text: Iterable[str]) -> Iterator[LabelledPicture]:
-    rows = csv.DictReader(text)
-    columns = [name.strip() for name in rows.fieldnames or []]
-    if not {"path", "label"} <= set(columns):
-        raise BadDataset(
-            f'{file}, line 1: the header is "{",".join(columns)}"; expected path,label or path,label,split',
-            problem="csv_header",
-        )
-    rows.fieldnames = columns
+def _csv_text(file: Path) -> str:
+    data = file.read_bytes()
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise BadDataset(f"{file} is not UTF-8 text; save it as CSV UTF-8", problem="csv_encoding") from error
+
+
+def _read_rows(found: Collection, file: Path, text: str) -> list[BadDataset]:
+    """Add the rows to the collection and return what is wrong with others. Raises csv.Error, BadDataset."""
+    head, _, rest = text.partition("\n")
+    before = 0
+    if head.lower().startswith("sep="):  # a note of spreadsheets to themselves
+        before, text = 1, rest
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(file, text), strict=True)
+    rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or []]
+    mistakes = []
     for row in rows:
-        yield _csv_row(file, rows.line_num, row)
+        try:
+            _add_row(found, file, rows.line_num + before, row)
+        except BadDataset as mistake:
+            mistakes.append(mistake)
+    return mistakes
 
 
-def _csv_row(file: Path, line: int, row: dict[str, str | None]) -> LabelledPicture:
+def _separator(file: Path, text: str) -> str:
+    """Return what separates the columns. Raises BadDataset for a header that no separator makes sense of."""
+    head = text.partition("\n")[0].strip()
+    for separator in SEPARATORS:
+        names = {name.strip().strip('"').lower() for name in head.split(separator)}
+        if {"path", "label"} <= names:
+            return separator
+    message = f'{file}, line 1: the header is "{head[:200]}"'
+    if other := re.fullmatch(r"\W*path\W*?(\W)\W*label\b.*", head, re.IGNORECASE):
+        message += f', its separator "{other[1]}"'
+    known = ", ".join(SEPARATORS.values())
+    raise BadDataset(
+        f"{message}; expected path,label or path,label,split, separated by one of {known}", problem="csv_header"
+    )
+
+
+def _bad_rows(file: Path, mistakes: Sequence[BadDataset]) -> BadDataset:
+    if len(mistakes) == 1:
+        return mistakes[0]
+    lines = [mistake.message for mistake in mistakes[:SHOWN_ROWS]]
+    if len(mistakes) > len(lines):
+        lines.append(f"and {len(mistakes) - len(lines)} more")
+    told = "\n  ".join([f"{file}: {len(mistakes)} rows cannot be taken", *lines])
+    return BadDataset(told, **mistakes[0].metadata)
+
+
+def _add_row(found: Collection, file: Path, line: int, row: dict[str, str | None]) -> None:
     where = f"{file}, line {line}"
     filename = (row["path"] or "").strip()
-    path = file.parent / filename
-    if not filename or not path.is_file():
-        raise BadDataset(
-            f'{where}: there is no file "{filename}"; expected a path relative to {file.parent}', problem="csv_path"
-        )
     word = (row.get("split") or "").strip()
-    if word and word.lower() not in SPLITS:
+    if word and word.lower() not in SPLIT_NAMES:
         raise BadDataset(f'{where}: the split is "{word}"; expected train, validation or test', problem="csv_split")
     label = check_label(row["label"] or "", where)
-    return LabelledPicture(path, label, SPLITS.get(word.lower(), SPLIT_UNSPECIFIED), filename)
+    path = file.parent / os.fsdecode(filename.encode())
+    if not filename or not _is_file(path):
+        shown = escaped(filename, LONGEST_FILENAME)
+        reason = f'line {line}: there is no file "{shown}"; expected a path relative to {file.parent}'
+        found.unreadable.append(Skipped(shown or f"line {line}", reason))
+    else:
+        split = SPLITS[SPLIT_NAMES.get(word.lower(), "")]
+        found.pictures.append(LabelledPicture(path, label, split, escaped(filename, LONGEST_FILENAME)))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be entered, a name that is too long
+        return False
 
 
 def check_label(label: str, where: str) -> str:
@@ -213,8 +255,9 @@ def check_label(label: str, where: str) -> str:
 
 def _checked(found: Collection) -> Collection:
     if not found.pictures:
-        note = f" ({len(found.skipped)} files were skipped, the first: " if found.skipped else ""
-        note += f"{found.skipped[0].filename}: {found.skipped[0].reason})" if found.skipped else ""
+        left_out = [*found.unreadable, *found.skipped]
+        note = f" ({len(left_out)} files were skipped, the first: " if left_out else ""
+        note += f"{left_out[0].filename}: {left_out[0].reason})" if left_out else ""
         raise BadDataset(
             f"{found.source} has no pictures{note}; expected a folder per class with PNG, JPEG, WebP, BMP or TIFF",
             problem="empty",

@@ -15,6 +15,8 @@ from loupe.errors import FailedPrecondition, Unauthenticated
 from loupe.terminal.locks import file_lock
 
 VARIABLE = "LOUPE_PROFILE"
+LARGEST = 1 << 20
+"""The bytes of a profile: tokens and a few certificates."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,18 @@ def default_path(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(platformdirs.user_config_dir("loupe")) / "profile.json"
 
 
+def _parse(data: bytes) -> Profile:
+    """Read a profile's bytes. Raises ValueError, TypeError or AttributeError for what is none."""
+    if len(data) > LARGEST:
+        raise ValueError(f"more than {LARGEST} bytes")
+    known = {field.name: field for field in fields(Profile)}
+    values = {key: value for key, value in json.loads(data.decode("utf-8")).items() if key in known}
+    for key, value in values.items():
+        if not isinstance(value, (int, float) if key == "access_expires" else str):
+            raise TypeError(f"{key} is {value!r}")
+    return Profile(**values)
+
+
 class ProfileStore:
     """Keeps a profile in a file that only its owner can read."""
 
@@ -62,27 +76,45 @@ class ProfileStore:
     def load(self) -> Profile:
         """Return the profile.
 
-        Raises Unauthenticated when there is none, FailedPrecondition when others may read it or it is damaged.
+        Raises Unauthenticated when there is none, FailedPrecondition when others may read it, or it cannot be read, or
+        it is no profile.
         """
         try:
-            text = self._read()
+            data = self._read()
         except FileNotFoundError as error:
             raise Unauthenticated(
                 f"not logged in: {self.path} does not exist; run `loupe login --server HOST:PORT --ca FILE ACCOUNT`",
                 problem="no_profile",
             ) from error
-        try:
-            known = {field.name for field in fields(Profile)}
-            return Profile(**{key: value for key, value in json.loads(text).items() if key in known})
-        except (ValueError, TypeError, AttributeError) as error:
+        except OSError as error:
             raise FailedPrecondition(
-                f"{self.path} is not a Loupe profile; remove it and log in again", resource=self.path, state="damaged"
+                f"{self.path} cannot be read ({(error.strerror or str(error)).lower()}); "
+                "name another file with --profile or $LOUPE_PROFILE",
+                resource=self.path,
+                state="unreadable",
+            ) from error
+        try:
+            return _parse(data)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise FailedPrecondition(
+                f"{self.path} is not a Loupe profile; remove it and log in again, or name another file with --profile",
+                resource=self.path,
+                state="damaged",
             ) from error
 
-    def _read(self) -> str:
-        handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        with os.fdopen(handle, encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    def _read(self) -> bytes:
+        # A pipe that nobody writes to must not be waited for.
+        handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no file"
+                raise FailedPrecondition(
+                    f"{self.path} is {kind}; name the file of the login with --profile or $LOUPE_PROFILE",
+                    resource=self.path,
+                    state=kind,
+                )
+            mode = stat.S_IMODE(status.st_mode)
             if mode & 0o077:
                 raise FailedPrecondition(
                     f"{self.path} holds tokens and can be read by others (mode {mode:04o}); "
@@ -90,7 +122,7 @@ class ProfileStore:
                     resource=self.path,
                     state=f"mode {mode:04o}",
                 )
-            return file.read()
+            return file.read(LARGEST + 1)
 
     def save(self, profile: Profile) -> None:
         """Write the profile, mode 0600: readers see the old one or the new one, never half of it."""

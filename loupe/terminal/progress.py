@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-PHASES = {"hash": "reading", "send": "sending", "version": "checking"}
+PHASES = {"hash": "reading", "inspect": "inspecting", "send": "sending", "version": "checking"}
 
 
 @dataclass(frozen=True)
 class PushProgress:
-    """How far a push is. phase: "hash", "send" or "version"; the counts are that phase's."""
+    """How far a push is. phase: "hash", "inspect" (strict only), "send" or "version"; the counts are that phase's."""
 
     phase: str
     pictures: int = 0

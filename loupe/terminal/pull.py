@@ -18,6 +18,7 @@ from loupe.storage.v1 import model_pb2
 from loupe.terminal.classifier import NEEDED_FILES, Classifier
 from loupe.terminal.connection import TRANSFER_RETRY_SECONDS
 from loupe.terminal.hashing import sha256_of
+from loupe.terminal.installed import default_folder, record
 from loupe.terminal.locks import file_lock
 from loupe.terminal.progress import PullProgress
 
@@ -34,13 +35,6 @@ class Pulled:
     version: model_pb2.ModelVersion
     folder: Path
     fresh: bool
-
-
-def default_folder(name: ModelVersionName) -> Path:
-    """Return where a pulled version stands unless another folder is named: one for each in the user's data folder."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("loupe")) / "models" / name.project / name.model / name.number
 
 
 async def pull_version(
@@ -67,10 +61,13 @@ async def pull_version(
             target=metrics.target_accuracy,
         )
     _check_files(version)
-    folder = folder or default_folder(ModelVersionName.parse(version.name))
+    # A folder that somebody names holds whatever was pulled into it last; the user's own are told apart by records.
+    recorded, folder = folder is None, folder or default_folder(ModelVersionName.parse(version.name))
     partial = folder.parent / f".{folder.name}.{version.uid[:12] or 'new'}.part"
     async with file_lock(folder.parent / f".{folder.name}.lock"):
         if await asyncio.to_thread(_holds, folder, version):
+            if recorded:
+                await asyncio.to_thread(record, version)
             return Pulled(version, folder, fresh=False)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / "model.json").exists():
             raise AlreadyExists(
@@ -79,6 +76,8 @@ async def pull_version(
         partial.mkdir(parents=True, exist_ok=True)
         await _fetch_all(version, read, partial, show, backoff or Backoff(TRANSFER_RETRY_SECONDS))
         await asyncio.to_thread(_check_answers, partial)
+        if recorded:
+            await asyncio.to_thread(record, version)
         await asyncio.to_thread(_install, partial, folder)
     return Pulled(version, folder, fresh=True)
 

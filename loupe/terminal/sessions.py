@@ -63,6 +63,10 @@ class Sessions:
         """Return a valid access token, for clients beside this SDK: "authorization: Bearer <token>"."""
         return await self._keeper.token()
 
+    async def refresh(self) -> None:
+        """Exchange the tokens for new ones now. Raises Unauthenticated when the login has ended."""
+        await self._keeper.renew(await self._keeper.token())
+
     async def who_am_i(self) -> account_pb2.Account:
         """Return the account that is logged in, as the mesh sees it."""
         return (await self._sessions.call(lambda stub: stub.WhoAmI, service.WhoAmIRequest())).account

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from loupe.auth.v1 import session_service_pb2
-from loupe.errors import RefreshReplayed, Unauthenticated
+from loupe.errors import DataLoss, RefreshReplayed, Unauthenticated
 from loupe.terminal.profile import Profile, ProfileStore
 
 MARGIN_SECONDS = 30.0
@@ -19,7 +19,9 @@ Refresh = Callable[[str, str], Awaitable[session_service_pb2.Tokens]]
 
 
 def with_tokens(profile: Profile, tokens: session_service_pb2.Tokens, now: float) -> Profile:
-    """Return the profile with new tokens; `now` is seconds since the epoch."""
+    """Return the profile with new tokens; `now` is seconds since the epoch. Raises DataLoss for what is no token."""
+    if not all(token.isascii() and token.isprintable() for token in (tokens.access_token, tokens.refresh_token)):
+        raise DataLoss("auth gave a token that cannot be sent; log in again, and check that it is Loupe's auth service")
     return replace(
         profile,
         access_token=tokens.access_token,

@@ -15,7 +15,7 @@ from loupe.limits import MAX_DIGESTS
 from loupe.picture import MAX_BYTES
 from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.terminal.connection import TRANSFER_RETRY_SECONDS
-from loupe.terminal.hashing import Hashed, unreadable
+from loupe.terminal.hashing import Hashed, cannot_be_read
 from loupe.terminal.progress import PushProgress
 
 BATCH_BYTES = 1 << 20
@@ -98,7 +98,7 @@ class _Upload:
         missing: list[Hashed] = []
         for start in range(0, len(files), MAX_DIGESTS):
             page = {one.digest: one for one in files[start : start + MAX_DIGESTS]}
-            missing += [page[digest] for digest in await self._door.find_missing(list(page))]
+            missing += [page[digest] for digest in await self._door.find_missing(list(page)) if digest in page]
         return [one for one in missing if one.digest not in self._uploaded.refused]
 
     async def _send(self, files: Sequence[Hashed]) -> None:
@@ -199,7 +199,8 @@ def _content(one: Hashed) -> bytes:
     try:
         data = one.path.read_bytes()
     except OSError as error:
-        raise unreadable(one.path, error) from error
+        expected = f"a file that stays there while it is sent, a file that can be read; it {cannot_be_read(error)}"
+        raise invalid("path", str(one.path), expected) from error
     if len(data) > MAX_BYTES:
         raise invalid("path", str(one.path), "a file that does not grow while it is sent")
     return data

@@ -1,4 +1,8 @@
-"""What came out of a job, for a person: accuracy with interval, worst classes, labels to check, confusion matrix."""
+"""What came out of a job, for a person: accuracy with interval, worst classes, confusions, labels to check.
+
+Reports are written by algorithm images that anybody may have uploaded: what in one has not the form that is expected
+is not shown, and what is shown is escaped by the tables.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from loupe.terminal.tables import facts, percent, table
+from loupe.terminal.confusion import ConfusionView, confusion_of
+from loupe.terminal.escapes import LONGEST_TEXT, escaped
+from loupe.terminal.tables import facts, line, percent, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,7 +34,7 @@ def read_report(text: str) -> dict[str, Any]:
     """Parse a report; what is no JSON object counts as no report."""
     try:
         report = json.loads(text) if text else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return report if isinstance(report, dict) else {}
 
@@ -51,87 +57,81 @@ def metric_rows(metrics: ModelMetrics) -> list[tuple[str, str]]:
     return rows
 
 
-def render_result(result: JobResult, filenames: Mapping[str, str] | None = None) -> RenderableType:
-    """Show a job's result; filenames: digest -> file, to name the likely label errors."""
+def render_result(
+    result: JobResult, filenames: Mapping[str, str] | None = None, *, verdict: bool = True, whole: bool = False
+) -> RenderableType:
+    """Show a job's result.
+
+    filenames: digest -> file, to name the likely label errors. verdict: whether its sentence is still to be said.
+    whole: the confusion matrix at any width.
+    """
     from rich.console import Group
-    from rich.text import Text
 
     pairs = [("outcome", OUTCOMES.get(result.outcome, result.outcome)), ("model", result.model_version)]
     parts: list[RenderableType] = [facts([*pairs, *metric_rows(result.metrics)])]
-    if result.verdict:
-        parts.append(Text(f"\n{result.verdict}"))
-    parts += report_parts(read_report(result.report_json), filenames or {})
+    if result.verdict and verdict:
+        parts.append(line(f"\n{escaped(result.verdict, LONGEST_TEXT)}"))
+    parts += report_parts(read_report(result.report_json), filenames or {}, whole=whole)
     return Group(*parts)
 
 
-def report_parts(report: Mapping[str, Any], filenames: Mapping[str, str]) -> list[RenderableType]:
-    """Return the tables of a report: worst classes, confusion matrix, likely label errors."""
+def report_parts(
+    report: Mapping[str, Any], filenames: Mapping[str, str], *, whole: bool = False
+) -> list[RenderableType]:
+    """Return the tables of a report: worst classes, confusions, likely label errors; whole: the matrix at any width."""
     split = "test" if report.get("test") else "validation"
-    figures = report.get(split) or {}
+    figures = report.get(split)
     parts: list[RenderableType] = []
-    if worst := _worst_classes(figures):
+    if isinstance(figures, dict) and (worst := _worst_classes(figures)):
         parts.append(worst)
-    if matrix := figures.get("confusion_matrix"):
-        parts.append(confusion(report.get("labels") or [], matrix, split))
-    if doubted := report.get("label_errors"):
+    if confusion := confusion_of(report):
+        parts.append(ConfusionView(confusion, whole=whole))
+    if doubted := _doubted(report):
         parts.append(_label_errors(doubted, filenames))
     return parts
 
 
 def doubted_digests(report: Mapping[str, Any]) -> set[str]:
     """Return the pictures whose label looks wrong, as many as are shown."""
-    return {one["digest"] for one in report.get("label_errors", [])[:SHOWN_LABEL_ERRORS]}
+    return {str(one.get("digest")) for one in _doubted(report)[:SHOWN_LABEL_ERRORS]}
+
+
+def _doubted(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return _rows(report.get("label_errors"))
+
+
+def _rows(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _share(value: object) -> str:
+    """Show a fraction as per cent; nothing for what is none."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        return ""
+    return percent(value)
 
 
 def _worst_classes(figures: Mapping[str, Any]) -> RenderableType | None:
-    by_label = {row["label"]: row for row in figures.get("per_class", [])}
-    worst = [by_label[label] for label in figures.get("worst_classes", []) if label in by_label]
-    rows = [(row["label"], percent(row["recall"]), percent(row["precision"]), row["pictures"]) for row in worst]
+    named = figures.get("worst_classes")
+    by_label = {row["label"]: row for row in _rows(figures.get("per_class")) if isinstance(row.get("label"), str)}
+    labels = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
+    worst = [by_label[label] for label in labels if label in by_label][:SHOWN_CLASSES]
+    rows = [
+        (row["label"], _share(row.get("recall")), _share(row.get("precision")), row.get("pictures", ""))
+        for row in worst
+    ]
     if not rows:
         return None
     columns = ("class", "found of it", "right when said", "pictures")
-    return table(columns, rows, title="worst classes", right=(1, 2, 3))
-
-
-def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]], split: str = "test") -> RenderableType:
-    """Return a small coloured table: rows are the true classes, columns what the model said.
-
-    Above SHOWN_CLASSES classes only those with the most mistakes are shown.
-    """
-    from rich.text import Text
-
-    mistakes = [
-        sum(row) - row[index] + sum(other[index] for other in matrix) - row[index] for index, row in enumerate(matrix)
-    ]
-    shown = sorted(sorted(range(len(matrix)), key=lambda index: -mistakes[index])[:SHOWN_CLASSES])
-    rows = []
-    for truth in shown:
-        total = max(1, sum(matrix[truth]))
-        cells: list[Text] = [Text(f"{truth + 1} {labels[truth]}")]
-        for said in shown:
-            count = matrix[truth][said]
-            share = count / total
-            good = truth == said
-            strength = share if good else min(1.0, 3 * share)
-            colour = f"rgb({_channel(not good, strength)},{_channel(good, strength)},40)"
-            cells.append(Text(str(count) if count else "·", style=f"white on {colour}" if count else "dim"))
-        rows.append(cells)
-    title = f"{split} pictures: the true class (rows) and what the model said (columns)"
-    if len(shown) < len(matrix):
-        title += f"; {len(shown)} of {len(matrix)} classes, those with the most mistakes"
-    return table(["", *(str(index + 1) for index in shown)], rows, title=title, right=range(1, len(shown) + 1))
-
-
-def _channel(lit: bool, strength: float) -> int:
-    return int(40 + 130 * strength) if lit else 40
+    return table(columns, rows, title="worst classes", right=(1, 2, 3), middle=(0,))
 
 
 def _label_errors(doubted: Sequence[Mapping[str, Any]], filenames: Mapping[str, str]) -> RenderableType:
     rows = [
-        (filenames.get(one["digest"], one["digest"][:12]), one["label"], one["suggested"], percent(one["score"]))
+        (filenames.get(digest := str(one.get("digest", "")), digest[:12]), one.get("label", ""),
+         one.get("suggested", ""), _share(one.get("score")))
         for one in doubted[:SHOWN_LABEL_ERRORS]
-    ]
+    ]  # fmt: skip
     more = f" ({len(doubted)} in all)" if len(doubted) > len(rows) else ""
-    return table(
-        ("file", "label", "looks like", "label's probability"), rows, title=f"labels to check{more}", right=(3,)
-    )
+    columns = ("file", "label", "looks like", "label's probability")
+    return table(columns, rows, title=f"labels to check{more}", right=(3,), middle=(0, 1, 2))

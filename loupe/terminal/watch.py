@@ -76,7 +76,9 @@ class Follower:
         try:
             while True:
                 try:
-                    item = await asyncio.wait_for(self._queue.get(), self._quiet)
+                    # Not wait_for: before Python 3.12 it loses a Ctrl-C that comes together with an item.
+                    async with asyncio.timeout(self._quiet):
+                        item = await self._queue.get()
                 except TimeoutError:
                     # Nothing may be happening, or NATS may have lost it: only the record knows.
                     self._begin("record")

@@ -11,8 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from PIL import Image
+from typer.testing import CliRunner
 
+from loupe.storage.v1 import model_pb2
+from loupe.terminal.cli import app
+from loupe.terminal.profile import ProfileStore
 from tests.terminal.fake_mesh import FakeMesh, write_profile
 
 
@@ -95,6 +100,58 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         return place
 
     return make
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where pulled models stand in this test."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path / "data" / "loupe" / "models"
+
+
+@pytest.fixture
+def command_line(mesh: FakeMesh, store: ProfileStore, data_folder: Path) -> Callable[..., Any]:
+    """Runs the command line, logged in at the fake mesh."""
+    environment = {"LOUPE_PROFILE": str(store.path), "COLUMNS": "200"}
+
+    def run(*words: object, input: bytes | None = None, **env: str) -> Any:
+        return CliRunner().invoke(app, list(map(str, words)), input=input, env=environment | env)
+
+    return run
+
+
+@pytest.fixture
+def add_version(mesh: FakeMesh, make_model: Callable[..., Path]) -> Callable[..., model_pb2.ModelVersion]:
+    """Puts a version into the library of the fake mesh: its model's folder is made anew unless it is given."""
+
+    def add(
+        number: int,
+        *,
+        model: str = "screws",
+        project: str = "line-7",
+        released: bool = True,
+        folder: Path | None = None,
+        **metrics: Any,
+    ) -> model_pb2.ModelVersion:
+        folder = folder or make_model(f"made-{project}-{model}-{number}")
+        files = {one.name: one.read_bytes() for one in folder.iterdir()}
+        figures = {"validation_accuracy": 0.99, "target_accuracy": 0.97} | metrics
+        version = model_pb2.ModelVersion(
+            name=f"projects/{project}/models/{model}/versions/{number}",
+            uid=f"{project}-{model}-{number}",
+            released=released,
+            labels=["dark", "bright 零件"],
+            metrics=model_pb2.ModelMetrics(**figures),
+            create_time=Timestamp(seconds=1_760_000_000 + number),
+            files=[
+                model_pb2.ModelFile(filename=name, size=len(data), digest=hashlib.sha256(data).hexdigest())
+                for name, data in sorted(files.items())
+            ],
+        )
+        mesh.library[version.name] = (version, files)
+        return version
+
+    return add
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,13 @@ from loupe import errors
 from loupe.auth.v1 import account_pb2, session_service_pb2, session_service_pb2_grpc
 from loupe.errors import LoupeError, not_found
 from loupe.rpc.status import to_status
-from loupe.scheduler.v1 import training_job_pb2, training_job_service_pb2, training_job_service_pb2_grpc
+from loupe.scheduler.v1 import (
+    cluster_service_pb2,
+    cluster_service_pb2_grpc,
+    training_job_pb2,
+    training_job_service_pb2,
+    training_job_service_pb2_grpc,
+)
 from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import (
     blob_service_pb2_grpc,
@@ -33,10 +39,13 @@ from loupe.storage.v1 import (
     dataset_service_pb2_grpc,
     model_pb2,
     model_service_pb2_grpc,
+    project_service_pb2,
+    project_service_pb2_grpc,
 )
 from loupe.storage.v1 import dataset_service_pb2 as datasets
 from loupe.storage.v1 import model_service_pb2 as models
 from tests.cutting_proxy import CuttingProxy
+from tests.terminal.hostile_mesh import HostileHandler
 
 PASSWORD = "correct horse battery"
 
@@ -247,20 +256,53 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
 
 
 class Models(Servicer, model_service_pb2_grpc.ModelServiceServicer):
+    def _versions(self, model: str) -> list[Any]:
+        """Return a model's versions in the library, newest first."""
+        found = [one for one, _ in self.mesh.library.values() if one.name.rpartition("/versions/")[0] == model]
+        return sorted(found, key=lambda one: -int(one.name.rpartition("/")[2]))
+
+    @guarded
+    async def ListModels(self, request: Any, context: Any) -> Any:
+        self.mesh.model_lists += 1
+        if self.mesh.denied:
+            raise self.mesh.denied
+        if self.mesh.away > 0:
+            self.mesh.away -= 1
+            raise errors.Unavailable("storage goes down", dependency="storage")
+        found = []
+        for name in sorted({one.rpartition("/versions/")[0] for one in self.mesh.library}):
+            if name.startswith(f"{request.parent}/"):
+                versions = self._versions(name)
+                released = next((one.name for one in versions if one.released), "")
+                found.append(
+                    model_pb2.Model(name=name, latest_version=versions[0].name, latest_released_version=released)
+                )
+        return models.ListModelsResponse(models=found)
+
     @guarded
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
+        if request.name in self.mesh.library:
+            return models.GetModelVersionResponse(model_version=self.mesh.library[request.name][0])
+        model, _, number = request.name.rpartition("/versions/")
+        for one in self._versions(model) if number == "latest" else ():
+            if one.released:
+                return models.GetModelVersionResponse(model_version=one)
         if self.mesh.model is None or (request.name.endswith("/latest") and not self.mesh.model.released):
             raise not_found(request.name)
         return models.GetModelVersionResponse(model_version=self.mesh.model)
 
     @guarded
     async def ListModelVersions(self, request: Any, context: Any) -> Any:
-        return models.ListModelVersionsResponse(model_versions=[self.mesh.model] if self.mesh.model else [])
+        found = self._versions(request.parent) or ([self.mesh.model] if self.mesh.model else [])
+        start, size = int(request.page_token or 0), request.page_size or 50
+        token = str(start + size) if start + size < len(found) else ""
+        return models.ListModelVersionsResponse(model_versions=found[start : start + size], next_page_token=token)
 
     @guarded
     async def DownloadModelFile(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.mesh.download_offsets.append((request.filename, request.offset))
-        data = self.mesh.model_files[request.filename]
+        files = self.mesh.library[request.name][1] if request.name in self.mesh.library else self.mesh.model_files
+        data = files[request.filename]
         for start in range(request.offset, len(data), 100):
             if self.mesh.download_cuts and start > request.offset:
                 self.mesh.download_cuts -= 1
@@ -274,7 +316,7 @@ class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
         job = training_job_pb2.TrainingJob()
         job.CopyFrom(request.training_job)
         job.name = f"{request.parent}/jobs/j1"
-        self.mesh.jobs[job.name] = job
+        self.mesh.jobs[job.name] = self.mesh.job_results.get(job.name, job)
         return training_job_service_pb2.SubmitTrainingJobResponse(training_job=job)
 
     @guarded
@@ -285,7 +327,9 @@ class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
 
     @guarded
     async def ListTrainingJobs(self, request: Any, context: Any) -> Any:
-        found = sorted(self.mesh.jobs.values(), key=lambda job: job.name)
+        wanted = set(request.states)
+        jobs = (job for job in self.mesh.jobs.values() if not wanted or job.state in wanted)
+        found = sorted(jobs, key=lambda job: job.name)
         start = int(request.page_token or 0)
         page = found[start : start + 1]
         token = str(start + 1) if start + 1 < len(found) else ""
@@ -301,13 +345,37 @@ class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
                     raise errors.Unavailable("the scheduler goes down", dependency="scheduler")
 
 
-class FakeMesh:
-    """The state, and the server that runs in a thread of its own."""
+class Projects(Servicer, project_service_pb2_grpc.ProjectServiceServicer):
+    @guarded
+    async def ListProjects(self, request: Any, context: Any) -> Any:
+        return project_service_pb2.ListProjectsResponse()
 
-    def __init__(self) -> None:
+
+class Clusters(Servicer, cluster_service_pb2_grpc.ClusterServiceServicer):
+    @guarded
+    async def ListClusters(self, request: Any, context: Any) -> Any:
+        return cluster_service_pb2.ListClustersResponse()
+
+
+async def _speak_first() -> asyncio.Server:
+    async def speak(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_name":"nats"}\r\n')
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        writer.close()
+
+    return await asyncio.start_server(speak, "127.0.0.1", 0)
+
+
+class FakeMesh:
+    """The state, and the server that runs in a thread of its own. hostile: answers are full of control characters."""
+
+    def __init__(self, *, hostile: bool = False) -> None:
+        self._hostile = HostileHandler() if hostile else None
         self.ca, self._key = certificate()
         self.access_tokens: set[str] = set()
         self.refresh_token = ""
+        self.make_token: Callable[[], str] = lambda: ""
         self.issued = 0
         self.refreshes = 0
         self.refresh_seconds = 0.0
@@ -328,7 +396,11 @@ class FakeMesh:
         self.model_files: dict[str, bytes] = {}
         self.download_offsets: list[tuple[str, int]] = []
         self.download_cuts = 0
+        self.library: dict[str, tuple[model_pb2.ModelVersion, dict[str, bytes]]] = {}
+        self.model_lists = 0
+        self.away = 0
         self.jobs: dict[str, training_job_pb2.TrainingJob] = {}
+        self.job_results: dict[str, training_job_pb2.TrainingJob] = {}
         self.events: list[training_job_pb2.JobEvent] = []
         self.watch_cuts = 0
         self.address = ""
@@ -338,7 +410,7 @@ class FakeMesh:
 
     def new_tokens(self) -> session_service_pb2.Tokens:
         self.issued += 1
-        access = f"access-{self.issued}"
+        access = self.make_token() or f"access-{self.issued}"
         self.access_tokens.add(access)
         self.refresh_token = f"refresh-{self.issued}"
         return session_service_pb2.Tokens(
@@ -367,12 +439,45 @@ class FakeMesh:
 
     async def _start(self) -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 40 << 20)])
+        if self._hostile is not None:
+            server.add_generic_rpc_handlers((self._hostile,))
+            port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(self._key, self.ca)]))
+            self._hostile.address = f"127.0.0.1:{port}"
+            await server.start()
+            return server, port
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(Sessions(self), server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(Blobs(self), server)
         dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(Datasets(self), server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(self), server)
         training_job_service_pb2_grpc.add_TrainingJobServiceServicer_to_server(Jobs(self), server)
+        project_service_pb2_grpc.add_ProjectServiceServicer_to_server(Projects(self), server)
+        cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(Clusters(self), server)
         port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(self._key, self.ca)]))
+        await server.start()
+        return server, port
+
+    @contextlib.contextmanager
+    def other_door(self, kind: str) -> Iterator[str]:
+        """Open, in this mesh's name, a door that is not auth's, and yield its address.
+
+        kind: "closed", "plain" (speaks no TLS, and first), "services only" (asks for a certificate), "no Loupe" (gRPC
+        without any service), anything else: auth's own.
+        """
+        if kind == "plain":
+            server = self.run(_speak_first())
+            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            self._loop.call_soon_threadsafe(server.close)
+        elif kind in ("services only", "no Loupe"):
+            server, port = self.run(self._start_other(kind == "services only"))
+            yield f"127.0.0.1:{port}"
+            self.run(server.stop(None))
+        else:
+            yield "127.0.0.1:1" if kind == "closed" else self.address
+
+    async def _start_other(self, mutual: bool) -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server()
+        credentials = grpc.ssl_server_credentials([(self._key, self.ca)], self.ca if mutual else None, mutual)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
         await server.start()
         return server, port
 

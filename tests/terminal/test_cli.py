@@ -144,14 +144,15 @@ def test_push_reports_problems_and_ends_with_6(loupe: Callable[..., Any], folder
     ("words", "code", "message"),
     [
         (("dataset", "push", "screws", "/nowhere"), 6, "a folder with a folder of pictures per class"),
-        (("dataset", "push", "Screws!", "."), 6, "projects/{project}/datasets/{dataset}"),
+        (("dataset", "push", "Screws!", "."), 6, "dataset is 'Screws!'; expected a lower-case letter, then"),
         (("dataset", "push", "screws", ".", "--split", "0.5,0.6,0.2"), 6, "add up to 1"),
         (("dataset", "show", "nuts"), 4, "does not exist, or you may not see it"),
         (("train", "screws", "--target-accuracy", "1.2"), 6, "above 0 and at most 1"),
         (("train", "screws", "-t", "0.9", "--param", "epochs"), 6, "NAME=VALUE"),
         (("train", "screws"), 2, "--target-accuracy"),
         (("job", "show", "j9"), 4, "projects/line-7/jobs/j9"),
-        (("classify", "gears", "x.png"), 4, "does not exist"),
+        (("classify", "gears", "x.png"), 4, "no version of projects/line-7/models/gears is installed"),
+        (("classify", "gears/versions/1", "x.png"), 4, "does not exist"),
         (("nonsense",), 2, "nonsense"),
     ],
 )
@@ -293,7 +294,7 @@ def test_classify_pulls_the_model_and_goes_on_past_broken_pictures(
     (pictures / "1 bright.png").write_bytes(picture_bytes(1))
     (pictures / "2 broken.png").write_bytes(picture_bytes(2)[:100])
     (pictures / "3 dark.png").write_bytes(picture_bytes(2))
-    result = loupe("classify", "screws", str(pictures))
+    result = loupe("classify", "screws/versions/latest", str(pictures))
     assert result.exit_code == 6, result.output
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert [row[1] for row in rows] == ["bright 零件", "error: the PNG data are cut off or damaged", "dark"]
@@ -305,6 +306,73 @@ def test_classify_pulls_the_model_and_goes_on_past_broken_pictures(
     folder = tmp_path / "data" / "loupe" / "models" / "line-7" / "screws" / "1"
     assert loupe("classify", str(folder), str(pictures / "1 bright.png")).exit_code == 0
     assert len(mesh.download_offsets) == downloads
+
+
+def test_lists_of_some_states_only(loupe: Callable[..., Any], mesh: FakeMesh) -> None:
+    for index, state in enumerate((jobs.JOB_STATE_QUEUED, jobs.JOB_STATE_TARGET_MISSED, jobs.JOB_STATE_RUNNING)):
+        name = f"projects/line-7/jobs/j{index}"
+        mesh.jobs[name] = jobs.TrainingJob(name=name, state=state)
+    words = ("job", "list", "--state", "target-missed", "--state", "RUNNING", "--json")
+    assert [one["name"][-2:] for one in json.loads(loupe(*words).stdout)["jobs"]] == ["j1", "j2"]
+
+
+def test_the_verdict_is_said_once(loupe: Callable[..., Any], mesh: FakeMesh) -> None:
+    verdict = "Too few 零件."
+    ended = finished(jobs.JOB_STATE_TARGET_MISSED)
+    ended.state_message = verdict
+    mesh.jobs[JOB] = ended
+    mesh.events = job_events(jobs.JOB_STATE_TARGET_MISSED)
+    mesh.events[-1].state_change.message = verdict
+    assert loupe("job", "show", "j1").stdout.count(verdict) == 1
+    assert loupe("job", "watch", "j1").stdout.count(verdict) == 1
+
+
+def test_a_cluster_is_passed_over_once(loupe: Callable[..., Any], mesh: FakeMesh) -> None:
+    mesh.jobs[JOB] = finished(jobs.JOB_STATE_SUCCEEDED)
+    mesh.events = job_events(jobs.JOB_STATE_SUCCEEDED)
+    mesh.events[1].placement.considered[1].explanation = "passed over: load 0.95 is not below 0.80"
+    assert loupe("job", "watch", "j1").stdout.count("passed over") == 1
+
+
+def test_the_matrix_is_written_and_shown(loupe: Callable[..., Any], mesh: FakeMesh, tmp_path: Path) -> None:
+    mesh.jobs[JOB] = finished(jobs.JOB_STATE_TARGET_MISSED)
+    csv_file, png_file = tmp_path / "m.csv", tmp_path / "m.png"
+    result = loupe("job", "show", "j1", "--matrix", "--csv", str(csv_file), "--png", str(png_file))
+    assert result.exit_code == 0 and "wrote the confusion matrix" in result.stderr
+    assert csv_file.read_text(encoding="utf-8").splitlines()[1:] == ["ok,9,1", "零件,2,2"]
+    assert png_file.read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"零件\s+ok\s+2\s+4\s+50%", result.stdout)
+    mesh.jobs[JOB].ClearField("result")
+    assert loupe("job", "show", "j1", "--csv", str(csv_file)).exit_code == 4
+
+
+def test_version_and_completion(loupe: Callable[..., Any]) -> None:
+    assert re.match(r"loupe \S+ .*\(Python 3\.", loupe("--version").stdout)
+    asked = {"_LOUPE_COMPLETE": "complete_bash", "COMP_WORDS": "loupe job ", "COMP_CWORD": "2"}
+    found = CliRunner().invoke(app, [], prog_name="loupe", env=asked)
+    assert {"list", "show", "watch", "cancel", "explain"} <= set(found.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("dataset", "show", "screws/versions/zero"), "number is 'zero'; expected the number of a version, or latest"),
+        (("job", "show", "J1"), "job is 'J1'; expected a lower-case letter, then up to 62 letters"),
+        (("job", "list", "--project", "Line_7"), "project is 'Line_7'; expected a lower-case letter"),
+        (("threshold", "set", "everything", "3"), "action is 'everything'; expected an action such as datasets.write"),
+        (("algorithm", "show", "finetune/versions/!"), "version is '!'; expected a version such as 1.2, or latest"),
+        (("job", "show", "projects/line-7/models/x"), 'expected "projects/{project}/jobs/{job}"'),
+    ],
+)
+def test_a_wrong_id_is_told_with_its_rule(loupe: Callable[..., Any], words: tuple[str, ...], message: str) -> None:
+    result = loupe(*words)
+    assert result.exit_code == 6 and message in result.stderr, result.stderr
+
+
+def test_the_exit_codes_are_documented(loupe: Callable[..., Any]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "terminal.md").read_text(encoding="utf-8")
+    for code, meaning in MEANINGS.items():
+        assert f"| {code.value} | {meaning} |" in page
 
 
 def every_command() -> list[list[str]]:
@@ -322,7 +390,7 @@ def every_command() -> list[list[str]]:
 
 def test_every_command_teaches_an_example_and_takes_json(loupe: Callable[..., Any]) -> None:
     paths = every_command()
-    assert len(paths) == 42
+    assert len(paths) == 44
     for path in paths:
         text = loupe(*path, "--help").stdout
         assert f"Example: loupe {' '.join(path)}" in " ".join(text.split()), path

@@ -124,11 +124,55 @@ def test_csv_with_splits(tmp_path: Path) -> None:
     assert [one.split for one in found.pictures] == [SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_csv_as_spreadsheets_write_it(tmp_path: Path, separator: str, encoding: str, newline: str) -> None:
+    put(tmp_path / "1.png")
+    put(tmp_path / "2, b.png")
+    rows = [("PATH", "Note", "Label ", "SPLIT"), ("1.png", "", "ok", "Train"), ('"2, b.png"', "", "零件", "test")]
+    listing = tmp_path / "list.CSV"
+    listing.write_bytes(newline.join(separator.join(row) for row in rows).encode(encoding))
+    found = read_pictures(listing)
+    assert [(one.filename, one.label, one.split) for one in found.pictures] == [
+        ("1.png", "ok", SPLIT_TRAIN),
+        ("2, b.png", "零件", SPLIT_TEST),
+    ]
+
+
+def test_a_note_of_the_separator_is_no_header(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        put(tmp_path / name)
+    listing = tmp_path / "list.csv"
+    listing.write_text("sep=;\npath;label\n1.png;a\n2.png;\n", encoding="utf-8")
+    with pytest.raises(BadDataset, match="line 4: the class '' is empty"):
+        read_pictures(listing)
+
+
+def test_every_row_with_a_mistake_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "1.png")
+    listing = tmp_path / "list.csv"
+    listing.write_text("path,label,split\n1.png,,train\n1.png,a,holdout\n1.png,b,\n", encoding="utf-8")
+    with pytest.raises(BadDataset, match=r"(?s)2 rows cannot be taken.*line 2: the class.*line 3: the split is"):
+        read_pictures(listing)
+
+
+def test_files_that_are_not_there_are_left_out_with_their_line(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        put(tmp_path / name)
+    listing = tmp_path / "list.csv"
+    listing.write_text("path,label\n1.png,a\nno.png,b\n2.png,b\n", encoding="utf-8")
+    found = read_pictures(listing)
+    assert len(found.pictures) == 2
+    ((name, reason),) = [(one.filename, one.reason) for one in found.unreadable]
+    assert name == "no.png" and 'line 3: there is no file "no.png"' in reason
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("1.png,ok\n", "line 1: the header is"),
-        ("path;label\n1.png;ok\n", "line 1: the header is"),
+        ("path|label\n1.png|ok\n", 'its separator "|"; expected path,label'),
         ("path,label\nno.png,ok\n", 'line 2: there is no file "no.png"'),
         ("path,label,split\n1.png,ok,holdout\n", 'line 2: the split is "holdout"'),
         ("path,label,split\n1.png,ok,train\n2.png,bad,\n", "1 of 2 rows have no split"),

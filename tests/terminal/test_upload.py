@@ -101,7 +101,7 @@ async def test_refused_pictures_are_named_with_what_would_be_right(
     async with Terminal.connect(store) as loupe:
         report = await loupe.datasets.push(SCREWS, folder)
         assert report.version.picture_count == 12
-        with pytest.raises(errors.BadDataset, match=r"scratch/bad.png: no picture; send a PNG"):
+        with pytest.raises(errors.BadDataset, match=r"scratch/bad.png: the bytes are not a picture.*; send a PNG"):
             await loupe.datasets.push(SCREWS, folder, strict=True)
     (problem,) = report.problems
     assert (problem.filename, problem.kind) == ("scratch/bad.png", "not_a_picture")
@@ -137,6 +137,39 @@ async def test_a_denied_push_leaves_nothing_behind(mesh: FakeMesh, store: Profil
             await loupe.datasets.push(SCREWS, folder)
     assert caught.value.metadata["threshold"] == "20"
     assert not mesh.blobs and not mesh.datasets
+
+
+@pytest.mark.parametrize("spoil", ["broken", "conflict", "no validation"])
+async def test_a_push_that_cannot_be_trained_on_makes_no_data_set(
+    mesh: FakeMesh, store: ProfileStore, tmp_path: Path, spoil: str
+) -> None:
+    """The contract has no call to delete a data set, so one that would stay empty must not be made."""
+    root = tmp_path / "own"
+    names = ("train/a", "train/b") if spoil == "no validation" else ("a", "b")
+    for index, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        data = picture_bytes(0 if spoil == "conflict" else index)
+        (root / name / "1.png").write_bytes(data[:-40] if spoil == "broken" and index else data)
+    async with Terminal.connect(store) as loupe:
+        with pytest.raises(errors.BadDataset, match=r"(classes are left|no picture is for validation)"):
+            await loupe.datasets.push(SCREWS, root)
+    assert not mesh.datasets
+
+
+async def test_files_that_cannot_be_read_are_left_out_like_broken_ones(
+    mesh: FakeMesh, store: ProfileStore, folder: Path
+) -> None:
+    (folder / "scratch" / "dead.bmp").symlink_to("/proc/self/mem")
+    (folder / "scratch" / "gone.png").write_bytes(picture_bytes(50))
+    source = read_pictures(folder)
+    (folder / "scratch" / "gone.png").unlink()
+    async with Terminal.connect(store) as loupe:
+        report = await loupe.datasets.push(SCREWS, source)
+    assert [(one.filename, one.kind) for one in report.problems] == [
+        ("scratch/dead.bmp", "unreadable"),
+        ("scratch/gone.png", "unreadable"),
+    ]
+    assert report.left_out == 2 and report.version.picture_count == 12
 
 
 async def test_a_file_that_vanishes_while_sending_is_told(mesh: FakeMesh, store: ProfileStore, folder: Path) -> None:

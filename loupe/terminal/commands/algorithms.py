@@ -44,9 +44,14 @@ async def algorithm_show(cli: Cli, algorithm: Annotated[str, typer.Argument(meta
 
 
 def _parameter_table(manifest_toml: str) -> RenderableType:
-    from loupe.algorithm.manifest import parse_manifest
+    from loupe.algorithm.manifest import BadManifest, parse_manifest
+    from loupe.terminal.escapes import escaped
+    from loupe.terminal.tables import line
 
-    manifest = parse_manifest(manifest_toml)
+    try:
+        manifest = parse_manifest(manifest_toml)
+    except BadManifest as error:
+        return line(f"its manifest cannot be read here: {escaped(error)}", "yellow")
     rows = []
     for name, one in manifest.parameters.items():
         default = "" if one.default is None else json.dumps(one.default, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +11,15 @@ import typer
 
 from loupe.terminal.commands.frame import Cli, Ended, command, new_group
 from loupe.terminal.commands.lazy import errors, names
+from loupe.terminal.escapes import escaped
 from loupe.terminal.progress import export_bar, push_bar
-from loupe.terminal.tables import facts, short, size, table, when
+from loupe.terminal.tables import facts, line, short, size, table, when
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from loupe.storage.v1.dataset_pb2 import DatasetVersion, SplitPolicy
-    from loupe.terminal.datasets import PushReport
+    from loupe.terminal.datasets import Problem, PushReport
 
 SHOWN_ROWS = 20
 VERSION_HELP = "Data set: screws, screws/versions/2, or a whole name."
@@ -103,21 +105,34 @@ async def dataset_push(
     split: Annotated[
         str | None, typer.Option("--split", metavar="TRAIN,VAL,TEST", help="Fractions; default 0.6,0.2,0.2.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Another seed makes another split.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Make no version when any picture cannot be taken.")] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=-1 << 63, max=(1 << 63) - 1, help="Another seed makes another split.")
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Look at every picture first; list all that cannot be taken, and send none."),
+    ] = False,
 ) -> None:
     """Send labelled pictures and make a new version of the data set.
 
     SOURCE is a folder with a folder per class (in any script; pictures may lie deeper), or one with the folders train,
-    validation and test that hold the classes, or a CSV file with the header path,label or path,label,split.
+    validation and test that hold the classes, or a CSV file with the header path,label or path,label,split (separated
+    by commas, semicolons or tabs).
 
-    Only what the mesh lacks is sent; after a cut it goes on where it was. Pictures that cannot be taken are left out
-    and listed, and the exit code is 6 then.
+    Only what the mesh lacks is sent; after a cut it goes on where it was. Pictures that cannot be read or taken are
+    left out and listed, and the exit code is 6 then.
     """
+    from loupe.terminal.datasets import PicturesRefused
+
     name, policy = cli.name(names.DatasetName, dataset), parse_split(split, seed)
-    async with cli.terminal() as loupe:
-        with push_bar(cli.messages, cli.watched) as show:
-            report = await loupe.datasets.push(name, source, split=policy, strict=strict, show=show)
+    try:
+        async with cli.terminal() as loupe:
+            with push_bar(cli.messages, cli.watched) as show:
+                report = await loupe.datasets.push(name, source, split=policy, strict=strict, show=show)
+    except PicturesRefused as refused:
+        problems = refused.problems
+        cli.show({"problems": [vars(one) for one in problems]}, lambda: _problem_table(problems, len(problems)))
+        raise
     cli.show(_push_value(report), lambda: _push_view(report))
     if report.left_out:
         raise Ended(6)
@@ -137,23 +152,27 @@ def _push_value(report: PushReport) -> dict[str, Any]:
 
 def _push_view(report: PushReport) -> RenderableType:
     from rich.console import Group
-    from rich.text import Text
 
     sent = f"sent {report.uploaded.pictures} pictures, {size(report.uploaded.bytes)}; the rest was there already"
-    parts: list[RenderableType] = [Text(sent)]
+    parts: list[RenderableType] = [line(sent)]
     if report.problems:
-        rows = [(one.filename, one.message, one.remedy) for one in report.problems[:SHOWN_ROWS]]
-        parts.append(table(("file", "problem", "what would be right"), rows, title=_of("left out", report.problems)))
+        parts.append(_problem_table(report.problems, SHOWN_ROWS))
     for title, files in (("duplicates", report.duplicates), ("skipped", report.skipped)):
         if files:
             reasons = [(one.filename, one.reason) for one in files[:SHOWN_ROWS]]
-            parts.append(table(("file", "why"), reasons, title=_of(title, files)))
-    parts += [Text(f"note: {warning}", style="yellow") for warning in report.warnings]
+            parts.append(table(("file", "why"), reasons, title=_of(title, files, SHOWN_ROWS), middle=(0,)))
+    parts += [line(f"note: {escaped(warning)}", "yellow") for warning in report.warnings]
     return Group(*parts, _version_view(report.version))
 
 
-def _of(title: str, rows: list[Any]) -> str:
-    return f"{title}: {len(rows)}" + (f" (the first {SHOWN_ROWS}; all with --json)" if len(rows) > SHOWN_ROWS else "")
+def _problem_table(problems: Sequence[Problem], most: int) -> RenderableType:
+    rows = [(one.filename, one.message, one.remedy) for one in problems[:most]]
+    columns = ("file", "problem", "what would be right")
+    return table(columns, rows, title=_of("left out", problems, most), middle=(0,))
+
+
+def _of(title: str, rows: Sequence[Any], most: int) -> str:
+    return f"{title}: {len(rows)}" + (f" (the first {most}; all with --json)" if len(rows) > most else "")
 
 
 def _version_view(version: DatasetVersion) -> RenderableType:
@@ -170,7 +189,7 @@ def _version_view(version: DatasetVersion) -> RenderableType:
         ("digest", version.digest),
     ]
     rows = [(one.label, one.train_count, one.validation_count, one.test_count) for one in version.labels]
-    labels = table(("class", "train", "validation", "test"), rows, right=(1, 2, 3))
+    labels = table(("class", "train", "validation", "test"), rows, right=(1, 2, 3), middle=(0,))
     return Group(facts(pairs), labels)
 
 

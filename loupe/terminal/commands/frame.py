@@ -8,14 +8,17 @@ import functools
 import inspect
 import json
 import os
+import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from loupe import patterns
+from loupe.terminal.commands.guard import STDOUT, interrupted, is_unicode, tell, tell_os_error
 from loupe.terminal.commands.lazy import errors, names
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from loupe.terminal.profile import ProfileStore
 
 EVERYWHERE = "Everywhere"
-PIPE_COLUMNS = 200
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=EVERYWHERE)]
 ProjectOption = Annotated[
@@ -89,12 +91,14 @@ class Cli:
                 field="project",
                 expected="a project's id",
             )
-        return str(names.ProjectName.parse(chosen if "/" in chosen else f"projects/{chosen}", "project"))
+        whole = chosen if "/" in chosen else f"projects/{chosen}"
+        _check_parts(names.ProjectName.pattern, whole)
+        return str(names.ProjectName.parse(whole, "project"))
 
     def name(self, kind: type[Parsed], text: str) -> Parsed:
         """Make a resource's whole name of a short one: "screws" of projects/p/datasets/screws/versions/latest.
 
-        Raises InvalidArgument that shows the pattern.
+        Raises InvalidArgument that says which part is wrong, and its rule.
         """
         first, *rest = kind.pattern.split("/")
         if text.startswith(f"{first}/"):
@@ -105,6 +109,7 @@ class Cli:
             whole = f"{first}/{text}"
         if "/versions/" in kind.pattern and "/versions/" not in whole:
             whole += "/versions/latest"
+        _check_parts(kind.pattern, whole)
         return kind.parse(whole)
 
     def show(self, value: Any, human: Callable[[], RenderableType | str]) -> None:
@@ -112,23 +117,33 @@ class Cli:
         if self.as_json:
             self.emit(value, indent=2)
             return
+        from loupe.terminal.escapes import escaped
+        from loupe.terminal.tables import line
+
         made = human()
-        if isinstance(made, str):
-            self.console.print(made, markup=False, highlight=False)
-        else:
-            self.console.print(made)
+        # One sentence on one line, whatever names in it say; what has lines of its own is a renderable.
+        self.console.print(line(escaped(made)) if isinstance(made, str) else made)
 
     def emit(self, value: Any, indent: int | None = None) -> None:
         """Print one JSON value on stdout."""
+        from loupe.terminal.escapes import escaped_json
         from loupe.terminal.json_values import json_value
 
-        sys.stdout.write(json.dumps(json_value(value), ensure_ascii=False, indent=indent) + "\n")
-        sys.stdout.flush()
+        text = json.dumps(json_value(value), ensure_ascii=not is_unicode(sys.stdout), indent=indent)
+        try:
+            sys.stdout.write(escaped_json(text) + "\n")
+            sys.stdout.flush()
+        except OSError as error:
+            error.filename = STDOUT  # a write does not know where it goes
+            raise
 
     def note(self, text: str) -> None:
         """Tell a person something on stderr; nothing in JSON."""
         if not self.as_json:
-            self.messages.print(text, markup=False, highlight=False)
+            from loupe.terminal.escapes import escaped
+            from loupe.terminal.tables import line
+
+            self.messages.print(line(escaped(text)))
 
     @property
     def watched(self) -> bool:
@@ -138,19 +153,38 @@ class Cli:
     @functools.cached_property
     def console(self) -> Console:
         """What prints on stdout, for a person."""
-        from rich.console import Console
+        from loupe.terminal.screen import stdout_screen
 
-        if sys.stdout.isatty() or "COLUMNS" in os.environ:
-            return Console()
-        # In a file or a pipe, cells broken at 80 columns would be of no use.
-        return Console(width=PIPE_COLUMNS)
+        return stdout_screen()
 
     @functools.cached_property
     def messages(self) -> Console:
         """What prints on stderr: progress bars, notes, errors."""
-        from rich.console import Console
+        from loupe.terminal.screen import stderr_screen
 
-        return Console(stderr=True)
+        return stderr_screen()
+
+
+def _check_parts(pattern: str, name: str) -> None:
+    """Raise InvalidArgument for the part of a name that breaks its rule; what has other parts is left to the parser."""
+    rules = {
+        "number": (names.NUMBER, "the number of a version, or latest"),
+        "version": (patterns.VERSION, "a version such as 1.2, or latest"),
+        "action": (names.ACTION, "an action such as datasets.write; `loupe threshold list` shows all"),
+    }
+    expected, given = pattern.split("/"), name.split("/")
+    if len(expected) != len(given):
+        return
+    for want, part in zip(expected, given, strict=True):
+        field = want.strip("{}")
+        if field == want:
+            if part != want:
+                return
+        elif field in rules:
+            if not re.fullmatch(rules[field][0], part):
+                raise errors.invalid(field, part, rules[field][1])
+        else:
+            names.check_id(field, part)
 
 
 def new_group(app: typer.Typer, name: str, help: str) -> typer.Typer:
@@ -160,8 +194,30 @@ def new_group(app: typer.Typer, name: str, help: str) -> typer.Typer:
     return group
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            own = version("loupe")
+        except PackageNotFoundError:  # run from a checkout that was not installed
+            own = "(not installed)"
+        typer.echo(f"loupe {own} (Python {platform.python_version()})")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Show the version and leave.", callback=_show_version, is_eager=True)
+]
+
+
 def root_options(
-    context: typer.Context, as_json: JsonOption = False, project: ProjectOption = None, profile: ProfileOption = None
+    context: typer.Context,
+    as_json: JsonOption = False,
+    project: ProjectOption = None,
+    profile: ProfileOption = None,
+    version: VersionOption = False,
 ) -> None:
     """Take the shared options that stand before the noun; the same ones after the verb win."""
     context.obj = Cli(as_json, project, profile)
@@ -185,7 +241,7 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Work], Wor
             context = values.pop("context")
             shared = [values.pop(one) for one in SHARED]
             cli = _merged(context.find_root().obj or Cli(), *shared)
-            raise typer.Exit(run_work(cli, lambda: work(cli, **values)))
+            raise typer.Exit(run_work(cli, lambda: work(cli, **texts(values))))
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer asks inspect, which reads it
         run.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -206,6 +262,26 @@ def _merged(outer: Cli, as_json: bool, project: str | None, profile: Path | None
     )
 
 
+def texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a command's arguments with each text as UTF-8, whatever the locale. Raises InvalidArgument.
+
+    >>> texts({"display_name": "pr\\udcc3\\udcbcf", "count": 3})
+    {'display_name': 'prüf', 'count': 3}
+    """
+    return {name: _text(name, value) for name, value in values.items()}
+
+
+def _text(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_text(name, one) for one in value]
+    if type(value) is not str or value.isascii():
+        return value
+    try:
+        return value.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError as error:
+        raise errors.invalid(name.replace("_", "-"), value, "text in UTF-8") from error
+
+
 class Ended(Exception):
     """Leaves a command with an exit code after everything was said."""
 
@@ -214,8 +290,17 @@ class Ended(Exception):
         self.code = code
 
 
+class Interrupted(Exception):
+    """Leaves a command after Ctrl-C, saying what goes on all the same, and what to do about it."""
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+
 def run_work(cli: Cli, work: Callable[[], Awaitable[None]]) -> int:
-    """Run a command to its end and return the exit code; a LoupeError is told, not thrown."""
+    """Run a command to its end and return the exit code; what can be foreseen is told, not thrown."""
 
     async def whole() -> None:
         await work()
@@ -225,26 +310,11 @@ def run_work(cli: Cli, work: Callable[[], Awaitable[None]]) -> int:
     except Ended as ended:
         return ended.code
     except errors.LoupeError as error:
-        return tell(cli, error)
+        return tell(error, cli.as_json)
+    except OSError as error:
+        return tell_os_error(error, cli.as_json)
+    except Interrupted as stopped:
+        return interrupted(cli.as_json, stopped.message, stopped.advice)
     except KeyboardInterrupt:
-        cli.note("\ninterrupted")
-        return 130
+        return interrupted(cli.as_json)
     return 0
-
-
-def tell(cli: Cli, error: errors.LoupeError) -> int:
-    """Print an error on stderr and return its exit code."""
-    from loupe.terminal.exits import advice, exit_code
-
-    code = int(exit_code(error))
-    hint = advice(error)
-    if cli.as_json:
-        body = {"reason": error.reason_name(), "message": error.message, "advice": hint, "metadata": error.metadata}
-        sys.stderr.write(json.dumps({"error": body}, ensure_ascii=False) + "\n")
-        return code
-    from rich.text import Text
-
-    cli.messages.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
-    if hint:
-        cli.messages.print(Text(f"       {hint}"), soft_wrap=True)
-    return code

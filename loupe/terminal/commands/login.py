@@ -61,19 +61,21 @@ async def login(
 
 
 def _profile(cli: Cli, server: str | None, ca: Path | None) -> Profile:
+    from loupe.terminal.doors import split_address
     from loupe.terminal.profile import Profile
 
     try:
         old = cli.store.load()
     except errors.Unauthenticated:
         old = None
-    if ca is not None and not ca.is_file():
-        raise errors.invalid("ca", str(ca), "a PEM file with the mesh's certificate authority")
     server = server or (old.server if old else "")
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdigit():
+    if split_address(server) is None:
         raise errors.invalid("server", server, "--server HOST:PORT of the mesh's auth service")
-    authority = ca.read_text(encoding="utf-8") if ca else (old.ca if old else "")
+    try:
+        authority = ca.read_bytes().decode("ascii", "replace") if ca else (old.ca if old else "")
+    except OSError as error:
+        right = f"a PEM file with the mesh's certificate authority ({(error.strerror or str(error)).lower()})"
+        raise errors.invalid("ca", str(ca), right) from error
     if "BEGIN CERTIFICATE" not in authority:
         raise errors.invalid("ca", str(ca or ""), "--ca FILE, the PEM of the mesh's certificate authority")
     project = cli.project_option or (old.project if old else "")

@@ -1,28 +1,32 @@
-"""loupe model | classify"""
+"""loupe model"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loupe.terminal.commands.frame import Cli, Ended, command, new_group
+from loupe.terminal.commands.frame import Cli, command, new_group
 from loupe.terminal.commands.lazy import names
+from loupe.terminal.commands.matrix import CsvOption, MatrixOption, PngOption, write_matrix
 from loupe.terminal.progress import pull_bar
-from loupe.terminal.tables import facts, short, size, table, when
+from loupe.terminal.tables import GAP, facts, shortened, size, table, when, width_of
 from loupe.terminal.verdict import metric_rows, read_report, report_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
-    from loupe.storage.v1.model_pb2 import ModelVersion
-    from loupe.terminal.classifier import Prediction
+    from loupe.storage.v1.model_pb2 import Model, ModelMetrics, ModelVersion
+    from loupe.terminal.client import Terminal
     from loupe.terminal.pull import Pulled
 
 MODEL_HELP = "Model: screws, screws/versions/2, or a whole name."
+ASKED_AT_ONCE = 8
+LEAST_OF_A_NAME = 14
 Below = Annotated[bool, typer.Option("--allow-below-target", help="Take a model that did not reach its target.")]
 
 app = typer.Typer()
@@ -31,25 +35,101 @@ model_app = new_group(app, "model", "Models: what training made, with what it wa
 
 @command(model_app, "list", "loupe model list --project line-7")
 async def model_list(cli: Cli) -> None:
-    """List the project's models."""
+    """List the project's models: the newest released version and the newest one, with figures.
+
+    The figures are those of the released version, of the newest one where none is released: the accuracy on test
+    pictures with its 95 % interval, the size of its files, and the day when it was made.
+    """
     async with cli.terminal() as loupe:
         found = [one async for one in loupe.models.list(cli.project)]
-    rows = [
-        (short(one.name), short(one.latest_released_version), short(one.latest_version), when(one.create_time))
-        for one in found
-    ]
-    cli.show({"models": found}, lambda: table(("model", "released", "newest", "created"), rows))
+        versions = await _versions(loupe, found)
+    value = [_list_value(one, version) for one, version in zip(found, versions, strict=True)]
+    cli.show({"models": value}, lambda: _list_view(found, versions, cli.console.width))
 
 
-@command(model_app, "show", "loupe model show screws --project line-7")
-async def model_show(cli: Cli, model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]) -> None:
-    """Show a model version: figures, what it was made from, confusion matrix."""
+def _list_view(models: Sequence[Model], versions: Sequence[ModelVersion | None], width: int) -> RenderableType:
+    """Show a line per model in `width` columns: what is too long then is its name, and no figure is broken."""
+    columns = ("model", "released", "newest", "on test (95 %)", "size", "made")
+    rows = [_list_row(one, version) for one, version in zip(models, versions, strict=True)]
+    others = sum(max(width_of(row[index]) for row in (columns, *rows)) for index in range(1, len(columns)))
+    room = max(LEAST_OF_A_NAME, width - 1 - others - GAP * (len(columns) - 1))
+    return table(columns, [(shortened(row[0], room), *row[1:]) for row in rows], right=(1, 2, 4), middle=(0,))
+
+
+async def _versions(loupe: Terminal, models: Sequence[Model]) -> list[ModelVersion | None]:
+    """Return the version of each model whose figures are shown."""
+    free = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def one(model: Model) -> ModelVersion | None:
+        async with free:
+            return await loupe.models.newest(model)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(model)) for model in models]
+    return [task.result() for task in tasks]
+
+
+def _list_value(model: Model, version: ModelVersion | None) -> dict[str, Any]:
+    """Return a model for programs: its own fields, and `version`, whose figures are shown, without its report."""
+    from loupe.terminal.json_values import json_value
+
+    shown = json_value(version) if version is not None else None
+    if shown is not None:
+        shown.pop("report_json", None)
+        shown["size"] = _bytes(version)
+    value: dict[str, Any] = json_value(model)
+    return value | {"version": shown}
+
+
+def _list_row(model: Model, version: ModelVersion | None) -> Sequence[str]:
+    released, newest = (each.rpartition("/")[2] for each in (model.latest_released_version, model.latest_version))
+    first = (model.name.rpartition("/")[2], released or "no", newest)
+    if version is None:
+        return (*first, "", "", when(model.create_time)[:10])
+    return (*first, accuracy_cell(version.metrics), size(_bytes(version)), when(version.create_time)[:10])
+
+
+def accuracy_cell(metrics: ModelMetrics) -> str:
+    """Show the accuracy on test with its interval, rounded down; on validation where there was no test.
+
+    >>> from loupe.storage.v1.model_pb2 import ModelMetrics
+    >>> accuracy_cell(ModelMetrics(test_accuracy=0.9899, test_accuracy_low=0.95, test_accuracy_high=1, test_pictures=9))
+    '98.9 % (95.0-100)'
+    >>> accuracy_cell(ModelMetrics(validation_accuracy=0.97))
+    '97.0 % (validation)'
+    """
+    if not metrics.test_pictures:
+        return f"{_tenths(metrics.validation_accuracy)} % (validation)"
+    low, high = _tenths(metrics.test_accuracy_low), _tenths(metrics.test_accuracy_high)
+    return f"{_tenths(metrics.test_accuracy)} % ({low}-{high})"
+
+
+def _tenths(share: float) -> str:
+    """Show a share in per cent with one digit, rounded down: 100 is said of nothing less."""
+    tenths = int(share * 1000 + 1e-9)
+    return f"{tenths / 10:.1f}" if tenths < 1000 else "100"
+
+
+def _bytes(version: ModelVersion | None) -> int:
+    return sum(one.size for one in version.files) if version is not None else 0
+
+
+@command(model_app, "show", "loupe model show screws --project line-7", "loupe model show screws --csv matrix.csv")
+async def model_show(
+    cli: Cli,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    matrix: MatrixOption = False,
+    csv: CsvOption = None,
+    png: PngOption = None,
+) -> None:
+    """Show a model version: figures, what it was made from, what it confuses."""
     async with cli.terminal() as loupe:
         found = await loupe.models.version(str(cli.name(names.ModelVersionName, model)))
-    cli.show(found, lambda: _version_view(found))
+    write_matrix(cli, found.name, found.report_json, csv, png)
+    cli.show(found, lambda: _version_view(found, whole=matrix))
 
 
-def _version_view(version: ModelVersion) -> RenderableType:
+def _version_view(version: ModelVersion, *, whole: bool) -> RenderableType:
     from rich.console import Group
 
     made = version.lineage
@@ -67,7 +147,7 @@ def _version_view(version: ModelVersion) -> RenderableType:
         ("code", made.code_version),
         ("created", when(version.create_time)),
     ]
-    return Group(facts(pairs), *report_parts(read_report(version.report_json), {}))
+    return Group(facts(pairs), *report_parts(read_report(version.report_json), {}, whole=whole))
 
 
 @command(model_app, "pull", "loupe model pull screws --project line-7", "loupe model pull screws/versions/2 --to m/")
@@ -78,77 +158,19 @@ async def model_pull(
     allow_below_target: Below = False,
 ) -> None:
     """Bring a model to this machine: every file checked, and installed only when it answers its golden pictures."""
-    pulled = await _pull(cli, model, folder, allow_below_target)
-    value = {"model": pulled.version.name, "folder": pulled.folder, "fresh": pulled.fresh}
+    pulled = await pull(cli, model, folder, allow_below_target)
     said = "pulled" if pulled.fresh else "already here:"
-    cli.show(value, lambda: f"{said} {pulled.version.name} in {pulled.folder}")
+    cli.show(pulled_value(pulled), lambda: f"{said} {pulled.version.name} in {pulled.folder}")
 
 
-async def _pull(cli: Cli, model: str, folder: Path | None, allow_below_target: bool) -> Pulled:
-
+async def pull(cli: Cli, model: str, folder: Path | None, allow_below_target: bool) -> Pulled:
+    """Bring a model to this machine with a bar that shows how far it is."""
     name = str(cli.name(names.ModelVersionName, model))
     async with cli.terminal() as loupe:
         with pull_bar(cli.messages, cli.watched) as show:
             return await loupe.models.pull(name, folder, allow_below_target=allow_below_target, show=show)
 
 
-@command(app, "classify", "loupe classify screws part.png --project line-7", "loupe classify models/screws/2 new/")
-async def classify(
-    cli: Cli,
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Folder of a pulled model, or a name as for `model pull`.")
-    ],
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Pictures, or folders of them.")],
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; else all.")] = None,
-    allow_below_target: Below = False,
-) -> None:
-    """Say what each picture shows: path, label, confidence. The model is pulled when it is not here.
-
-    A picture that cannot be read gets its problem told instead, the others go on, and the exit code is 6.
-    """
-    from loupe.terminal.classifier import Classifier
-
-    folder = await _model_folder(cli, model, allow_below_target)
-    paths = list(_expand(pictures))
-    classifier = await asyncio.to_thread(Classifier, folder, threads)
-    broken = 0
-    for prediction in classifier.classify(paths):
-        broken += bool(prediction.problem)
-        _tell(cli, classifier.labels, prediction)
-    if broken:
-        cli.note(f"{broken} of {len(paths)} pictures could not be read")
-        raise Ended(6)
-
-
-async def _model_folder(cli: Cli, model: str, allow_below_target: bool) -> Path:
-    from loupe.terminal.pull import default_folder
-
-    if (Path(model) / "model.json").is_file():
-        return Path(model)
-    name = cli.name(names.ModelVersionName, model)
-    known = default_folder(name)
-    # A version never changes: what was pulled and checked once can be used without the mesh.
-    if name.number != "latest" and (known / "model.json").is_file():
-        return known
-    return (await _pull(cli, str(name), None, allow_below_target)).folder
-
-
-def _expand(pictures: Sequence[Path]) -> Iterator[Path]:
-    """Yield pictures, and for a folder every picture below it, sorted."""
-    from loupe.terminal.picture_source import SUFFIXES
-
-    for path in pictures:
-        if path.is_dir():
-            yield from sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
-        else:
-            yield path
-
-
-def _tell(cli: Cli, labels: Sequence[str], one: Prediction) -> None:
-    if cli.as_json:
-        value = {"path": one.path, "label": one.label, "confidence": one.confidence, "problem": one.problem}
-        cli.emit(value | {"probabilities": dict(zip(labels, one.probabilities, strict=False))})
-    elif one.problem:
-        typer.echo(f"{one.path}\terror: {one.problem}")
-    else:
-        typer.echo(f"{one.path}\t{one.label}\t{one.confidence:.4f}")
+def pulled_value(pulled: Pulled) -> dict[str, Any]:
+    """Return for programs which version stands where, and whether it was brought now."""
+    return {"model": pulled.version.name, "folder": pulled.folder, "fresh": pulled.fresh}

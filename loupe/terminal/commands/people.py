@@ -181,7 +181,7 @@ async def group_members(cli: Cli, group: GroupId) -> None:
     """List the accounts in a group."""
     async with cli.terminal() as loupe:
         found = [one async for one in loupe.groups.members(str(cli.name(names.GroupName, group)))]
-    cli.show({"members": found}, lambda: "\n".join(found) or "no members")
+    cli.show({"members": found}, lambda: table(("member",), [(one,) for one in found]) if found else "no members")
 
 
 @command(threshold_app, "list", "loupe threshold list")

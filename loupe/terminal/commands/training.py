@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import math
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loupe.terminal.commands.frame import Cli, Ended, command, new_group
+from loupe.terminal.codes import Exit
+from loupe.terminal.commands.follow import deliver
+from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command, new_group
 from loupe.terminal.commands.lazy import errors, names
-from loupe.terminal.tables import facts, percent, placement_table, short, table, when
+from loupe.terminal.commands.matrix import CsvOption, MatrixOption, PngOption, write_matrix
+from loupe.terminal.escapes import escaped
+from loupe.terminal.tables import facts, line, percent, placement_table, seconds_of, short, table, when
 from loupe.terminal.verdict import doubted_digests, read_report, render_result
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from loupe.scheduler.v1.training_job_pb2 import TrainingJob
+    from loupe.scheduler.v1.training_job_pb2 import JobState, StateChange, TrainingJob
     from loupe.terminal.client import Terminal
+
+MAX_INT32, MAX_INT64 = (1 << 31) - 1, (1 << 63) - 1
+MAX_MINUTES = 527_040.0
+"""A year; `loupe.terminal.jobs` checks the same without loading typer."""
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, or its whole name.")]
 
@@ -48,17 +59,28 @@ async def train(
         typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the algorithm; repeatable."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Where the result goes; else the data set's id.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Makes the run repeatable.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=-MAX_INT64 - 1, max=MAX_INT64, help="Makes the run repeatable.")
+    ] = 0,
     priority: Annotated[int, typer.Option("--priority", min=0, max=100, help="A higher one is placed first.")] = 0,
     max_minutes: Annotated[
-        float | None, typer.Option("--max-minutes", min=0.1, help="Bound of the training time; else 4 hours.")
+        float | None,
+        typer.Option("--max-minutes", min=0.1, max=MAX_MINUTES, help="Bound of the training time; else 4 hours."),
     ] = None,
-    max_epochs: Annotated[int, typer.Option("--max-epochs", min=0, help="Bound of the epochs; 0: none.")] = 0,
+    max_epochs: Annotated[
+        int, typer.Option("--max-epochs", min=0, max=MAX_INT32, help="Bound of the epochs; 0: none.")
+    ] = 0,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Follow it to its end; exit 3 below the target.")
     ] = False,
+    install: Annotated[
+        bool, typer.Option("--install/--no-install", help="With --watch: bring the released model to this machine.")
+    ] = True,
 ) -> None:
-    """Submit a training job. It runs on the mesh; this terminal may go away and `loupe job watch` it later."""
+    """Submit a training job. It runs on the mesh; this terminal may go away and `loupe job watch` it later.
+
+    Ctrl-C ends the watching with exit code 130, and not the job: `loupe job cancel` does that.
+    """
     if not 0 < target_accuracy <= 1:
         raise errors.invalid("target-accuracy", target_accuracy, "a number above 0 and at most 1, for example 0.97")
     async with cli.terminal() as loupe:
@@ -75,7 +97,7 @@ async def train(
         )
         if watch:
             cli.note(f"submitted {job.name}")
-            await _watch(cli, loupe, job, 0)
+            await _watch(cli, loupe, job, 0, install=install)
     cli.show(job, lambda: f"submitted {job.name}; follow it with `loupe job watch {job.name}`")
 
 
@@ -85,26 +107,54 @@ def parse_parameters(texts: list[str]) -> dict[str, Any]:
     >>> parse_parameters(["epochs=20", "freeze=true", "backbone=resnet18"])
     {'epochs': 20, 'freeze': True, 'backbone': 'resnet18'}
     """
+    exact = 1 << 53  # the contract carries numbers as doubles
     parameters: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise errors.invalid("param", text, "NAME=VALUE, for example --param epochs=20")
         parameters[name] = value
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             read = json.loads(value)
-            if isinstance(read, (int, float, bool)):
+            if isinstance(read, int) and abs(read) > exact:
+                raise errors.invalid("param", text, f"a whole number from -{exact} to {exact}")
+            if isinstance(read, (int, bool)) or (isinstance(read, float) and math.isfinite(read)):
                 parameters[name] = read
     return parameters
 
 
-@command(job_app, "list", "loupe job list --project line-7")
-async def job_list(cli: Cli) -> None:
+class StateChoice(StrEnum):
+    """The states of a job, as people write them."""
+
+    QUEUED = "queued"
+    DISPATCHING = "dispatching"
+    RUNNING = "running"
+    PUBLISHING = "publishing"
+    SUCCEEDED = "succeeded"
+    TARGET_MISSED = "target-missed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@command(
+    job_app,
+    "list",
+    "loupe job list --project line-7",
+    "loupe job list --state running --state queued",
+)
+async def job_list(
+    cli: Cli,
+    state: Annotated[
+        list[StateChoice] | None,
+        typer.Option("--state", case_sensitive=False, help="Only jobs in this state; repeatable."),
+    ] = None,
+) -> None:
     """List the project's jobs, newest first."""
     from loupe.terminal.live import state_word
 
+    states = [f"JOB_STATE_{one.name}" for one in state or []]
     async with cli.terminal() as loupe:
-        found = [one async for one in loupe.jobs.list(cli.project)]
+        found = [one async for one in loupe.jobs.list(cli.project, states)]
     rows = [
         (short(one.name), state_word(one.state), short(one.dataset_version), percent(one.target_accuracy),
          short(one.result.model_version), when(one.create_time))
@@ -114,23 +164,40 @@ async def job_list(cli: Cli) -> None:
     cli.show({"jobs": found}, lambda: table(columns, rows, right=(3,)))
 
 
-@command(job_app, "show", "loupe job show j1 --project line-7")
-async def job_show(cli: Cli, job: JobId) -> None:
-    """Show a job; when it is over, its verdict: accuracy, worst classes, confusion matrix, labels to check."""
+@command(
+    job_app,
+    "show",
+    "loupe job show j1 --project line-7",
+    "loupe job show j1 --matrix",
+    "loupe job show j1 --csv confusion.csv --png confusion.png",
+)
+async def job_show(
+    cli: Cli,
+    job: JobId,
+    whole_matrix: MatrixOption = False,
+    csv_file: CsvOption = None,
+    png_file: PngOption = None,
+) -> None:
+    """Show a job; when it is over, its verdict: accuracy, worst classes, confusions, labels to check."""
     async with cli.terminal() as loupe:
         found = await loupe.jobs.get(str(cli.name(names.JobName, job)))
         filenames = {} if cli.as_json else await _doubted_files(loupe, found)
-    cli.show(found, lambda: _job_view(found, filenames))
+    write_matrix(cli, found.name, found.result.report_json, csv_file, png_file)
+    cli.show(found, lambda: _job_view(found, filenames, whole=whole_matrix))
 
 
-def _job_view(job: TrainingJob, filenames: dict[str, str]) -> RenderableType:
+def _job_view(job: TrainingJob, filenames: dict[str, str], *, told: str = "", whole: bool = False) -> RenderableType:
+    """Show all of a job; told: the sentence that was said of it already. whole: the matrix at any width."""
     from rich.console import Group
 
     from loupe.terminal.live import state_word
 
+    # The state's message is often the verdict, or the failure's message: each is said once.
+    message = "" if job.state_message in (told, job.result.verdict, job.failure.message) else job.state_message
+    failure = f"{job.failure.reason}: {job.failure.message}" if job.HasField("failure") else ""
     pairs = [
         ("job", job.name),
-        ("state", ": ".join(filter(None, (state_word(job.state), job.state_message)))),
+        ("state", ": ".join(filter(None, (state_word(job.state), message)))),
         ("data set", job.dataset_version),
         ("algorithm", job.algorithm_version),
         ("target", percent(job.target_accuracy)),
@@ -138,11 +205,11 @@ def _job_view(job: TrainingJob, filenames: dict[str, str]) -> RenderableType:
         ("submitted", f"{when(job.create_time)} by {job.submitter}"),
         ("started", when(job.start_time)),
         ("ended", when(job.end_time)),
-        ("failure", f"{job.failure.reason}: {job.failure.message}" if job.HasField("failure") else ""),
+        ("failure", failure),
     ]
     parts: list[RenderableType] = [facts(pairs)]
     if job.HasField("result"):
-        parts.append(render_result(job.result, filenames))
+        parts.append(render_result(job.result, filenames, verdict=job.result.verdict != told, whole=whole))
     return Group(*parts)
 
 
@@ -165,36 +232,63 @@ async def _doubted_files(loupe: Terminal, job: TrainingJob) -> dict[str, str]:
 async def job_watch(
     cli: Cli,
     job: JobId,
-    after: Annotated[int, typer.Option("--after", min=0, help="Begin after this event's sequence number.")] = 0,
+    after: Annotated[
+        int, typer.Option("--after", min=0, max=MAX_INT64, help="Begin after this event's sequence number.")
+    ] = 0,
 ) -> None:
     """Follow a job to its end; a connection that drops is healed, no event is lost or shown twice.
 
-    Exit code 0: the target was reached. 3: it was not. 1: the job failed or was cancelled.
+    Exit code 0: the target was reached. 3: it was not. 1: the job failed or was cancelled. 130: Ctrl-C ended the
+    watching, and the job goes on.
     """
     async with cli.terminal() as loupe:
         found = await loupe.jobs.get(str(cli.name(names.JobName, job)))
         await _watch(cli, loupe, found, after)
 
 
-async def _watch(cli: Cli, loupe: Terminal, job: TrainingJob, after: int) -> None:
-    """Follow a job, show its result and leave with its exit code."""
-    from loupe.scheduler.v1 import training_job_pb2 as jobs
+async def _watch(cli: Cli, loupe: Terminal, job: TrainingJob, after: int, *, install: bool = False) -> None:
+    """Follow a job, show its result and leave with its exit code; the job goes on when this is interrupted.
+
+    install: bring its model to this machine when it was released.
+    """
+    try:
+        last = await _follow(cli, loupe, job, after)
+    except asyncio.CancelledError as stopped:
+        raise Interrupted(
+            f"no longer watching; {job.name} goes on",
+            f"`loupe job watch {job.name}` follows it again, `loupe job cancel {job.name}` ends it",
+        ) from stopped
+    ended = await loupe.jobs.get(job.name) if install or not cli.as_json else job
+    if not cli.as_json:
+        cli.console.print(_job_view(ended, await _doubted_files(loupe, ended), told=last.message))
+    if install:
+        await deliver(cli, loupe, ended)
+    raise Ended(exit_of(last.state))
+
+
+async def _follow(cli: Cli, loupe: Terminal, job: TrainingJob, after: int) -> StateChange:
+    """Show a job's events to the last one, and return its final state."""
+    from loupe.scheduler.v1.training_job_pb2 import StateChange
     from loupe.terminal.live import JobView, job_display
 
-    state = jobs.JOB_STATE_UNSPECIFIED
+    last = StateChange()
+    view = JobView(job.target_accuracy, began=seconds_of(job.create_time))
     async with contextlib.aclosing(loupe.jobs.watch(job.name, after)) as events:
         with contextlib.ExitStack() as stack:
-            show = (
-                cli.emit if cli.as_json else stack.enter_context(job_display(cli.console, JobView(job.target_accuracy)))
-            )
+            show = cli.emit if cli.as_json else stack.enter_context(job_display(cli.console, view))
             async for event in events:
                 show(event)
                 if event.WhichOneof("event") == "state_change":
-                    state = event.state_change.state
-    if not cli.as_json:
-        ended = await loupe.jobs.get(job.name)
-        cli.console.print(_job_view(ended, await _doubted_files(loupe, ended)))
-    raise Ended({jobs.JOB_STATE_SUCCEEDED: 0, jobs.JOB_STATE_TARGET_MISSED: 3}.get(state, 1))
+                    last = event.state_change
+    return last
+
+
+def exit_of(state: JobState) -> int:
+    """Return the exit code for a job's final state."""
+    from loupe.scheduler.v1 import training_job_pb2 as jobs
+
+    codes = {jobs.JOB_STATE_SUCCEEDED: Exit.OK, jobs.JOB_STATE_TARGET_MISSED: Exit.TARGET_MISSED}
+    return int(codes.get(state, Exit.UNEXPECTED))
 
 
 @command(job_app, "cancel", "loupe job cancel j1 --project line-7")
@@ -218,9 +312,10 @@ async def job_explain(cli: Cli, job: JobId) -> None:
 
     def human() -> RenderableType:
         parts: list[RenderableType] = [Text("now", style="bold"), placement_table(answer.current)]
-        parts.append(Text(answer.current.summary))
+        parts.append(line(escaped(answer.current.summary)))
         if answer.HasField("last"):
-            parts += [Text("\nlast attempt", style="bold"), placement_table(answer.last), Text(answer.last.summary)]
+            parts += [Text("\nlast attempt", style="bold"), placement_table(answer.last)]
+            parts.append(line(escaped(answer.last.summary)))
         return Group(*parts)
 
     cli.show(answer, human)

@@ -1,0 +1,356 @@
+"""loupe classify"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import re
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+
+from loupe.patterns import ID
+from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command
+from loupe.terminal.commands.lazy import errors, names
+from loupe.terminal.commands.models import Below, pull
+from loupe.terminal.tables import facts, line, percent
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from loupe.terminal.answers import AnswerFile
+    from loupe.terminal.classifier import Classifier, Prediction
+    from loupe.terminal.installed import Installed
+    from loupe.terminal.picture_paths import Expansion, FolderWatch
+    from loupe.terminal.saliency import Explanations
+    from loupe.terminal.score import Score
+
+BAD_INPUT = 6
+
+app = typer.Typer()
+
+
+@command(
+    app,
+    "classify",
+    "loupe classify screws part.png --project line-7",
+    "loupe classify models/screws/2 new/ 'more/**/*.png'",
+    "loupe classify screws --watch camera/ --csv answers.csv",
+    "loupe classify screws test/ --matrix    # test/ has a folder per class: the answers are scored",
+)
+async def classify(
+    cli: Cli,
+    *,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Id of a model: its newest released version on this machine. Or a folder with a pulled model, or "
+            "screws/versions/2, which is pulled when it is not here.",
+        ),
+    ],
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PICTURE", help="Pictures, folders of them, 'patterns', or - for paths on stdin."),
+    ] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option("--watch", metavar="DIR", help="Go on with what is written into this folder, until Ctrl-C."),
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option("--min-confidence", metavar="P", help="Below this probability, answer unknown.")
+    ] = 0.0,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Also write the answers as CSV; with --watch, add to the file."),
+    ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option("--explain", metavar="DIR", help="Write a picture per answer: what it rests on, in red."),
+    ] = None,
+    matrix: Annotated[bool, typer.Option("--matrix", help="With a score: the whole confusion matrix.")] = False,
+    matrix_csv: Annotated[
+        Path | None, typer.Option("--matrix-csv", metavar="FILE", help="With a score: write the matrix as CSV.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; else all.")] = None,
+    allow_below_target: Below = False,
+) -> None:
+    r"""Say what each picture shows, in a line with tabs: path, label, confidence. It works without the mesh.
+
+    In path and label, tab, newline, backslash and control characters are written as \t, \n, \\ and \x1b. For a folder
+    with a folder per class, named as the model's classes, the score follows on stderr, with --json as the last line.
+
+    With --watch, a version that `loupe follow` installs meanwhile is used from then on.
+
+    A picture that cannot be read gets its problem told instead, the others go on, and the exit code is 6.
+    """
+    from loupe.terminal.classifier import Classifier
+    from loupe.terminal.picture_paths import FolderWatch
+
+    words = pictures or []
+    if not words and watch is None:
+        raise errors.invalid("pictures", "", "pictures, folders, patterns, - for paths on stdin, or --watch DIR")
+    _check_explain(explain, [*words, *([watch] if watch else [])])
+    # What is written from now on belongs to the watch, whatever is answered before.
+    watched = await asyncio.to_thread(FolderWatch, watch) if watch else None
+
+    async def load(folder: Path) -> Classifier:
+        return await asyncio.to_thread(Classifier, folder, threads, min_confidence=min_confidence)
+
+    classifier = await load(await _model_folder(cli, model, allow_below_target))
+    with await asyncio.to_thread(_opened, cli, classifier, csv, explain, more=watched is not None) as answers:
+        expansion = await _answer_named(answers, words)
+        if watched:
+            newest = _installed(cli, model, allow_below_target)
+            await _answer_arriving(answers, watched, lambda: _renewed(cli, answers.classifier, newest, load))
+    if answers.score:
+        _tell_score(cli, answers.score, matrix, matrix_csv)
+    elif matrix or matrix_csv:
+        cli.note("not scored: name one folder, with a folder per class in it that is called like the model's class")
+    if answers.broken:
+        cli.note(f"{answers.broken} of {answers.count} pictures could not be read")
+    if answers.broken or expansion.empty:
+        raise Ended(BAD_INPUT)
+
+
+def _check_explain(explain: Path | None, sources: Sequence[Path]) -> None:
+    """Refuse to write explanations to where they would be taken for pictures."""
+    for source in sources if explain else ():
+        if source.is_dir() and explain and explain.resolve().is_relative_to(source.resolve()):
+            raise errors.invalid("explain", str(explain), f"a folder outside of {source}, whose pictures are read")
+
+
+async def _model_folder(cli: Cli, model: str, allow_below_target: bool) -> Path:
+    from loupe.terminal.installed import MODEL_FILE, default_folder
+
+    if newest := _installed(cli, model, allow_below_target):
+        found = newest()
+        cli.note(f"with {found.name}")
+        return found.folder
+    if (Path(model) / MODEL_FILE).is_file():
+        return Path(model)
+    name = cli.name(names.ModelVersionName, model)
+    known = default_folder(name)
+    # A version never changes: what was pulled and checked once can be used without the mesh.
+    if name.number != "latest" and (known / MODEL_FILE).is_file():
+        return known
+    return (await pull(cli, str(name), None, allow_below_target)).folder
+
+
+def _installed(cli: Cli, model: str, allow_below_target: bool) -> Callable[[], Installed] | None:
+    """Return what finds the newest version on this machine, where a model is named by its id alone; else None."""
+    from loupe.terminal.installed import MODEL_FILE, installed_model, newest_installed
+
+    if (Path(model) / MODEL_FILE).is_file() or not re.fullmatch(ID, model):
+        return None
+    try:
+        wanted = names.ModelName(names.ProjectName.parse(cli.project).project, model)
+    except errors.InvalidArgument:  # no project is chosen
+        wanted = installed_model(model)
+    return functools.partial(newest_installed, wanted, allow_below_target=allow_below_target)
+
+
+async def _renewed(
+    cli: Cli,
+    classifier: Classifier,
+    newest: Callable[[], Installed] | None,
+    load: Callable[[Path], Awaitable[Classifier]],
+) -> Classifier:
+    """Return a classifier with the newest version that was installed in the meantime; else the one that there is."""
+    if newest is None:
+        return classifier
+    # A version that went, or that cannot be loaded, is no reason to stop what works.
+    with contextlib.suppress(errors.LoupeError, OSError):
+        found = newest()
+        if found.folder != classifier.folder:
+            classifier = await load(found.folder)
+            cli.note(f"from now on with {found.name}")
+    return classifier
+
+
+class Answers:
+    """Tells answers as they come: on stdout, to a CSV file, to a score, each with an explanation where one is wanted.
+
+    count and broken: the pictures that were told, and those of them that could not be read.
+    """
+
+    def __init__(
+        self, cli: Cli, classifier: Classifier, file: AnswerFile | None, explanations: Explanations | None
+    ) -> None:
+        self.classifier = classifier
+        self.score: Score | None = None
+        self.count = 0
+        self.broken = 0
+        self._cli = cli
+        self._file = file
+        self._explanations = explanations
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file:
+            self._file.close()
+
+    def note(self, text: str) -> None:
+        """Tell a person something beside the answers."""
+        self._cli.note(text)
+
+    async def answer(self, paths: Sequence[Path]) -> None:
+        """Classify pictures and tell each answer."""
+        predictions = self.classifier.classify(paths)
+        # In a thread, so that Ctrl-C is heard.
+        while chunk := await asyncio.to_thread(self._next, predictions):
+            self._tell(chunk)
+
+    def _next(self, predictions: Iterator[Prediction]) -> list[tuple[Prediction, Path | None]]:
+        from loupe.terminal.classifier import BATCH
+
+        if self._explanations is None:
+            return [(one, None) for one in islice(predictions, BATCH)]
+        return [
+            (one, None if one.problem else self._explanations.write(self.classifier, one.path))
+            for one in islice(predictions, 1)
+        ]
+
+    def _tell(self, chunk: Sequence[tuple[Prediction, Path | None]]) -> None:
+        from loupe.terminal.answers import tsv_line
+
+        lines, rows = [], []
+        for one, explanation in chunk:
+            true = self.score.add(one) if self.score else None
+            true_label = "" if true is None else self.classifier.labels[true]
+            self.count += 1
+            self.broken += bool(one.problem)
+            rows.append((one, true_label, explanation))
+            if self._cli.as_json:
+                self._emit(one, true_label, explanation)
+            else:
+                lines.append(tsv_line(one, explanation) + "\n")
+        sys.stdout.write("".join(lines))
+        sys.stdout.flush()
+        if self._file:
+            self._file.add(rows)
+
+    def _emit(self, one: Prediction, true_label: str, explanation: Path | None) -> None:
+        value: dict[str, object] = {
+            "path": one.path,
+            "label": one.label,
+            "confidence": one.confidence,
+            "unknown": one.unknown,
+            "likeliest": one.likeliest,
+            "problem": one.problem,
+        }
+        if self.score:
+            value["true_label"] = true_label or None
+        if self._explanations:
+            value["explanation"] = explanation
+        probabilities = dict(zip(self.classifier.labels, one.probabilities, strict=False))
+        self._cli.emit(value | {"probabilities": probabilities})
+
+
+def _opened(cli: Cli, classifier: Classifier, csv: Path | None, explain: Path | None, *, more: bool) -> Answers:
+    """Open what the answers go to. more: add to the CSV file."""
+    from loupe.terminal.answers import AnswerFile
+    from loupe.terminal.saliency import Explanations
+
+    file = AnswerFile(csv, more=more) if csv else None
+    return Answers(cli, classifier, file, Explanations(explain) if explain else None)
+
+
+async def _answer_named(answers: Answers, words: Sequence[Path]) -> Expansion:
+    """Classify what the words of the command line mean. Raises InvalidArgument where they mean no picture."""
+    from loupe.terminal.picture_paths import LIST, expand
+    from loupe.terminal.score import Score, truth_of
+
+    named = [word for word in words if str(word) != LIST]
+    found = await asyncio.to_thread(expand, named)
+    if len(words) == 1 and len(named) == 1 and named[0].is_dir():
+        truth = truth_of(named[0], found.pictures, answers.classifier.labels)
+        answers.score = Score(truth, answers.classifier.labels) if truth else None
+    await answers.answer(found.pictures)
+    if len(named) < len(words):
+        await _answer_list(answers, found)
+    if words and not answers.count:
+        raise errors.InvalidArgument(
+            f"there is nothing to classify: {'; '.join(found.empty)}; expected PNG, JPEG, WebP, BMP or TIFF files",
+            field="pictures",
+            value=", ".join(map(str, words)),
+            expected="pictures",
+        )
+    for empty in found.empty:
+        answers.note(empty)
+    return found
+
+
+async def _answer_list(answers: Answers, found: Expansion) -> None:
+    """Classify the paths on stdin as they come; folders and patterns are taken there too."""
+    from loupe.terminal.picture_paths import expand, listed
+
+    before = answers.count
+    async for batch in listed(sys.stdin.buffer):
+        more: Expansion = await asyncio.to_thread(expand, batch)
+        found.empty += more.empty
+        await answers.answer(more.pictures)
+    if answers.count == before and not found.empty:
+        found.empty.append("stdin lists no pictures")
+
+
+async def _answer_arriving(answers: Answers, watch: FolderWatch, renew: Callable[[], Awaitable[Classifier]]) -> None:
+    """Classify what arrives, each with the newest model that is installed by then, until this is cancelled."""
+    try:
+        async for batch in watch.arrivals():
+            answers.classifier = await renew()
+            await answers.answer(batch)
+    except asyncio.CancelledError:
+        raise Interrupted(f"interrupted: {answers.count} pictures were classified", "") from None
+
+
+def _tell_score(cli: Cli, score: Score, matrix: bool, matrix_csv: Path | None) -> None:
+    if matrix_csv:
+        from loupe.terminal.confusion import matrix_csv as as_csv
+
+        matrix_csv.write_text(as_csv(score.matrix, score.labels), encoding="utf-8")
+    if cli.as_json:
+        cli.emit({"score": score.document()})
+    else:
+        cli.messages.print(_score_view(score, cli.messages.width, matrix))
+
+
+def _score_view(score: Score, width: int, whole: bool) -> RenderableType:
+    from rich.console import Group
+
+    from loupe.terminal.confusion import needed_width, pairs_table, whole_matrix
+
+    low, high = score.interval
+    unknown = sum(score.unknown)
+    total = score.answered + unknown + score.unreadable
+    accuracy = (
+        f"{percent(score.accuracy)} of {score.answered} pictures (95 % interval {percent(low)} to {percent(high)})"
+    )
+    pairs = [
+        ("accuracy", accuracy if score.answered else "no picture got a class"),
+        ("balanced", f"{percent(score.balanced_accuracy)}, the mean over the classes" if score.answered else ""),
+        ("unknown", f"{unknown} of {total} pictures; they are not in the figures" if unknown else ""),
+        ("unreadable", f"{score.unreadable} of {total} pictures" if score.unreadable else ""),
+        (
+            "not scored",
+            f"folders that are no class of the model: {', '.join(score.truth.strange)}" if score.truth.strange else "",
+        ),
+    ]
+    parts: list[RenderableType] = [line(""), facts(pairs)]
+    if score.answered:
+        parts.append(pairs_table(score.matrix, score.labels, "classified"))
+        if whole or needed_width(score.matrix, score.labels) <= width:
+            parts.append(whole_matrix(score.matrix, score.labels, width, "classified"))
+        else:
+            parts.append(line("\n--matrix shows the whole matrix, --matrix-csv FILE writes it", "dim"))
+    return Group(*parts)
