@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 import nats
 from nats.aio.client import Client
+from nats.errors import MaxPayloadError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from loupe.errors import Unavailable
+from loupe.errors import ResourceExhausted, Unavailable
 from loupe.names import JobName
 from loupe.scheduler.v1 import training_job_pb2
 
@@ -42,6 +43,9 @@ MOST_FOLLOWERS = 10_000
 """Terminals that follow at once; NATS would stop at 1,000."""
 _HEARTBEAT_SECONDS = 1.0
 _PUBLISH_TIMEOUT = 2.0
+# The server counts a message's headers, which nats-py does not, and cuts the connection of whoever sends too much.
+_HEADER_BYTES = 512
+_EXCEEDS_STREAM = 10054
 
 
 def subject_of(job: JobName) -> str:
@@ -114,19 +118,28 @@ class ProgressBus:
             raise Unavailable(f"NATS does not keep the stream {STREAM}: {error!r}", dependency="nats") from error
 
     async def publish(self, job: JobName, sequence: int, body: bytes) -> None:
-        """Return when NATS has the event; the same sequence again is dropped there. Raises Unavailable.
+        """Return when NATS has the event; the same sequence again is dropped there.
 
-        body: a serialised JobEvent.
+        body: a serialised JobEvent. Raises Unavailable, and ResourceExhausted for a body that is too large, however
+        often it is sent.
         """
+        if (size := len(body) + _HEADER_BYTES) > self._client.max_payload:
+            raise _too_large(job, sequence, size)
         headers = {"Nats-Msg-Id": f"{job.project}/{job.job}/{sequence}"}
         try:
             await self._stream.publish(subject_of(job), body, stream=STREAM, headers=headers)
         except (TimeoutError, nats.errors.Error) as error:
+            if isinstance(error, MaxPayloadError) or getattr(error, "err_code", None) == _EXCEEDS_STREAM:
+                raise _too_large(job, sequence, size) from error
             raise Unavailable(f"NATS did not take an event: {error!r}", dependency="nats") from error
 
     async def close(self) -> None:
         """End the connection."""
         await self._client.close()
+
+
+def _too_large(job: JobName, sequence: int, size: int) -> ResourceExhausted:
+    return ResourceExhausted(f"NATS does not take event {sequence} of {job}: {size} bytes", limit="nats_payload")
 
 
 async def follow_progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -76,6 +77,14 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Give a connection that commits at the end of the block and rolls back when it raises."""
     async with connected(engine) as connection, connection.begin():
         yield connection
+
+
+def disk_full(error: BaseException) -> bool:
+    """Say whether a database failed because its disk is full: SQLite's and PostgreSQL's words, and the system's."""
+    # SQLAlchemy's own text holds the statement and its values, in which anything may stand.
+    cause = getattr(error, "orig", None) or error
+    text = str(cause).lower()
+    return "disk is full" in text or "no space left" in text or getattr(cause, "errno", None) == errno.ENOSPC
 
 
 def sqlite_url(state: Path, name: str) -> str:

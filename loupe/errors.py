@@ -273,7 +273,7 @@ class RefreshReplayed(LoupeError):
 
 
 class StaleAttempt(LoupeError):
-    """The writer's attempt was given to somebody else."""
+    """The attempt is over, or was given to somebody else."""
 
     reason = Reason.REASON_STALE_ATTEMPT
     job = Fact(str)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from loupe.errors import Unavailable
+from loupe.errors import Internal, Unavailable
 from loupe.limits import MAX_MESSAGE_BYTES
 from loupe.rpc.status import from_rpc_error
 
@@ -58,7 +58,7 @@ class _Translate:
     async def _one(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         try:
             call = await continuation(await self._prepare(details), request)
-            await call
+            _understood(await call)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
         return call
@@ -69,13 +69,20 @@ class _Translate:
         async def responses() -> AsyncIterator[Any]:
             try:
                 async for response in call:
-                    yield response
+                    yield _understood(response)
             except grpc.aio.AioRpcError as error:
                 raise from_rpc_error(error) from None
             finally:
                 call.cancel()
 
         return responses()
+
+
+def _understood(response: Any) -> Any:
+    """Return a response. Raises Internal for bytes that are no such message: gRPC makes None of them."""
+    if response is None:
+        raise Internal("an answer came that is not the message that the contract names")
+    return response
 
 
 class _UnaryUnary(_Translate, grpc.aio.UnaryUnaryClientInterceptor):

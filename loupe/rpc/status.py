@@ -7,6 +7,7 @@ from typing import cast
 
 import grpc
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from loupe import errors
@@ -81,16 +82,26 @@ def from_rpc_error(error: grpc.RpcError) -> LoupeError:
     for key, value in cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ()):
         if key != DETAILS_KEY:
             continue
-        status = status_pb2.Status.FromString(cast(bytes, value))
-        for detail in status.details:
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info) and info.domain == DOMAIN:
-                number = Reason.DESCRIPTOR.values_by_name.get(f"REASON_{info.reason}")
-                kind = LoupeError.registry.get(number.number if number else 0, errors.Internal)
-                rebuilt = kind(status.message)
-                rebuilt.metadata = dict(info.metadata)
-                return rebuilt
+        try:
+            rebuilt = _rebuilt(status_pb2.Status.FromString(cast(bytes, value)))
+        except DecodeError:
+            rebuilt = None  # a server that is not ours; the code alone has to do
+        if rebuilt is not None:
+            return rebuilt
     if code is grpc.StatusCode.INTERNAL and error.details() == _WRITE_TO_A_DEAD_STREAM:
         return errors.Unavailable("the stream was cut while sending", status=grpc.StatusCode.UNAVAILABLE.name)
     kind = _BARE.get(code, errors.Internal)
     return kind(error.details() or code.name, status=code.name)
+
+
+def _rebuilt(status: status_pb2.Status) -> LoupeError | None:
+    """Return the domain error that a status was made of. Raises DecodeError."""
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            number = Reason.DESCRIPTOR.values_by_name.get(f"REASON_{info.reason}")
+            kind = LoupeError.registry.get(number.number if number else 0, errors.Internal)
+            rebuilt = kind(status.message)
+            rebuilt.metadata = dict(info.metadata)
+            return rebuilt
+    return None

@@ -12,32 +12,28 @@ from __future__ import annotations
 import json
 import re
 
+from loupe.escapes import STEERING, shown
+
 LONGEST_LINE = 500
 """The characters of a text that is to stay on one line."""
 LONGEST_TEXT = 4_000
 """The characters of a text that may have lines."""
 MOST_LINES = 40
 
-# Control characters of both sets, what hides or reorders text, line separators, half a pair (undecodable bytes of file
-# names), tags. Joiners, which some scripts need, are not among them.
-_STEERING = (
-    "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f"
-)
-_ANY = re.compile(f"[{_STEERING}]")
+_ANY = re.compile(f"[{STEERING}]")
 _NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-_ANY_BUT_NEWLINE = re.compile(rf"(?!\n)[{_STEERING}]")
+_ANY_BUT_NEWLINE = re.compile(rf"(?!\n)[{STEERING}]")
 
 
 def escaped(text: object, longest: int = LONGEST_LINE) -> str:
     """Return a text as one line without anything that steers a terminal, cut at `longest` characters."""
-    return _cut(_ANY.sub(_shown, _bounded(text, longest)), longest)
+    return _cut(_ANY.sub(shown, _bounded(text, longest)), longest)
 
 
 def escaped_lines(text: object, longest: int = LONGEST_TEXT) -> str:
     """Return a text whose lines stay lines, MOST_LINES at most, with everything else as in `escaped`."""
     lines = _bounded(text, longest).splitlines()
-    kept = [_ANY.sub(_shown, line) for line in lines[:MOST_LINES]]
+    kept = [_ANY.sub(shown, line) for line in lines[:MOST_LINES]]
     return _cut("\n".join(kept if len(lines) <= MOST_LINES else [*kept, "…"]), longest)
 
 
@@ -64,7 +60,7 @@ def decoded(name: str) -> str:
     if name.isascii() or not any("\ud800" <= each <= "\udfff" for each in name):
         return name
     # U+DC80 to U+DCFF stand for single bytes; another half of a pair is no byte and is shown as it is.
-    bytes_only = _NO_BYTE.sub(_shown, name)
+    bytes_only = _NO_BYTE.sub(shown, name)
     return bytes_only.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -75,7 +71,3 @@ def _bounded(text: object, longest: int) -> str:
 
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _shown(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")

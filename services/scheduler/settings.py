@@ -23,7 +23,7 @@ class SchedulerSettings(ServiceSettings):
     """How many attempts of a job may fail before the job does."""
 
     max_losses: int = Field(default=5, ge=1)
-    """How many trainers a job may lose before it fails."""
+    """How many trainers a job may lose, without a checkpoint in between, before it fails."""
 
     report_max_age: float = Field(default=5.0, gt=0)
     """Seconds after which a trainer's load report no longer counts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import sqlite3
 import threading
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from loupe import database
@@ -68,3 +70,25 @@ async def test_a_commit_waits_for_the_disk_unless_a_power_cut_may_take_it_back(e
     """The same pooled connection goes from one to the other and back."""
     hasty = engine.execution_options(outlives_power_cut=False)
     assert [await synchronous(each) for each in (engine, hasty, engine, hasty)] == [FULL, NORMAL, FULL, NORMAL]
+
+
+class _OfDriver(Exception):
+    def __init__(self, text: str, number: int | None = None) -> None:
+        super().__init__(text)
+        self.errno = number
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OperationalError("INSERT", {}, _OfDriver("database or disk is full")), True),
+        (DBAPIError("INSERT", {}, _OfDriver('could not extend file "x": No space left on device')), True),
+        (DBAPIError("INSERT", {}, _OfDriver("it did not work", errno.ENOSPC)), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OperationalError("UPDATE t SET text = 'disk is full'", {"a": "disk is full"}, _OfDriver("locked")), False),
+        (TimeoutError(), False),
+    ],
+)
+def test_a_full_disk_is_told_by_the_drivers_own_words(error: Exception, full: bool) -> None:
+    """Not by the statement, in which anything may stand."""
+    assert database.disk_full(error) is full

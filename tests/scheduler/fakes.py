@@ -37,6 +37,7 @@ from loupe.storage.v1.model_pb2 import ModelVersion
 from loupe.trainer.v1 import attempt_service_pb2, attempt_service_pb2_grpc
 from loupe.trainer.v1.attempt_pb2 import (
     Artifact,
+    AttemptCheckpointed,
     AttemptEvent,
     AttemptFailed,
     AttemptFinished,
@@ -256,9 +257,15 @@ class FakeAttempt:
     def progress(self, step: int) -> None:
         self.emit(progress=AttemptProgress(phase="head", step=step, metrics={"loss": 1.0 / step}))
 
+    def checkpoint(self) -> None:
+        self.emit(checkpointed=AttemptCheckpointed(size=3))
+
     def finish(self, outcome: str = "target_reached", accuracy: float = 0.98) -> None:
+        self.end_with(finished(outcome, accuracy))
+
+    def end_with(self, result: AttemptFinished) -> None:
         self.state = AttemptState.ATTEMPT_STATE_FINISHED
-        self.emit(finished=finished(outcome, accuracy))
+        self.emit(finished=result)
 
     def fail(self, *, retryable: bool, reason: str = "ALGORITHM_FAILED", message: str = "it crashed") -> None:
         self.state = AttemptState.ATTEMPT_STATE_FAILED

@@ -130,7 +130,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RaiseFence(self, request, context):
-        """RaiseFence refuses, from now on, all writes of attempts of a job below this number.
+        """RaiseFence refuses, from now on, all writes of attempts of a job below this number, and what bytes they ask for. It is
+        raised before an attempt begins, and above the last one when the job is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class ModelServiceStub:
     DownloadModelFile: _grpc.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelFileRequest, _model_service_pb2.DownloadModelFileResponse]
     """DownloadModelFile streams one file of a version, from an offset on."""
     RaiseFence: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.RaiseFenceRequest, _model_service_pb2.RaiseFenceResponse]
-    """RaiseFence refuses, from now on, all writes of attempts of a job below this number."""
+    """RaiseFence refuses, from now on, all writes of attempts of a job below this number, and what bytes they ask for. It is
+    raised before an attempt begins, and above the last one when the job is over.
+    """
     SaveCheckpoint: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.SaveCheckpointRequest, _model_service_pb2.SaveCheckpointResponse]
     """SaveCheckpoint names the blobs from which a job can go on. It replaces the job's last checkpoint."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetCheckpointRequest, _model_service_pb2.GetCheckpointResponse]
@@ -74,7 +76,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     DownloadModelFile: _aio.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelFileRequest, _model_service_pb2.DownloadModelFileResponse]  # type: ignore[assignment]
     """DownloadModelFile streams one file of a version, from an offset on."""
     RaiseFence: _aio.UnaryUnaryMultiCallable[_model_service_pb2.RaiseFenceRequest, _model_service_pb2.RaiseFenceResponse]  # type: ignore[assignment]
-    """RaiseFence refuses, from now on, all writes of attempts of a job below this number."""
+    """RaiseFence refuses, from now on, all writes of attempts of a job below this number, and what bytes they ask for. It is
+    raised before an attempt begins, and above the last one when the job is over.
+    """
     SaveCheckpoint: _aio.UnaryUnaryMultiCallable[_model_service_pb2.SaveCheckpointRequest, _model_service_pb2.SaveCheckpointResponse]  # type: ignore[assignment]
     """SaveCheckpoint names the blobs from which a job can go on. It replaces the job's last checkpoint."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetCheckpointRequest, _model_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
@@ -139,7 +143,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.RaiseFenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.RaiseFenceResponse, _abc.Awaitable[_model_service_pb2.RaiseFenceResponse]]:
-        """RaiseFence refuses, from now on, all writes of attempts of a job below this number."""
+        """RaiseFence refuses, from now on, all writes of attempts of a job below this number, and what bytes they ask for. It is
+        raised before an attempt begins, and above the last one when the job is over.
+        """
 
     @_abc_1.abstractmethod
     def SaveCheckpoint(

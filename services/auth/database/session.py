@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from loupe.database import connected, migrate, transaction
+from loupe.database import connected, disk_full, migrate, transaction
 from loupe.errors import ResourceExhausted, Unavailable
 from loupe.idempotency import Request, RequestLog
 from services.auth.database.metadata import policy_revision
@@ -91,7 +91,6 @@ def _translated() -> Iterator[None]:
     except IntegrityError:
         raise  # never the database's fault: a rule let something through
     except (DBAPIError, PoolTimeout, OSError) as error:
-        text = str(error)
-        if "full" in text or "No space" in text:
+        if disk_full(error):
             raise ResourceExhausted("there is no space left for the database of auth", limit="disk") from error
         raise Unavailable("the database of auth cannot be reached now", dependency="database") from error

@@ -14,9 +14,9 @@ class Bus(Protocol):
     """Takes job events to the terminals."""
 
     async def publish(self, job: JobName, sequence: int, body: bytes) -> None:
-        """Return when the event is taken; the same sequence again is dropped there. Raises Unavailable.
+        """Return when the event is taken; the same sequence again is dropped there.
 
-        body: the event as it is stored.
+        body: the event as it is stored. Raises Unavailable, and ResourceExhausted for one that is too large.
         """
 
     async def close(self) -> None:

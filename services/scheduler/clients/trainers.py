@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
-from loupe.errors import Unavailable
+from loupe.errors import Internal, Unavailable
 from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, TrainerName
 from loupe.scheduler.v1.training_job_pb2 import JobProgress
 from loupe.timestamps import datetime_of
@@ -70,6 +70,11 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Checkpointed:
+    """A checkpoint is durable: another attempt goes on from it."""
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A file that an attempt has stored. size in bytes."""
 
@@ -97,13 +102,19 @@ class FailedAttempt:
     retryable: bool
 
 
+Content = Started | Progress | LogLine | Checkpointed | FinishedAttempt | FailedAttempt
+
+
 @dataclass(frozen=True)
 class AttemptEvent:
-    """Something that happened in an attempt; content is None for what concerns the trainer alone."""
+    """Something that happened in an attempt.
+
+    time is None where the trainer gave none that there is. content is None for what this version does not know.
+    """
 
     sequence: int
-    time: datetime
-    content: Started | Progress | LogLine | FinishedAttempt | FailedAttempt | None
+    time: datetime | None
+    content: Content | None
 
 
 class Trainers(Protocol):
@@ -171,6 +182,8 @@ class TrainerClient:
         stub = await self._stub(trainer)
         request = attempt_service_pb2.RenewLeasesRequest(keys=[_pack_key(key)], lease=_duration(lease))
         states = (await stub.RenewLeases(request, timeout=seconds)).states
+        if len(states) != 1:
+            raise Internal(f"{trainer} answers a renewal of one lease with {len(states)} states")
         return states[0] != attempt_pb2.ATTEMPT_STATE_UNSPECIFIED
 
     async def replace_token(self, trainer: TrainerName, key: AttemptKey, token: str, seconds: float) -> None:
@@ -225,10 +238,14 @@ def pack_parameters(parameters: Mapping[str, Any]) -> Struct:
 
 def unpack_event(event: attempt_pb2.AttemptEvent) -> AttemptEvent:
     """Return what a trainer tells."""
-    return AttemptEvent(event.sequence, datetime_of(event.time), _content(event))
+    try:
+        time = datetime_of(event.time)
+    except ValueError:
+        time = None
+    return AttemptEvent(event.sequence, time, _content(event))
 
 
-def _content(event: attempt_pb2.AttemptEvent) -> Started | Progress | LogLine | FinishedAttempt | FailedAttempt | None:
+def _content(event: attempt_pb2.AttemptEvent) -> Content | None:  # noqa: PLR0911 - a line for each kind
     match event.WhichOneof("event"):
         case "started":
             return Started(event.started.resumed)
@@ -236,6 +253,8 @@ def _content(event: attempt_pb2.AttemptEvent) -> Started | Progress | LogLine | 
             return unpack_progress(event.progress)
         case "log":
             return LogLine(event.log)
+        case "checkpointed":
+            return Checkpointed()
         case "finished":
             return unpack_finished(event.finished)
         case "failed":

@@ -129,9 +129,12 @@ class Fleet:
         self._known.pop(trainer.cluster, None)
 
     def report_time(self, trainer: TrainerName) -> datetime | None:
-        """Return when, by its own clock, the trainer made its newest report."""
+        """Return when, by its own clock, the trainer made its newest report; None where that is no time at all."""
         report = self._reports.get(trainer)
-        return datetime_of_micros(1_000 * report.load.at_ms) if report else None
+        try:
+            return datetime_of_micros(1_000 * report.load.at_ms) if report else None
+        except (ValueError, OverflowError):
+            return None
 
     def clusters(self) -> list[ClusterState]:
         """Return the clusters of live trainers, both by name.

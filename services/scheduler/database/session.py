@@ -10,8 +10,8 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from loupe.database import connected, migrate, transaction
-from loupe.errors import Unavailable
+from loupe.database import connected, disk_full, migrate, transaction
+from loupe.errors import ResourceExhausted, Unavailable
 
 Session = AsyncConnection
 """What is inside one transaction."""
@@ -20,7 +20,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Database:
-    """Opens sessions. A database that fails is Unavailable, with nothing written.
+    """Opens sessions. A database that fails is Unavailable, a full one ResourceExhausted; then nothing was written.
 
     turn: held by whoever writes. Writers of this process wait for each other here, because SQLite's own waiting is in
     steps of up to 100 ms.
@@ -50,6 +50,9 @@ class Database:
         except IntegrityError:
             raise
         except DBAPIError as error:
+            if disk_full(error):
+                message = "the disk of the scheduler's database is full; nothing was stored, and what runs goes on"
+                raise ResourceExhausted(message, limit="disk") from error
             raise Unavailable(f"the database did not take a change: {error.orig}", dependency="database") from error
 
     @asynccontextmanager

@@ -7,21 +7,31 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from loupe.errors import Unavailable
+from loupe.errors import AlgorithmFailed, Unavailable
 from services.scheduler.clients.trainers import (
     AttemptEvent,
+    Checkpointed,
     FailedAttempt,
     FinishedAttempt,
     LogLine,
     Progress,
     Started,
 )
+from services.scheduler.dispatch import intake
 from services.scheduler.jobs.events import Event
-from services.scheduler.jobs.job import Job, JobFailure
-from services.scheduler.jobs.transitions import Bounds, Change, Loss, fail, finish, give_up_or_requeue, state_event
+from services.scheduler.jobs.job import Job
+from services.scheduler.jobs.transitions import (
+    Bounds,
+    Change,
+    Loss,
+    advanced,
+    fail,
+    finish,
+    give_up_or_requeue,
+    state_event,
+)
 
 MAX_BATCH = 500
-MAX_LOG_CHARACTERS = 16_384
 
 
 def absorb(job: Job, received: Sequence[AttemptEvent], now: datetime, bounds: Bounds) -> Change:
@@ -39,13 +49,17 @@ def absorb(job: Job, received: Sequence[AttemptEvent], now: datetime, bounds: Bo
             case Started() as started:
                 after = _started(after, started, now)
                 events.append(state_event(after, now))
-            case Progress() as progress:
+            case Progress() as told:
+                progress = intake.progress(told)
                 after = replace(after, progress=progress)
-                events.append(Event(event.time, after.attempt, progress))
-            case LogLine(text):
-                events.append(Event(event.time, after.attempt, LogLine(text[:MAX_LOG_CHARACTERS])))
+                events.append(Event(intake.time_of(event.time, job.create_time, now), after.attempt, progress))
+            case LogLine() as line:
+                time = intake.time_of(event.time, job.create_time, now)
+                events.append(Event(time, after.attempt, intake.log_line(line)))
+            case Checkpointed():
+                after = advanced(after)
             case FinishedAttempt() as finished:
-                last = finish(after, finished, now)
+                last = _finished(after, finished, now)
                 return Change(job, last.after, (*events, *last.events))
             case FailedAttempt() as failed:
                 last = _failed(after, failed, now, bounds)
@@ -59,12 +73,20 @@ def _started(job: Job, started: Started, now: datetime) -> Job:
     return replace(job, state_message=message, start_time=job.start_time or now)
 
 
+def _finished(job: Job, finished: FinishedAttempt, now: datetime) -> Change:
+    try:
+        return finish(job, intake.result(finished), now)
+    except AlgorithmFailed as error:
+        return fail(job, error.reason_name(), error.message, now)
+
+
 def _failed(job: Job, failed: FailedAttempt, now: datetime, bounds: Bounds) -> Change:
+    why = intake.failure(failed)
     if not failed.retryable:
-        return fail(job, failed.reason, failed.message, now)
+        return fail(job, why.reason, why.message, now)
     # A trainer that was shut down or lost its lease says nothing about the job.
-    loss = Loss.TRAINER if failed.reason == Unavailable.reason_name() else Loss.CRASH
-    return give_up_or_requeue(job, loss, JobFailure(failed.reason, failed.message), now, bounds)
+    loss = Loss.TRAINER if why.reason == Unavailable.reason_name() else Loss.CRASH
+    return give_up_or_requeue(job, loss, why, now, bounds)
 
 
 async def batches(source: AsyncIterator[AttemptEvent]) -> AsyncGenerator[list[AttemptEvent], None]:

@@ -1,4 +1,4 @@
-"""Driving one attempt of a job to its end: start it, follow it, publish what it made, and tell its trainer."""
+"""Driving one attempt of a job to its end: start it, follow it, publish what it made, then tell trainer and storage."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from loupe.errors import (
     TrainerBusy,
     Unavailable,
 )
+from loupe.escapes import escaped
 from services.scheduler.clients.auth import StorageToken
 from services.scheduler.clients.trainers import AttemptKey, AttemptSpec
 from services.scheduler.dispatch.attempt_events import absorb, batches
@@ -47,6 +48,8 @@ _TOKEN_SHARE = 0.5
 _FIRST_PAUSE = 0.1
 _CANCEL_TIMEOUT = 2.0
 _CANCEL_PAUSE = 0.5
+_FENCE_SECONDS = 3600.0
+_MAX_SHOWN = 300
 
 T = TypeVar("T")
 
@@ -59,7 +62,7 @@ class Driver:
 
     def __init__(self, job: Job, dependencies: Dependencies) -> None:
         assert job.trainer is not None, "a job that is driven has a trainer"
-        self._job = job
+        self._job = self._newest = job
         self._trainer = job.trainer
         self._with = dependencies
         self._key = AttemptKey(job.name, job.attempt)
@@ -68,17 +71,18 @@ class Driver:
         self._token_due = -math.inf
 
     async def run(self) -> None:
-        """Drive until this attempt needs nobody any more, and tell the trainer when it is not wanted any more."""
+        """Drive until this attempt needs nobody any more, and tell everybody who still takes it for one that runs."""
         steps = {State.DISPATCHING: self._start, State.RUNNING: self._follow, State.PUBLISHING: self._publish}
         job = self._job
         while job.state in ACTIVE and job.attempt == self._job.attempt:
+            self._newest = job
             try:
                 job = await race(steps[job.state](job), self._cancelled())
             except Conflict:
                 self._cancellation.clear()
                 job = await self._retry(partial(self._with.store.load, job.uid))
-        if job.attempt != self._job.attempt or job.state not in (State.SUCCEEDED, State.TARGET_MISSED):
-            await self._dismiss()
+        published = job.attempt == self._job.attempt and job.state in (State.SUCCEEDED, State.TARGET_MISSED)
+        await gather(self._shut_out(), *([] if published else [self._dismiss()]))
 
     async def _cancelled(self) -> Job:
         await self._cancellation.wait()
@@ -114,14 +118,15 @@ class Driver:
                     await with_.trainers.start(self._trainer, spec, with_.lease, timeout)
                     return start(job, now())
                 except (TrainerBusy, SandboxUnavailable, StaleAttempt) as error:
-                    with_.fleet.avoid(self._trainer, with_.lease / 5, f"it refused a job just now: {error.message}")
+                    refusal = escaped(error.message, _MAX_SHOWN)
+                    with_.fleet.avoid(self._trainer, with_.lease / 5, f"it refused a job just now: {refusal}")
                     return requeue(job, Loss.NOTHING, f"{self._trainer} refused it: {error.message}", now())
                 except TRANSIENT as error:
                     log.warning("trainer did not take a job", job=str(job.name), error=error.message)
                 except LoupeError as error:
                     return fail(job, error.reason_name(), error.message, now())
             await asyncio.sleep(lease.retry_interval)
-        return self._lost(job, "it did not answer when it was given the job")
+        return self._lost("it did not answer when it was given the job")
 
     def _spec(self, job: Job, token: str) -> AttemptSpec:
         spec = job.spec
@@ -141,7 +146,7 @@ class Driver:
 
     async def _follow(self, job: Job) -> Job:
         """Write down what the trainer tells, and keep its lease and its token alive meanwhile."""
-        return await race(self._watch(job), self._renew(job), self._replace_token(job))
+        return await race(self._watch(job), self._renew(), self._replace_token(job))
 
     async def _watch(self, job: Job) -> Job:
         trainers, now = self._with.trainers, self._with.now
@@ -154,11 +159,11 @@ class Driver:
                 ):
                     async for batch in received:
                         pause = _FIRST_PAUSE
-                        job = await self._commit(absorb(job, batch, now(), self._with.bounds))
+                        job = self._newest = await self._commit(absorb(job, batch, now(), self._with.bounds))
                         if job.state is not State.RUNNING:
                             return job
             except AttemptUnknown:
-                return await self._commit(self._forgotten(job))
+                return await self._commit(self._forgotten())
             except Conflict:
                 raise
             except LoupeError as error:
@@ -166,8 +171,8 @@ class Driver:
             await asyncio.sleep(pause)
             pause = min(2 * pause, self._with.lease / 5)
 
-    async def _renew(self, job: Job) -> Job:
-        with_ = self._with
+    async def _renew(self) -> Job:
+        with_, job = self._with, self._job
         lease = LeaseClock(with_.lease, with_.monotonic())
         while not self._may_give_away(lease):
             pause = lease.retry_interval
@@ -178,14 +183,14 @@ class Driver:
                     lease.renewed(with_.monotonic())
                     pause = lease.interval
                     if not known:
-                        return await self._commit(self._forgotten(job))
-                    await self._check_stands(job)
+                        return await self._commit(self._forgotten())
+                    await self._check_stands(self._newest)
                 except Conflict:
                     raise
                 except LoupeError as error:
                     log.warning("a lease was not renewed", job=str(job.name), error=error.message)
             await asyncio.sleep(pause)
-        return await self._commit(self._lost(job, "it cannot be reached any more"))
+        return await self._commit(self._lost("it cannot be reached any more"))
 
     async def _replace_token(self, job: Job) -> Job:
         """Give the attempt a new token when half the life of its last one is over, and never return.
@@ -212,16 +217,17 @@ class Driver:
         lease.tick(now)
         return lease.may_give_away(now) and self._with.leadership.held
 
-    def _forgotten(self, job: Job) -> Change:
-        return self._without_trainer(job, f"{self._trainer} does not know it any more; it was restarted")
+    def _forgotten(self) -> Change:
+        return self._without_trainer(f"{self._trainer} does not know it any more; it was restarted")
 
-    def _lost(self, job: Job, why: str) -> Change:
+    def _lost(self, why: str) -> Change:
         self._with.fleet.avoid(self._trainer, self._with.lease, "a job was lost there just now")
-        return self._without_trainer(job, f"{self._trainer} was lost: {why}")
+        return self._without_trainer(f"{self._trainer} was lost: {why}")
 
-    def _without_trainer(self, job: Job, message: str) -> Change:
+    def _without_trainer(self, message: str) -> Change:
         why = JobFailure(Unavailable.reason_name(), message)
-        return give_up_or_requeue(job, Loss.TRAINER, why, self._with.now(), self._with.bounds)
+        # Of the job as it is now: a checkpoint since the attempt began takes back the losses before it.
+        return give_up_or_requeue(self._newest, Loss.TRAINER, why, self._with.now(), self._with.bounds)
 
     async def _publish(self, job: Job) -> Job:
         """Put the result into the library, for as long as it takes, and end the job."""
@@ -246,6 +252,24 @@ class Driver:
                 told = {"trainer": str(self._trainer), "error": error.message}
                 log.info("a trainer was not told that a job is over", **told)
             await asyncio.sleep(_CANCEL_PAUSE)
+
+    async def _shut_out(self) -> None:
+        """Have storage take nothing more from this attempt, whose token may outlive the job by hours.
+
+        The job's end is committed by now, and the model published where there is one, so no call of the scheduler for
+        this attempt is still to come; another replica's that is late finds the job moved on. Nothing depends on the
+        fence: a process that dies before it is raised leaves it to the next attempt, which raises it before it starts,
+        or, after the last one, to the end of the token's life.
+        """
+        backoff = Backoff(_FENCE_SECONDS, clock=self._with.monotonic)
+        try:
+            while True:
+                try:
+                    return await self._with.storage.raise_fence(self._key.job, self._key.attempt + 1)
+                except TRANSIENT as error:
+                    await backoff.wait(error)
+        except LoupeError as error:
+            log.warning("an attempt that ended was not shut out", job=str(self._key.job), error=error.message)
 
     async def _commit(self, change: Change) -> Job:
         return await self._retry(lambda: self._with.store.commit(change))

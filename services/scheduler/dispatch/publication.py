@@ -6,17 +6,22 @@ import json
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from loupe.errors import AlgorithmFailed
+from loupe.escapes import escaped
+from loupe.labels import MAX_LENGTH, normalise_label
 from services.scheduler.clients.storage import ModelLineage, ModelMetrics, ModelVersion
 from services.scheduler.clients.trainers import FinishedAttempt
-from services.scheduler.jobs.job import Job, JobResult
+from services.scheduler.jobs.job import MAX_MESSAGE, Job, JobResult
 
 TARGET_REACHED = "target_reached"
 _SHOWN_CLASSES = 5
+_MAX_ITEMS = 10_000
+_MAX_COUNT = (1 << 31) - 1
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Label = Annotated[str, AfterValidator(normalise_label)]
 
 
 class _Part(BaseModel):
@@ -27,17 +32,17 @@ class _Part(BaseModel):
 
 class _Scores(_Part):
     accuracy: Fraction
-    pictures: int = Field(ge=0)
+    pictures: int = Field(ge=0, le=_MAX_COUNT)
     balanced_accuracy: Fraction = 0.0
     accuracy_interval: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 1.0]
-    worst_classes: list[str] = []
+    worst_classes: list[str] = Field(default=[], max_length=_MAX_ITEMS)
 
 
 class _Report(_Part):
-    labels: list[str] = Field(min_length=1)
+    labels: list[Label] = Field(min_length=1, max_length=_MAX_ITEMS)
     validation: _Scores
     test: _Scores | None = None
-    label_errors: list[object] = []
+    label_errors: list[object] = Field(default=[], max_length=_MAX_ITEMS)
 
 
 @dataclass(frozen=True)
@@ -136,11 +141,12 @@ def _verdict(job: Job, outcome: str, report: _Report, released: bool) -> str:
         )
     worst = (report.test or report.validation).worst_classes[:_SHOWN_CLASSES]
     if worst and not released:
-        sentences.append(f"Hardest to tell: {', '.join(worst)}.")
+        shown = ", ".join(escaped(each, MAX_LENGTH) for each in worst)
+        sentences.append(f"Hardest to tell: {shown}.")
     if report.label_errors:
         count = len(report.label_errors)
         sentences.append(f"{count} {'label looks' if count == 1 else 'labels look'} wrong; the report names them.")
-    return " ".join(sentences)
+    return escaped(" ".join(sentences), MAX_MESSAGE)
 
 
 def _percent(fraction: float) -> str:

@@ -13,6 +13,9 @@ from services.scheduler.clients.trainers import FinishedAttempt, Progress
 from services.scheduler.clusters.placement import Placement, Requirements
 from services.scheduler.jobs.states import FINAL, State
 
+MAX_MESSAGE = 2_000
+"""Characters of a sentence for people; what is longer is cut."""
+
 
 @dataclass(frozen=True)
 class JobSpec:
@@ -70,8 +73,9 @@ class QueueEntry:
 class Job:
     """A training job as it stands in the database.
 
-    failures and losses count attempts that crashed and trainers that vanished. trainer_sequence is the last event of
-    the current attempt that was written, last_sequence the last event of the job. finished is kept while PUBLISHING.
+    failures counts attempts that crashed, losses the trainers that vanished since the job's last checkpoint.
+    trainer_sequence is the last event of the current attempt that was written, last_sequence the last event of the job.
+    finished is kept while PUBLISHING.
     """
 
     name: JobName

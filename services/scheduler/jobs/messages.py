@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct, Value
 
 from loupe.names import JobName
@@ -31,6 +32,7 @@ from services.scheduler.jobs.order import Order
 
 T = TypeVar("T")
 M = TypeVar("M")
+P = TypeVar("P", bound=Message)
 
 
 def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
@@ -69,6 +71,14 @@ def _maybe(pack: Callable[[T], M], value: T | None) -> M | None:
     return None if value is None else pack(value)
 
 
+def _stored(kind: type[P], body: bytes) -> P:
+    """Return a message that was stored. Raises ValueError."""
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        raise ValueError(f"a stored {kind.DESCRIPTOR.name} is damaged") from error
+
+
 def pack_result(result: JobResult) -> messages.JobResult:
     """Return the message of a result."""
     return messages.JobResult(
@@ -82,7 +92,7 @@ def pack_result(result: JobResult) -> messages.JobResult:
 
 def read_result(body: bytes) -> JobResult:
     """Return a result that was stored."""
-    message = messages.JobResult.FromString(body)
+    message = _stored(messages.JobResult, body)
     metrics = unpack_metrics(message.metrics) if message.HasField("metrics") else None
     return JobResult(message.outcome, message.model_version, metrics, message.verdict, message.report_json)
 
@@ -94,7 +104,7 @@ def pack_failure(failure: JobFailure) -> messages.JobFailure:
 
 def read_failure(body: bytes) -> JobFailure:
     """Return a failure that was stored."""
-    message = messages.JobFailure.FromString(body)
+    message = _stored(messages.JobFailure, body)
     return JobFailure(message.reason, message.message)
 
 
@@ -105,19 +115,19 @@ def pack_progress(progress: Progress) -> messages.JobProgress:
 
 def read_progress(body: bytes) -> Progress:
     """Return progress that was stored."""
-    return unpack_progress(messages.JobProgress.FromString(body))
+    return unpack_progress(_stored(messages.JobProgress, body))
 
 
 def read_finished(body: bytes) -> FinishedAttempt:
     """Return what an attempt has brought, as it was stored."""
-    return unpack_finished(AttemptFinished.FromString(body))
+    return unpack_finished(_stored(AttemptFinished, body))
 
 
 @lru_cache(maxsize=1024)
 def read_placement(body: bytes) -> Placement:
     """Return a placement that was stored."""
     # It is read with every change of its job, and a large fleet's has many names to parse.
-    return unpack_placement(cluster_pb2.Placement.FromString(body))
+    return unpack_placement(_stored(cluster_pb2.Placement, body))
 
 
 def pack_event(job: JobName, sequence: int, event: Event) -> messages.JobEvent:

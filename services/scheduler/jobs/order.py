@@ -31,8 +31,11 @@ class Order:
     max_epochs: int = 0
 
 
-def check_order(order: Order) -> None:
-    """Raise InvalidArgument for the first figure or id that cannot be."""
+def check_order(order: Order, parameter: int) -> None:
+    """Raise InvalidArgument for the first figure or id that cannot be.
+
+    parameter: the permission parameter with which the order was let in; nobody comes before others by more than that.
+    """
     if order.job_id:
         check_id("job_id", order.job_id)
     if not (math.isfinite(order.target_accuracy) and 0 < order.target_accuracy <= 1):
@@ -41,6 +44,9 @@ def check_order(order: Order) -> None:
         )
     if not 0 <= order.priority <= _MAX_PRIORITY:
         raise invalid("training_job.priority", order.priority, f"0 to {_MAX_PRIORITY}")
+    if order.priority > parameter:
+        bound = f"0 to {parameter}, the permission parameter of your group in this project"
+        raise invalid("training_job.priority", order.priority, bound)
     if order.max_seconds is not None and not 0 < order.max_seconds <= MAX_SECONDS:
         raise invalid("training_job.max_duration", order.max_seconds, f"above 0 and at most {MAX_SECONDS:.0f} seconds")
     if order.max_epochs < 0:

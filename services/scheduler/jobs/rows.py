@@ -8,17 +8,21 @@ from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from loupe.errors import DataLoss, LoupeError
+from loupe.escapes import escaped
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, Name, TrainerName
 from loupe.timestamps import datetime_of_micros, micros_of
 from services.scheduler.clients.trainers import FinishedAttempt, Progress, pack_finished
 from services.scheduler.clusters.messages import pack_placement
 from services.scheduler.clusters.placement import Placement, Requirements
 from services.scheduler.jobs import messages
-from services.scheduler.jobs.job import Job, JobFailure, JobResult, JobSpec
+from services.scheduler.jobs.job import Job, JobFailure, JobResult, JobSpec, QueueEntry
 from services.scheduler.jobs.states import State
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
+
+_MAX_SHOWN = 200
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -65,7 +69,32 @@ def _column(value: Any) -> Any:
 
 
 def job_of(row: Row[Any]) -> Job:
-    """Return the job that a row of all columns holds."""
+    """Return the job that a row of all columns holds.
+
+    Raises DataLoss where it is not one that this version wrote, for example one of a newer replica.
+    """
+    return _read(_job_of, row)
+
+
+def entry_of(row: Row[Any]) -> QueueEntry:
+    """Return the place in the queue that a row of the columns for it holds. Raises DataLoss as job_of does."""
+    return _read(_entry_of, row)
+
+
+def _read(read: Callable[[Row[Any]], T], row: Row[Any]) -> T:
+    try:
+        return read(row)
+    except (LoupeError, ValueError, TypeError, KeyError, OverflowError) as error:
+        name, why = JobName(row.project, row.job), escaped(str(error), _MAX_SHOWN)
+        raise DataLoss(f"{name} cannot be read from the database: {why}", resource=name) from error
+
+
+def _entry_of(row: Row[Any]) -> QueueEntry:
+    created, needs = datetime_of_micros(row.create_time), load_spec(row.spec).requirements
+    return QueueEntry(row.uid, row.project, row.priority, created, needs)
+
+
+def _job_of(row: Row[Any]) -> Job:
     return Job(
         name=JobName(row.project, row.job),
         uid=row.uid,

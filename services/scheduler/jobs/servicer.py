@@ -7,6 +7,7 @@ from contextlib import aclosing
 from datetime import datetime
 
 from loupe import paging
+from loupe.identity import current_caller
 from loupe.names import JobName, ProjectName
 from loupe.rpc.calls import acting_account, idempotent
 from loupe.scheduler.v1 import training_job_service_pb2 as rpc
@@ -20,7 +21,7 @@ from services.scheduler.jobs.events import StoredEvent
 from services.scheduler.jobs.listing import list_jobs
 from services.scheduler.jobs.messages import pack_job, unpack_order
 from services.scheduler.jobs.store import JobStore
-from services.scheduler.jobs.submission import Submission
+from services.scheduler.jobs.submission import Submission, Submitter
 
 
 class TrainingJobServicer(TrainingJobServiceServicer):
@@ -51,7 +52,8 @@ class TrainingJobServicer(TrainingJobServiceServicer):
     ) -> rpc.SubmitTrainingJobResponse:
         """Accept a job; when it answers, the job is durable."""
         once = idempotent("SubmitTrainingJob", request)
-        job = await self._submission.submit(unpack_order(request), acting_account(), once)
+        submitter = Submitter(acting_account(), current_caller().parameter)
+        job = await self._submission.submit(unpack_order(request), submitter, once)
         return rpc.SubmitTrainingJobResponse(training_job=pack_job(job))
 
     async def GetTrainingJob(self, request: rpc.GetTrainingJobRequest, context: object) -> rpc.GetTrainingJobResponse:

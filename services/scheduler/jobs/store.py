@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.exc import IntegrityError
 
 from loupe.concurrency import shielded_method
-from loupe.errors import AlreadyExists, FailedPrecondition, not_found
+from loupe.errors import AlreadyExists, DataLoss, FailedPrecondition, LoupeError, not_found
 from loupe.idempotency import Request, RequestLog
 from loupe.names import JobName, ProjectName
-from loupe.timestamps import datetime_of_micros
 from services.scheduler.database.metadata import metadata
 from services.scheduler.database.session import Database, Session
 from services.scheduler.jobs.events import Event
 from services.scheduler.jobs.job import Job, QueueEntry
 from services.scheduler.jobs.messages import pack_event
-from services.scheduler.jobs.rows import columns_of, job_of, load_spec, row_of
+from services.scheduler.jobs.rows import columns_of, entry_of, job_of, row_of
 from services.scheduler.jobs.states import ACTIVE, State
 from services.scheduler.jobs.transitions import Change, state_event
 
+log = structlog.get_logger(__name__)
+
 _AT_ONCE = 500
+
+T = TypeVar("T")
 
 jobs = sa.Table(
     "jobs",
@@ -81,7 +86,8 @@ class JobStore:
     """Keeps jobs and writes their events. What a method returned from is durable.
 
     committed: called with each job whose change is durable, and whether its state changed. All methods raise
-    Unavailable when the database is.
+    Unavailable when the database is, those that write ResourceExhausted when its disk is full, and those that name a
+    job DataLoss where its row cannot be read.
     """
 
     def __init__(
@@ -168,24 +174,22 @@ class JobStore:
 
     @shielded_method
     async def entries(self, uids: Collection[str]) -> list[QueueEntry]:
-        """Return the places in the queue of those of these jobs that wait."""
-        columns = (jobs.c.uid, jobs.c.project, jobs.c.priority, jobs.c.create_time, jobs.c.spec)
+        """Return the places in the queue of those of these jobs that wait, as far as they can be read."""
+        columns = (jobs.c.uid, jobs.c.project, jobs.c.job, jobs.c.priority, jobs.c.create_time, jobs.c.spec)
         ordered, found = sorted(uids), []
         for start in range(0, len(ordered), _AT_ONCE):
             some = jobs.c.uid.in_(ordered[start : start + _AT_ONCE])
             query = sa.select(*columns).where(some & (jobs.c.state == int(State.QUEUED)))
             async with self._database.read() as session:
-                for uid, project, priority, micros, spec in await session.execute(query):
-                    created, needs = datetime_of_micros(micros), load_spec(spec).requirements
-                    found.append(QueueEntry(uid, project, priority, created, needs))
+                found += [each for row in await session.execute(query) if (each := _readable(entry_of, row))]
         return found
 
     @shielded_method
     async def active(self) -> list[Job]:
-        """Return the jobs that somebody must drive: DISPATCHING, RUNNING and PUBLISHING."""
+        """Return the jobs that somebody must drive: DISPATCHING, RUNNING and PUBLISHING, as far as they can be read."""
         query = sa.select(jobs).where(jobs.c.state.in_([int(state) for state in ACTIVE])).order_by(jobs.c.create_time)
         async with self._database.read() as session:
-            return [job_of(row) for row in await session.execute(query)]
+            return [each for row in await session.execute(query) if (each := _readable(job_of, row))]
 
     @shielded_method
     async def revision(self) -> int:
@@ -228,7 +232,19 @@ class JobStore:
             async with self._database.transaction(outlives_power_cut=not hasty) as session:
                 return [await _apply(session, change) for change in changes]
         except Exception as error:  # whoever waits for the commit gets it
-            return [error] * len(changes)
+            if len(changes) == 1 or (isinstance(error, LoupeError) and not isinstance(error, DataLoss)):
+                return [error] * len(changes)
+        # One of them cannot be written, whatever comes: the others must not go down with it.
+        return [outcome for change in changes for outcome in await self._write([change])]
+
+
+def _readable(read: Callable[[Any], T], row: Any) -> T | None:
+    """Return what a row holds; None, and a line in the log, where it cannot be read: others must not wait for it."""
+    try:
+        return read(row)
+    except DataLoss as error:
+        log.warning("a job is left out", error=error.message)
+        return None
 
 
 def _as_it_was(job: Job) -> sa.ColumnElement[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -35,6 +36,14 @@ def job_id(now: datetime, random: int) -> str:
     return "job-" + "".join(_ID_DIGITS[number >> 5 * place & 31] for place in reversed(range(_ID_LENGTH)))
 
 
+@dataclass(frozen=True)
+class Submitter:
+    """Who asks, and the permission parameter with which the call was let in."""
+
+    account: AccountName
+    parameter: int
+
+
 class Submission:
     """Turns orders into jobs.
 
@@ -55,7 +64,7 @@ class Submission:
         self._now = now
         self._random_bits = random_bits
 
-    async def submit(self, order: Order, submitter: AccountName, request: Request) -> Job:
+    async def submit(self, order: Order, submitter: Submitter, request: Request) -> Job:
         """Return a job that is durable; the same request again returns the same job.
 
         Raises InvalidArgument, NotFound, BadDataset, BadParameter, AlreadyExists, RequestIdReused, and Unavailable
@@ -81,8 +90,8 @@ class Submission:
             return "waits for its turn"
         return "waits for the scheduler that leads; while Consul is away there is none"
 
-    async def _resolve(self, order: Order, submitter: AccountName) -> JobSpec:
-        check_order(order)
+    async def _resolve(self, order: Order, submitter: Submitter) -> JobSpec:
+        check_order(order, submitter.parameter)
         dataset_name, model = _names(order)
         wanted = order.algorithm_version or str(DEFAULT_ALGORITHM)
         algorithm_name = AlgorithmVersionName.parse(wanted, "training_job.algorithm_version")
@@ -100,7 +109,7 @@ class Submission:
             parameters=_parameters(manifest, order.parameters),
             target_accuracy=order.target_accuracy,
             model=model,
-            submitter=submitter,
+            submitter=submitter.account,
             seed=order.seed,
             priority=order.priority,
             max_seconds=DEFAULT_SECONDS if order.max_seconds is None else order.max_seconds,

@@ -1,4 +1,7 @@
-"""What each transition of a job writes: the job as it is afterwards, and the events that tell of it."""
+"""What each transition of a job writes: the job as it is afterwards, and the events that tell of it.
+
+Every sentence is escaped and cut here, whoever it quotes.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
+from loupe.escapes import escaped
 from services.scheduler.clients.trainers import FinishedAttempt
 from services.scheduler.clusters.placement import Placement
 from services.scheduler.jobs.events import Event, StateChange
-from services.scheduler.jobs.job import Job, JobFailure, JobResult
+from services.scheduler.jobs.job import MAX_MESSAGE, Job, JobFailure, JobResult
 from services.scheduler.jobs.states import FINAL, Trigger, next_state
 
 
@@ -24,7 +28,7 @@ class Loss(enum.Enum):
 
 @dataclass(frozen=True)
 class Bounds:
-    """How many crashes and lost trainers a job survives, less one."""
+    """How many crashes, and lost trainers without a checkpoint between them, a job survives, less one."""
 
     crashes: int
     trainers: int
@@ -58,7 +62,7 @@ def state_event(job: Job, now: datetime) -> Event:
 
 
 def _move(job: Job, trigger: Trigger, now: datetime, message: str, **written: Any) -> Change:
-    after = replace(job, state=next_state(job.state, trigger), state_message=message, **written)
+    after = replace(job, state=next_state(job.state, trigger), state_message=_sentence(message), **written)
     if after.state in FINAL:
         after = replace(after, end_time=now, finished=None)
     return Change(job, after, (state_event(after, now),))
@@ -79,7 +83,7 @@ def start(job: Job, now: datetime) -> Change:
 
 def note(job: Job, message: str, now: datetime) -> Change:
     """Tell in which way the job waits; its state stays."""
-    after = replace(job, state_message=message)
+    after = replace(job, state_message=_sentence(message))
     return Change(job, after, (state_event(after, now),))
 
 
@@ -90,7 +94,8 @@ def requeue(job: Job, loss: Loss, message: str, now: datetime) -> Change:
 
 def fail(job: Job, reason: str, message: str, now: datetime, loss: Loss = Loss.NOTHING) -> Change:
     """End the job: it could not be run. reason is a Reason's name without the prefix."""
-    return _move(job, Trigger.FAIL, now, message, failure=JobFailure(reason, message), **_counted(job, loss))
+    failure = JobFailure(reason, _sentence(message))
+    return _move(job, Trigger.FAIL, now, message, failure=failure, **_counted(job, loss))
 
 
 def give_up_or_requeue(job: Job, loss: Loss, why: JobFailure, now: datetime, bounds: Bounds) -> Change:
@@ -101,6 +106,11 @@ def give_up_or_requeue(job: Job, loss: Loss, why: JobFailure, now: datetime, bou
         tried = f"{crashes} attempts failed" if loss is Loss.CRASH else f"{trainers} trainers were lost"
         return fail(job, why.reason, f"{tried}; the last one: {why.message}", now, loss)
     return requeue(job, loss, f"attempt {job.attempt} ended: {why.message}; another one follows", now)
+
+
+def advanced(job: Job) -> Job:
+    """Note that the attempt has a checkpoint: what was lost before it no longer counts."""
+    return replace(job, losses=0)
 
 
 def finish(job: Job, finished: FinishedAttempt, now: datetime) -> Change:
@@ -117,6 +127,10 @@ def conclude(job: Job, result: JobResult, released: bool, now: datetime) -> Chan
 def cancel(job: Job, by: str, now: datetime) -> Change:
     """End a job that nobody wants any more; by names who said so."""
     return _move(job, Trigger.CANCEL, now, f"cancelled by {by}")
+
+
+def _sentence(message: str) -> str:
+    return escaped(message, MAX_MESSAGE)
 
 
 def _counted(job: Job, loss: Loss) -> dict[str, int]:

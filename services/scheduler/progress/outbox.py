@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from loupe.errors import Unavailable
+from loupe.errors import ResourceExhausted, Unavailable
 from loupe.names import JobName
 from loupe.notifier import Notifier, wait_for
 from services.scheduler.clients.nats import Bus
+from services.scheduler.progress.messages import essentials
 from services.scheduler.progress.store import EventStore, Unpublished
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,8 @@ class Outbox:
 
     connect: returns a bus that is ready to publish; raises Unavailable. written: told when there are new events.
     Events are marked as published some at a time and later, off the way to the terminals: after a crash some are
-    published again, which the bus drops.
+    published again, which the bus drops. An event that is too large for the bus goes there cut to its essentials, or,
+    where even these are refused, not at all: nothing that one job tells stops what the others do.
     """
 
     def __init__(self, store: EventStore, connect: Callable[[], Awaitable[Bus]], written: Notifier) -> None:
@@ -47,9 +49,9 @@ class Outbox:
                     await self._publish_from(bus)
                 finally:
                     await bus.close()
-            except* Unavailable as group:
+            except* (Unavailable, ResourceExhausted) as group:
                 if not away:
-                    log.warning("progress waits for NATS; jobs go on", error=str(group.exceptions[0]))
+                    log.warning("progress waits for NATS or the database; jobs go on", error=str(group.exceptions[0]))
                 away = True
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -81,8 +83,24 @@ class Outbox:
     async def _publish(self, bus: Bus, events: Sequence[Unpublished]) -> None:
         """Send one job's events; an event is sent only when the one before it was taken."""
         for each in events:
-            await bus.publish(each.job, each.event.sequence, each.event.body)
+            try:
+                await bus.publish(each.job, each.event.sequence, each.event.body)
+            except ResourceExhausted as error:
+                log.warning("an event is cut for NATS", error=error.message)
+                await self._publish_cut(bus, each)
             self._unmarked.add(each.position)
+
+    async def _publish_cut(self, bus: Bus, each: Unpublished) -> None:
+        """Send what matters most of an event that the bus refuses, and let it go where nothing of it is taken."""
+        body = essentials(each.event.body)
+        try:
+            if body is not None:
+                return await bus.publish(each.job, each.event.sequence, body)
+            why = "it cannot be read"
+        except ResourceExhausted as error:
+            why = error.message
+        told = {"job": str(each.job), "sequence": each.event.sequence, "error": why}
+        log.error("an event does not go to NATS; a watch has it", **told)
 
     async def _mark(self) -> None:
         marked = frozenset(self._unmarked)

@@ -48,9 +48,10 @@ class Blobs:
     async def find_missing(
         self, project: ProjectName, digests: Sequence[str], grant: AttemptGrant | None = None
     ) -> list[str]:
-        """Return those of the digests that this project has neither as picture nor as blob."""
+        """Return those of the digests that this project has neither as picture nor as blob. Raises StaleAttempt."""
         wanted = check_digests(digests)
         async with self._database.read() as session:
+            await require_current(session, grant)
             table = BlobTable(session)
             missing = await table.missing(project.project, wanted, _job(grant))
             borrowed = await table.known(project.project, list(missing)) if missing else ()

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from loupe.errors import BlobMissing, DataLoss, invalid
+from loupe.identity import AttemptGrant
 from loupe.names import ProjectName
 from services.storage.blobs.blobs import blob_file, check_digests
+from services.storage.blobs.fences import require_current
 from services.storage.blobs.store import BlobRow, BlobTable
 from services.storage.database.session import Database
 from services.storage.files.chunks import CHUNK, read_chunks
@@ -41,12 +43,15 @@ class Downloads:
         self._packs = packs
         self._files = files
 
-    async def read(self, project: ProjectName, digests: Sequence[str], offset: int) -> AsyncIterator[list[Chunk]]:
+    async def read(
+        self, project: ProjectName, digests: Sequence[str], offset: int, grant: AttemptGrant | None = None
+    ) -> AsyncIterator[list[Chunk]]:
         """Yield messages of about 1 MiB: the blobs in the order asked for, the first from an offset on.
 
-        Raises BlobMissing before anything is sent when the project lacks one, DataLoss before a damaged one.
+        Raises BlobMissing before anything is sent when the project lacks one, DataLoss before a damaged one,
+        StaleAttempt.
         """
-        located = await self._locate(project.project, check_digests(digests))
+        located = await self._locate(project.project, check_digests(digests), grant)
         if not located:
             return
         if not 0 <= offset <= located[0].size:
@@ -65,8 +70,9 @@ class Downloads:
                 ahead[1].cancel()
                 await asyncio.gather(ahead[1], return_exceptions=True)
 
-    async def _locate(self, project: str, digests: Sequence[str]) -> list[Located]:
+    async def _locate(self, project: str, digests: Sequence[str], grant: AttemptGrant | None) -> list[Located]:
         async with self._database.read() as session:
+            await require_current(session, grant)
             found: dict[str, Located] = {**await PictureTable(session).locate(project, digests)}
             left = [digest for digest in digests if digest not in found]
             if left:

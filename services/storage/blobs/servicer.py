@@ -62,5 +62,6 @@ class BlobServicer(BlobServiceServicer):
     ) -> AsyncIterator[rpc.DownloadBlobsResponse]:
         """Send blobs in the order asked for."""
         project = ProjectName.parse(request.parent, "parent")
-        async for chunks in self._downloads.read(project, request.digests, request.offset):
+        grant = current_caller().attempt
+        async for chunks in self._downloads.read(project, request.digests, request.offset, grant):
             yield pack_chunks(chunks)

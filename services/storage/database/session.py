@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from loupe.database import connected, migrate, transaction
+from loupe.database import connected, disk_full, migrate, transaction
 from loupe.errors import ResourceExhausted
 from loupe.idempotency import Request, RequestLog
 
@@ -61,7 +60,7 @@ class Database:
             async with self._turn, transaction(self._engine) as connection:
                 yield Session(connection, self._requests)
         except OperationalError as error:
-            if _disk_full(error):
+            if disk_full(error):
                 raise ResourceExhausted("the disk of the database is full; nothing was stored", limit="disk") from error
             raise
 
@@ -75,8 +74,3 @@ class Database:
     async def close(self) -> None:
         """Give all connections back."""
         await self._engine.dispose()
-
-
-def _disk_full(error: OperationalError) -> bool:
-    text = str(error.orig).lower()
-    return "disk is full" in text or "no space left" in text or getattr(error.orig, "errno", None) == errno.ENOSPC

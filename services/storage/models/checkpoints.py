@@ -47,9 +47,10 @@ class Checkpoints:
         await self._blobs.remove(job.project, dropped)
 
     async def get(self, job: JobName, grant: AttemptGrant | None) -> Checkpoint | None:
-        """Return the job's last whole checkpoint, of any attempt; None when there is none."""
-        _own(job, grant)
+        """Return the job's last whole checkpoint, of any attempt; None when there is none. Raises StaleAttempt."""
+        grant = _own(job, grant)
         async with self._database.read() as session:
+            await require_current(session, grant)
             document = await ModelTable(session).checkpoint(str(job))
         return decode_checkpoint(document) if document is not None else None
 

