@@ -29,6 +29,11 @@ def normalise_label(label: str) -> str:
         raise ValueError("begins or ends with a space")
     if len(label) > MAX_LENGTH:
         raise ValueError(f"has {len(label)} characters")
-    if any(unicodedata.category(each) in _CONTROL or each in _HIDING for each in label):
+    if not all(map(is_visible, label)):
         raise ValueError("has a control or invisible character, or bytes that are not UTF-8")
     return label
+
+
+def is_visible(character: str) -> bool:
+    """Return whether a character neither controls a terminal nor hides or reorders what a person reads."""
+    return unicodedata.category(character) not in _CONTROL and character not in _HIDING

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 import uuid
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from services.trainer.heartbeat.heartbeat import Heartbeat
 from services.trainer.runs.executor import Executor
 from services.trainer.runs.job_folder import Resources
 from services.trainer.sandbox.bubblewrap import Bubblewrap
+from services.trainer.sandbox.cgroup import Cgroups
 from services.trainer.sandbox.code_folder import make_code_folder
 from services.trainer.sandbox.plain_process import PlainProcess
 from services.trainer.sandbox.sandbox import NoSandbox, Sandbox
@@ -49,7 +49,7 @@ async def choose_sandbox(settings: TrainerSettings, code: Path) -> Sandbox:
     if settings.sandbox == "none":
         return PlainProcess(code)
     try:
-        sandbox = Bubblewrap(code, settings.state / "seccomp.bpf", settings.uid_block)
+        sandbox = Bubblewrap(code, settings.state / "seccomp.bpf", settings.uid_block, Cgroups.find())
         await sandbox.probe(settings.state)
     except NoSandbox as error:
         if settings.sandbox == "bubblewrap":
@@ -71,10 +71,10 @@ class TrainerApp(MeshApp[TrainerSettings]):
         super().__init__(settings, discovery)
         state = settings.state
         self._slots = Slots(sandbox, state / "slots", self._plan(), boot_time)
-        shutil.rmtree(state / "decoders", ignore_errors=True)
         self._decoders = Decoders(sandbox, state / "decoders", settings.slots, settings.decoder_count)
+        self._executor = self._make_executor()
         self._attempts = Attempts(
-            self._executor().execute,
+            self._executor.execute,
             slots=settings.slots,
             isolated=sandbox.isolated,
             grace=settings.stop_seconds,
@@ -114,6 +114,8 @@ class TrainerApp(MeshApp[TrainerSettings]):
         self.closing.push_async_callback(self._slots.close)
         await self.open_doors()
         self._slots.start()
+        clearing = asyncio.create_task(self._clear())
+        self.closing.callback(clearing.cancel)
         self.work("leases", self._attempts.keep_time())
         self.work("gpus", self._heartbeat.watch_gpus())
         await self.register()
@@ -122,14 +124,21 @@ class TrainerApp(MeshApp[TrainerSettings]):
         self.closing.push_async_callback(self._attempts.drain)
         await self.discovery.hold(key_of(self.settings.name), lambda: self._heartbeat.report().to_json())
 
-    def _executor(self) -> Executor:
+    async def _clear(self) -> None:
+        """Remove what an earlier trainer left in the folders of this one."""
+        await self._decoders.clear()
+        await self._executor.clear()
+
+    def _make_executor(self) -> Executor:
         settings, state = self.settings, self.settings.state
         packs = PackCache(state / "packs", settings.packs_mb * MIB)
         return Executor(
             storage=GrpcStorage(self.storage),
             slots=self._slots,
             images=Images(state / "images"),
-            pictures=PictureCache(state / "pictures", packs, self._decoders, settings.pictures_mb * MIB),
+            pictures=PictureCache(
+                state / "pictures", packs, self._decoders, settings.pictures_mb * MIB, jobs=settings.slots
+            ),
             staging=state / "staging",
             resources=Resources(settings.job_threads, settings.job_device),
             limits=settings.limits(),

@@ -46,13 +46,13 @@ class TrainerSettings(ServiceSettings):
     """Disk for picture files as they were uploaded, MiB."""
 
     pictures_mb: int = Field(default=16384, ge=64)
-    """Disk for decoded pictures, MiB."""
+    """Disk for decoded pictures, MiB; one job may hold as much of it as there is for each slot."""
 
     job_memory_mb: int = Field(default=0, ge=0)
     """Memory of one job, MiB; 0 means three quarters of the machine's, divided among the slots."""
 
     job_disk_mb: int = Field(default=8192, ge=64)
-    """Work folder of one job, MiB."""
+    """Work folder of one job, MiB. It lies in memory: what a job has written counts to its memory, too."""
 
     job_processes: int = Field(default=512, ge=16)
     """Processes and threads of one job."""

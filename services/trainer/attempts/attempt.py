@@ -20,7 +20,7 @@ from services.trainer.attempts.spec import AttemptSpec
 
 log = structlog.get_logger(__name__)
 
-KEPT_EVENTS = 20_000
+KEPT_EVENTS, KEPT_CHARACTERS = 20_000, 16 << 20
 
 StopRun = Callable[[], Coroutine[None, None, None]]
 """Asks a run to end soon."""
@@ -61,8 +61,9 @@ class Attempt:
         self.ended_at: float | None = None
         self._clock = clock
         self._now = now
-        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._events: deque[Event] = deque()
         self._sequence = 0
+        self._characters = 0
         self._news = Notifier()
         self._task: asyncio.Task[None] | None = None
         self._stop_run: StopRun | None = None
@@ -85,13 +86,20 @@ class Attempt:
         if not self.live:
             return
         self._sequence += 1
-        self._events.append(Event(self._sequence, self._now(), what))
+        self._keep(Event(self._sequence, self._now(), what))
         if isinstance(what, Started):
             self.state = State.RUNNING
         elif isinstance(what, Finished | Failed):
             self.state = State.FINISHED if isinstance(what, Finished) else State.FAILED
             self.ended_at = self._clock()
         self._news.notify()
+
+    def _keep(self, event: Event) -> None:
+        """Keep an event, and no more of the oldest than there is room for: what a run says is as long as it likes."""
+        self._events.append(event)
+        self._characters += event.characters
+        while len(self._events) > KEPT_EVENTS or (self._characters > KEPT_CHARACTERS and len(self._events) > 1):
+            self._characters -= self._events.popleft().characters
 
     def running(self, stop: StopRun, overtime: float | None) -> None:
         """Note that the algorithm runs now. stop: asks it to end soon. overtime: seconds after which that is done."""

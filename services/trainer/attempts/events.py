@@ -83,3 +83,13 @@ class Event:
     sequence: int
     time: datetime
     what: Happening
+
+    @property
+    def characters(self) -> int:
+        """How many characters of the run's it holds, about."""
+        match self.what:
+            case Logged(text):
+                return len(text)
+            case Progressed(progress):
+                return len(progress.message) + sum(map(len, progress.metrics))
+        return 0

@@ -3,65 +3,85 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
+from loupe.concurrency import gather
 from loupe.errors import BadDataset
+from services.trainer.cache.turns import Turns
 from services.trainer.sandbox.decoder import BAD, HEAD, SIZE
 from services.trainer.sandbox.launch import Launch
+from services.trainer.sandbox.leftovers import FreshFolders
 from services.trainer.sandbox.limits import Limits
 from services.trainer.sandbox.process import SandboxedProcess
 from services.trainer.sandbox.sandbox import Sandbox
 
 BATCH = 32
 LIMITS = Limits(memory=2 << 30, processes=16, file=0, work=0, tmp=16 << 20, shm=16 << 20)
-SECONDS_PER_PICTURE = 20
+# Of a core's time for one picture, which the decoder's kernel keeps: 64 million pixels take less than half of it.
+CPU_SECONDS_PER_PICTURE = 10
+# The clock's time is only for a decoder that hangs; on a busy machine a decoder waits a lot for its core.
+SECONDS_PER_PICTURE = 120
 NICE = 5
 
 
 class DecoderDied(Exception):
-    """Says that a decoder ended, or hung, over a batch."""
+    """Says that a decoder ended, or hung, over a batch. answered: how many pictures of it were answered before."""
+
+    def __init__(self, answered: int) -> None:
+        super().__init__("the decoder died over it or took too long")
+        self.answered = answered
 
 
 class Decoders:
-    """A few decoder processes, started when they are first needed.
+    """A few decoder processes, started when they are first needed; whoever wants them gets them in turn.
 
-    first_slot: the slots from there on are theirs.
+    first_slot: the slots from there on are theirs. cpu_seconds: what one picture may take.
     """
 
-    def __init__(self, sandbox: Sandbox, folder: Path, first_slot: int, count: int) -> None:
+    def __init__(
+        self, sandbox: Sandbox, folder: Path, first_slot: int, count: int, cpu_seconds: int = CPU_SECONDS_PER_PICTURE
+    ) -> None:
         self._sandbox = sandbox
-        self._folder = folder
-        self._free: asyncio.LifoQueue[int] = asyncio.LifoQueue()
-        for slot in reversed(range(first_slot, first_slot + count)):
-            self._free.put_nowait(slot)
+        self._cpu_seconds = cpu_seconds
+        self._folders = FreshFolders(folder)
+        self._turns = Turns(range(first_slot, first_slot + count))
         self._live: dict[int, _Decoder] = {}
-        self._names = itertools.count(1)
 
-    async def decode(self, pictures: Sequence[tuple[str, bytes]], height: int, width: int) -> np.ndarray:
+    async def decode(
+        self, pictures: Sequence[tuple[str, bytes]], height: int, width: int, turn: object = None
+    ) -> np.ndarray:
         """Return uint8 [len(pictures), height, width, 3] for (digest, file) pairs.
 
+        turn: for whom; each who waits gets a decoder in turn, however much another one has waiting.
         Raises BadDataset for the first picture that cannot be decoded, also when it takes the decoder with it.
         """
         try:
-            return await self._decode(pictures, height, width)
+            return await self._decode(pictures, height, width, turn)
         except DecoderDied as error:
-            if len(pictures) == 1:
-                raise _bad(pictures[0][0], str(error)) from error
-        parts = [await self.decode([picture], height, width) for picture in pictures]
-        return np.concatenate(parts)
+            victim, died = pictures[error.answered], error
+        if len(pictures) == 1:
+            raise _bad(victim[0], str(died)) from died
+        # Only a second decoder that dies over it, alone, proves that it was the picture.
+        alone = await self.decode([victim], height, width, turn)
+        before, after = pictures[: died.answered], pictures[died.answered + 1 :]
+        parts = [await self.decode(part, height, width, turn) for part in (before, after) if part]
+        return np.concatenate([*parts[: bool(before)], alone, *parts[bool(before) :]])
+
+    async def clear(self) -> None:
+        """Remove what the decoders of an earlier trainer left behind."""
+        await self._folders.clear()
 
     async def close(self) -> None:
         """End the processes."""
         for slot in list(self._live):
             await self._live.pop(slot).kill()
 
-    async def _decode(self, pictures: Sequence[tuple[str, bytes]], height: int, width: int) -> np.ndarray:
-        async with self._decoder() as decoder:
+    async def _decode(self, pictures: Sequence[tuple[str, bytes]], height: int, width: int, turn: object) -> np.ndarray:
+        async with self._decoder(turn) as decoder:
             answers = await decoder.decode([data for _, data in pictures], height, width)
         for (digest, _), pixels in zip(pictures, answers, strict=True):
             if isinstance(pixels, str):
@@ -69,8 +89,8 @@ class Decoders:
         return np.stack(answers)
 
     @asynccontextmanager
-    async def _decoder(self) -> AsyncIterator[_Decoder]:
-        slot = await self._free.get()
+    async def _decoder(self, turn: object = None) -> AsyncIterator[_Decoder]:
+        slot = await self._turns.take(turn)
         try:
             if slot not in self._live:
                 self._live[slot] = await self._start(slot)
@@ -83,11 +103,11 @@ class Decoders:
                 if not done and (decoder := self._live.pop(slot, None)):
                     await decoder.kill()
         finally:
-            self._free.put_nowait(slot)
+            self._turns.give_back(slot)
 
     async def _start(self, slot: int) -> _Decoder:
-        folder = self._folder / f"decoder-{slot}-{next(self._names)}"
-        launch = Launch("decoder", folder, slot, LIMITS, ("--channel", "{channel}"), nice=NICE)
+        arguments = ("--channel", "{channel}", "--cpu-seconds", str(self._cpu_seconds))
+        launch = Launch("decoder", self._folders.name(f"decoder-{slot}"), slot, LIMITS, arguments, nice=NICE)
         process = await self._sandbox.start(launch)
         reader, writer = await asyncio.open_connection(sock=process.channel.dup())
         return _Decoder(process, reader, writer)
@@ -101,16 +121,27 @@ class _Decoder:
 
     async def decode(self, files: Sequence[bytes], height: int, width: int) -> list[np.ndarray | str]:
         """Return pixels, or why not, for each file. Raises DecoderDied."""
-        try:
-            async with asyncio.timeout(SECONDS_PER_PICTURE * len(files)):
-                self._writer.write(HEAD.pack(height, width, len(files)))
+        answers: list[np.ndarray | str] = []
+
+        async def ask() -> None:
+            self._writer.write(HEAD.pack(height, width, len(files)))
+            with suppress(OSError):  # what was answered before it died is still to be read
                 for file in files:
                     self._writer.write(SIZE.pack(len(file)))
                     self._writer.write(file)
-                await self._writer.drain()
-                return [await self._answer(height, width) for _ in files]
-        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-            raise DecoderDied("the decoder died over it or took too long") from error
+                    await self._writer.drain()
+
+        async def listen() -> None:
+            for _ in files:
+                async with asyncio.timeout(SECONDS_PER_PICTURE):
+                    answers.append(await self._answer(height, width))
+
+        try:
+            # It answers while it is still being asked: both ways at once, or both ends might wait for each other.
+            await gather(ask(), listen())
+        except (OSError, asyncio.IncompleteReadError, TimeoutError, DecoderDied) as error:
+            raise DecoderDied(min(len(answers), len(files) - 1)) from error
+        return answers
 
     async def kill(self) -> None:
         """End the process."""
@@ -121,7 +152,7 @@ class _Decoder:
         if await self._reader.readexactly(1) == BAD:
             (size,) = SIZE.unpack(await self._reader.readexactly(SIZE.size))
             if size > 1000:
-                raise DecoderDied("the decoder answered out of turn")
+                raise DecoderDied(0)  # it answered out of turn
             return (await self._reader.readexactly(size)).decode(errors="replace")
         pixels = await self._reader.readexactly(height * width * 3)
         return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)

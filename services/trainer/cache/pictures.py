@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,48 +21,78 @@ from services.trainer.clients.storage import PictureSource
 # Part of an array's name: arrays of another decoder are other arrays.
 DECODER = "loupe.picture-1"
 CHUNK = 1024
+BLOCK, HEADER = 4096, 128
 
 
 class PictureCache:
     """Makes and keeps `.npy` files, uint8 [N, height, width, 3], below max_bytes together.
 
-    What was not used for longest goes first; a job that has linked an array into its folder keeps it.
+    What was not used for longest goes first, but never what a job has linked into its folder: its bytes would stay.
+    share: bytes of arrays that one job may hold, so that all jobs that run at once find room.
     """
 
-    def __init__(self, folder: Path, packs: PackCache, decoders: Decoders, max_bytes: int) -> None:
+    def __init__(self, folder: Path, packs: PackCache, decoders: Decoders, max_bytes: int, jobs: int = 1) -> None:
         self._folder = folder
         self._packs = packs
         self._decoders = decoders
         self._max_bytes = max_bytes
-        self._making: dict[str, asyncio.Lock] = {}
+        self._jobs = jobs
+        self._making: dict[str, _Making] = {}
+        self._reserved = 0
+        # Held while arrays are linked or evicted, so that none is evicted that somebody is about to link.
+        self._room = asyncio.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob("*.partial"):
             partial.unlink()
 
+    @property
+    def share(self) -> int:
+        """Bytes of arrays that one job may hold."""
+        return self._max_bytes // self._jobs
+
     async def link(self, digests: Sequence[str], height: int, width: int, source: PictureSource, target: Path) -> None:
         """Put the array of these pictures, in their order, at `target`; it is made when it is not there.
 
-        Raises BadDataset for a picture that cannot be decoded, ResourceExhausted for an array that can never fit,
-        and the LoupeErrors of the source.
+        Raises BadDataset for a picture that cannot be decoded, ResourceExhausted for an array that does not fit beside
+        those that jobs hold, and the LoupeErrors of the source.
         """
         name = _name(digests, height, width)
         array = self._folder / f"{name}.npy"
-        # The second caller waits for the first, and links before anybody may evict.
-        async with self._making.setdefault(name, asyncio.Lock()):
-            if not array.exists():
-                await self._make(array, digests, height, width, source)
-            os.utime(array)
-            await asyncio.to_thread(link_or_copy, array, target)
+        # The second caller waits for the first.
+        making = self._making.setdefault(name, _Making())
+        making.users += 1
+        try:
+            async with making.lock:
+                while not await self._link(array, target):
+                    await self._make(array, digests, height, width, source)
+        finally:
+            making.users -= 1
+            if not making.users:
+                del self._making[name]
+
+    async def _link(self, array: Path, target: Path) -> bool:
+        """Put an array at `target` if it is there; return whether it was."""
+        async with self._room:
+            return await asyncio.to_thread(_use, array, target)
 
     async def _make(self, array: Path, digests: Sequence[str], height: int, width: int, source: PictureSource) -> None:
-        size = len(digests) * height * width * 3
-        if size > self._max_bytes:
-            raise ResourceExhausted(
-                f"{len(digests)} pictures of {height}x{width} need {size} bytes; the cache holds {self._max_bytes}",
-                limit="picture_cache_bytes",
-                value=self._max_bytes,
-            )
-        await asyncio.to_thread(self._evict, size)
+        size = array_bytes(len(digests), height, width)
+        async with self._room:
+            if not await asyncio.to_thread(self._evict, size):
+                raise ResourceExhausted(
+                    f"{len(digests)} pictures of {height}x{width} need {size} bytes; "
+                    f"the cache holds {self._max_bytes}, less what jobs are using",
+                    limit="picture_cache_bytes",
+                    value=self._max_bytes,
+                )
+            # What is being made counts for others as if it were there already.
+            self._reserved += size
+        try:
+            await self._fill(array, digests, height, width, source)
+        finally:
+            self._reserved -= size
+
+    async def _fill(self, array: Path, digests: Sequence[str], height: int, width: int, source: PictureSource) -> None:
         await self._packs.ensure(digests, source)
         partial = array.with_suffix(".partial")
         shape = (len(digests), height, width, 3)
@@ -86,19 +117,42 @@ class PictureCache:
         height, width = rows.shape[1:3]
 
         async def batch(first: int) -> None:
-            pixels = await self._decoders.decode(files[first : first + BATCH], height, width)
+            pixels = await self._decoders.decode(files[first : first + BATCH], height, width, turn=source)
             rows[start + first : start + first + len(pixels)] = pixels
 
         await gather(*(batch(first) for first in range(0, len(files), BATCH)))
 
-    def _evict(self, needed: int) -> None:
-        arrays = sorted(self._folder.glob("*.npy"), key=lambda array: array.stat().st_mtime)
-        total = needed + sum(array.stat().st_size for array in arrays)
-        for array in arrays:
-            if total <= self._max_bytes:
-                return
-            total -= array.stat().st_size
-            array.unlink()
+    def _evict(self, needed: int) -> bool:
+        """Make room, and return whether there is enough."""
+        arrays = sorted(((path, path.stat()) for path in self._folder.glob("*.npy")), key=lambda each: each[1].st_mtime)
+        excess = needed + self._reserved + sum(_on_disk(found.st_size) for _, found in arrays) - self._max_bytes
+        # Nothing is unlinked for an array that finds no room all the same.
+        idle = [(path, _on_disk(found.st_size)) for path, found in arrays if found.st_nlink == 1]
+        if excess > sum(size for _, size in idle):
+            return False
+        for path, size in idle:
+            if excess <= 0:
+                break
+            path.unlink()
+            excess -= size
+        return True
+
+
+@dataclass
+class _Making:
+    """An array that somebody wants now. users: those who hold or wait for the lock."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+def array_bytes(pictures: int, height: int, width: int) -> int:
+    """Return what an array takes on the disk."""
+    return _on_disk(HEADER + pictures * height * width * 3)
+
+
+def _on_disk(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -110,6 +164,15 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, target)
         target.chmod(0o444)
+
+
+def _use(array: Path, target: Path) -> bool:
+    try:
+        os.utime(array)
+    except FileNotFoundError:
+        return False
+    link_or_copy(array, target)
+    return True
 
 
 def _name(digests: Sequence[str], height: int, width: int) -> str:

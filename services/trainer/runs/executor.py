@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from services.trainer.clients.storage import AttemptStorage, LabelledDataset, St
 from services.trainer.runs.host import RunHost
 from services.trainer.runs.job_folder import CHECKPOINT, JobFolder, Resources
 from services.trainer.runs.run import Completed, Run
+from services.trainer.sandbox.leftovers import FreshFolders, remove
 from services.trainer.sandbox.limits import Limits
 from services.trainer.sandbox.process import SandboxFailed
 from services.trainer.sandbox.slots import Slots
@@ -62,18 +62,20 @@ class Executor:
         self._slots = slots
         self._images = images
         self._pictures = pictures
-        self._staging = staging
+        self._staging = FreshFolders(staging)
         self._resources = resources
         self._limits = limits
         self._clock = clock
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+
+    async def clear(self) -> None:
+        """Remove what the attempts of an earlier trainer left behind."""
+        await self._staging.clear()
 
     async def execute(self, attempt: Attempt) -> Finished:
         """Do one attempt to its end. Raises LoupeError and RunFailed; cancelling it leaves nothing behind."""
         key = attempt.spec.key
         storage = self._storage.of(key.job, key.attempt, lambda: attempt.storage_token)
-        staging = self._staging / uuid.uuid4().hex
+        staging = self._staging.name(str(key.attempt))
         staging.mkdir()
         fetch = asyncio.create_task(self._fetch(attempt.spec, storage, staging))
         try:
@@ -86,7 +88,7 @@ class Executor:
             fetch.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await fetch
-            await asyncio.to_thread(shutil.rmtree, staging)
+            await asyncio.to_thread(remove, staging)
 
     async def _run(
         self, attempt: Attempt, fetch: asyncio.Task[Material], storage: AttemptStorage, staging: Path

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from services.trainer.cache.pictures import PictureCache
+from loupe.errors import ResourceExhausted
+from services.trainer.cache.pictures import PictureCache, array_bytes
 from services.trainer.clients.storage import AttemptStorage, LabelledDataset, LocalFile
 from services.trainer.runs.job_folder import JobFolder
+
+MAX_SIZES = 32
 
 
 class RunHost:
@@ -19,13 +22,36 @@ class RunHost:
         self._dataset = dataset
         self._storage = storage
         self._pictures = pictures
+        self._held: dict[str, int] = {}
 
     async def pictures(self, height: int, width: int) -> str:
-        """Put the array of all pictures, uint8 [N, height, width, 3], into the data folder, and return its name."""
+        """Put the array of all pictures, uint8 [N, height, width, 3], into the data folder, and return its name.
+
+        Raises ResourceExhausted, before anything is decoded, for an array with which the run would hold too much.
+        """
         name = f"pictures-{height}x{width}.npy"
+        self._admit(name, height, width)
         target = self._folder.path / name
         await self._pictures.link(self._dataset.digests, height, width, self._storage, target)
         return name
+
+    def _admit(self, name: str, height: int, width: int) -> None:
+        count, share = len(self._dataset.digests), self._pictures.share
+        held = self._held | {name: array_bytes(count, height, width)}
+        if len(held) > MAX_SIZES:
+            raise ResourceExhausted(
+                f"pictures of {height}x{width} would be the {len(held)}th size; a job may ask for {MAX_SIZES}",
+                limit="picture_sizes",
+                value=MAX_SIZES,
+            )
+        if sum(held.values()) > share:
+            raise ResourceExhausted(
+                f"{count} pictures of {height}x{width} and those asked for before need {sum(held.values())} bytes; "
+                f"a job may hold {share} on this trainer (LOUPE_PICTURES_MB, divided among its slots)",
+                limit="job_picture_bytes",
+                value=share,
+            )
+        self._held = held
 
     async def reveal_test(self) -> str:
         """Put every label into the data folder, and return the file's name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -11,14 +11,25 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from loupe.algorithm.host import Outcome, Progress
+from loupe.algorithm.pipe import MAX_LOG, MAX_MESSAGE, MAX_TRACEBACK
+from loupe.labels import MAX_LENGTH, is_visible, normalise_label
 from services.trainer.clients.storage import FILENAME
 from services.trainer.sandbox.channel import ProtocolBroken
 
 MAX_LINE = 4000
+"""Bytes of a line, in UTF-8 and as it is shown."""
+MORE = 40
+"""What is left of it for saying how much was cut off."""
 MAX_METRICS = 64
 MAX_ARTIFACTS = 64
 MAX_SIDE = 1024
 MAX_TRACEBACK_LINES = 100
+MAX_REPORT_BYTES = MAX_MESSAGE
+MAX_REPORT_DEPTH = 16
+MAX_REPORT_KEYS = 10_000
+MAX_REPORT_TEXT = 4000
+MAX_CLASSES = 10_000
+LABEL_FIELDS, LABEL_LISTS = ("label", "suggested"), ("labels", "worst_classes")
 _PHASE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
 
@@ -42,13 +53,21 @@ class ReportedResult:
 
 
 def escape(text: str) -> str:
-    """Return text as one line without control characters: they, and what turns a terminal's direction, are
-    written as Python would write them."""
-    shown = "".join(
-        character if character.isprintable() else " " if character == "\t" else repr(character)[1:-1]
-        for character in text[:MAX_LINE]
-    )
-    return shown if len(text) <= MAX_LINE else f"{shown} … ({len(text) - MAX_LINE} characters more)"
+    """Return text as one line of at most MAX_LINE bytes without control characters: they, and what turns a terminal's
+    direction, are written as Python would write them."""
+    if text.isascii() and text.isprintable() and len(text) <= MAX_LINE - MORE:
+        return text
+    shown: list[str] = []
+    left = MAX_LINE - MORE
+    for character in text[:MAX_LINE]:
+        word = character if character.isprintable() else " " if character == "\t" else repr(character)[1:-1]
+        size = len(word.encode())
+        if size > left:
+            break
+        left -= size
+        shown.append(word)
+    more = len(text) - len(shown)
+    return "".join(shown) + (f" … ({more} characters more)" if more else "")
 
 
 def lines(text: str) -> list[str]:
@@ -87,13 +106,16 @@ def call(message: Mapping[str, Any]) -> Call:
 
 def log(message: Mapping[str, Any]) -> list[str]:
     """Read a log message: its lines, escaped. Raises ProtocolBroken."""
-    return lines(_text(message, "text"))
+    text = _text(message, "text")
+    more = [f"… {len(text) - MAX_LOG} characters of one message were left out"] if len(text) > MAX_LOG else []
+    return lines(text[:MAX_LOG]) + more
 
 
 def failure(message: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Read what the algorithm raised: one sentence, and the lines of the traceback. Raises ProtocolBroken."""
     sentence = f"{_text(message, 'error')}: {_text(message, 'text')}"
-    return escape(" ".join(sentence.split())[:1000]), lines(_text(message, "traceback"))[-MAX_TRACEBACK_LINES:]
+    trace = lines(_text(message, "traceback")[-MAX_TRACEBACK:])
+    return escape(" ".join(sentence[:MAX_LOG].split())[:1000]), trace[-MAX_TRACEBACK_LINES:]
 
 
 def size(arguments: Mapping[str, Any]) -> tuple[int, int]:
@@ -116,10 +138,9 @@ def result(arguments: Mapping[str, Any]) -> ReportedResult:
     for name in artifacts:
         if not FILENAME.fullmatch(name):
             raise ProtocolBroken(f"finish: {escape(name[:80])!r} cannot be an artifact's name")
-    try:
-        cleaned = _clean(report)
-    except RecursionError as error:
-        raise ProtocolBroken("finish: the report is nested too deeply") from error
+    cleaned: dict[str, Any] = _clean(report)
+    if len(json.dumps(cleaned, ensure_ascii=False).encode()) > MAX_REPORT_BYTES:
+        raise ProtocolBroken(f"finish: the report is longer than {MAX_REPORT_BYTES} bytes")
     return ReportedResult(outcome, {name: relative(path) for name, path in artifacts.items()}, cleaned)
 
 
@@ -142,17 +163,67 @@ def _is_finite(value: float) -> bool:
     return abs(value) <= sys.float_info.max
 
 
-def _clean(value: Any) -> Any:
-    """Write what JSON has no number for as null, and what UTF-8 has no bytes for as an escape."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+def _clean(value: Any, depth: int = 0) -> Any:
+    """Return what a report holds as it may be sent on and shown. Raises ProtocolBroken for what is out of all bounds.
+
+    What JSON has no number for becomes null, and what a person does not see is written out.
+    """
+    if depth > MAX_REPORT_DEPTH:
+        raise ProtocolBroken(f"finish: the report is nested too deeply, more than {MAX_REPORT_DEPTH} levels")
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return _number(value)
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
+        return _visible(value)
     if isinstance(value, list):
-        return [_clean(item) for item in value]
-    return value
+        return [_clean(item, depth + 1) for item in value]
+    return _object(value, depth)
+
+
+def _object(value: dict[str, Any], depth: int) -> dict[str, Any]:
+    if len(value) > MAX_REPORT_KEYS:
+        raise ProtocolBroken(f"finish: an object of the report has {len(value)} keys; at most {MAX_REPORT_KEYS}")
+    return {_key(key): _labels(key, item) or _clean(item, depth + 1) for key, item in value.items()}
+
+
+def _number(value: float) -> float | None:
+    """Return a number that every reader of JSON has; whole ones beyond 2**53 are rounded as they would be there."""
+    if not _is_finite(value):
+        return None
+    return float(value) if abs(value) > 1 << 53 else value
+
+
+def _labels(key: str, value: Any) -> Any:
+    """Check what stands where the names of classes stand; return None where none do. Raises ProtocolBroken."""
+    if key in LABEL_LISTS and isinstance(value, list):
+        if len(value) > MAX_CLASSES:
+            raise ProtocolBroken(f"finish: {key} has {len(value)} classes; at most {MAX_CLASSES}")
+        return [_label(each) if isinstance(each, str) else _clean(each, MAX_REPORT_DEPTH) for each in value]
+    return _label(value) if key in LABEL_FIELDS and isinstance(value, str) else None
+
+
+def _label(value: str) -> str:
+    try:
+        return normalise_label(value)
+    except ValueError as error:
+        raise ProtocolBroken(f"finish: {escape(value[:80])!r} cannot be a label: it {error}") from error
+
+
+def _key(key: str) -> str:
+    """Return a key of an object; the name of a class may be one."""
+    if len(key) > MAX_LENGTH:
+        raise ProtocolBroken(f"finish: a key of {len(key)} characters in the report; at most {MAX_LENGTH}")
+    return _visible(key)
+
+
+def _visible(text: str) -> str:
+    """Return text with what is hidden or moves a cursor written out; joiners, which some scripts need, are left."""
+    if len(text) > MAX_REPORT_TEXT:
+        raise ProtocolBroken(f"finish: a text of {len(text)} characters in the report; at most {MAX_REPORT_TEXT}")
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character if is_visible(character) else repr(character)[1:-1] for character in text)
 
 
 def _count(message: Mapping[str, Any], field: str) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from loupe.algorithm.host import Outcome, Progress
-from loupe.errors import AlgorithmFailed, LoupeError, ResourceExhausted
+from loupe.errors import AlgorithmFailed, LoupeError, ResourceExhausted, Throttled
 from loupe.token_bucket import TokenBucket
 from services.trainer.attempts.events import Checkpointed, Happening, Logged, Progressed, RunFailed
 from services.trainer.clients.storage import LocalFile
@@ -19,12 +21,15 @@ from services.trainer.runs.host import RunHost
 from services.trainer.runs.work_folder import BadFile, WorkFolder
 from services.trainer.sandbox.channel import ProtocolBroken
 from services.trainer.sandbox.limits import Limits
-from services.trainer.sandbox.memory import memory_in_use
+from services.trainer.sandbox.usage import Usage, measure
 from services.trainer.sandbox.warm import WarmSandbox
 
 PROGRESS_PER_SECOND, PROGRESS_BURST = 20, 100
 OUTPUT_BYTES, OUTPUT_BYTES_PER_SECOND = 1 << 16, 4 << 20
-WATCH_SECONDS = 0.5
+# How long the watcher waits between two looks: so many times what a look takes, within these bounds.
+WATCH_SECONDS, WATCH_SHARE, LONGEST_WATCH_SECONDS = 0.1, 10, 0.5
+# Threads of their own: what others copy or remove at length holds no look up.
+WATCHERS = ThreadPoolExecutor(4, "watcher")
 EXIT_SECONDS = 10
 CHECKPOINT_SUFFIXES = (".safetensors", ".json")
 CHECKPOINT_FILES = 64
@@ -58,7 +63,7 @@ class Run:
         self._limits = limits
         self._staging = staging
         self._clock = clock
-        self._work = WorkFolder(sandbox.process.work, sandbox.process.owner)
+        self._work = WorkFolder(sandbox.process.descriptors[0], sandbox.process.owner)
         self._logs = LogGate()
         self._bucket = TokenBucket(PROGRESS_PER_SECOND, PROGRESS_BURST)
         self._held_back: Progress | None = None
@@ -97,20 +102,27 @@ class Run:
                 case "log":
                     self._log(intake.log(message))
                 case "failed":
-                    raise self._raised(message)
+                    raise await self._told(message)
                 case "call":
                     if completed := await self._answer(intake.call(message)):
                         return completed
                 case other:
                     raise ProtocolBroken(f"a message of the unknown type {intake.escape(str(other)[:80])!r}")
+        await self._check_usage()
         raise await self._ended()
 
     async def _answer(self, call: intake.Call) -> Completed | None:
         value: dict[str, Any] = {}
         completed = None
+        answer: dict[str, Any] = {"type": "answer", "id": call.id, "value": value}
         match call.method:
             case "pictures":
-                value["file"] = await self._host.pictures(*intake.size(call.arguments))
+                try:
+                    value["file"] = await self._host.pictures(*intake.size(call.arguments))
+                except Throttled:
+                    raise
+                except ResourceExhausted as error:
+                    answer["error"] = error.message  # the algorithm may go on with what it has
             case "reveal_test":
                 if self._revealed:
                     raise ProtocolBroken("the test labels were asked for twice")
@@ -119,10 +131,10 @@ class Run:
             case "save_checkpoint":
                 await self._checkpoint(call.arguments)
             case "finish":
-                completed = await self._collect(intake.result(call.arguments))
+                completed = await self._collect(await asyncio.to_thread(intake.result, call.arguments))
             case other:
                 raise ProtocolBroken(f"the unknown method {intake.escape(other[:80])!r} was called")
-        await self._sandbox.channel.send({"type": "answer", "id": call.id, "value": value})
+        await self._sandbox.channel.send(answer)
         return completed
 
     async def _checkpoint(self, arguments: Mapping[str, Any]) -> None:
@@ -153,7 +165,9 @@ class Run:
             files.append(await asyncio.to_thread(self._work.collect, path, name, target, left))
         return Completed(result.outcome, tuple(files), result.report)
 
-    def _raised(self, message: Mapping[str, Any]) -> RunFailed:
+    async def _told(self, message: Mapping[str, Any]) -> RunFailed:
+        """Return why the algorithm failed. Raises RunFailed where it was ended by a limit, and raised because of it."""
+        await self._check_usage()
         sentence, trace = intake.failure(message)
         for line in trace:
             self._emit(Logged(line))
@@ -205,17 +219,32 @@ class Run:
         self._log(splitter.feed(b"", end=True))
 
     async def _watch_usage(self) -> NoReturn:
-        """Bound what all processes and files use together; the kernel bounds each of them. Raises RunFailed."""
+        """Bound what all processes and files use together; the kernel bounds each of them. Raises RunFailed.
+
+        Between two looks a job can go beyond its memory by what its cores can write meanwhile, and by nothing else:
+        about 1 GB a second and core where it was measured, in small pages. A look takes longer where many processes
+        share pages; the next one comes after LONGEST_WATCH_SECONDS at the latest. Should the machine itself run out,
+        the kernel ends jobs first (`choom`). The size of file systems and of each process is the kernel's, and kept.
+        """
         while True:
-            memory = await asyncio.to_thread(memory_in_use, self._sandbox.process.tree, self._limits.memory)
-            if memory > self._limits.memory:
-                raise _exceeded("memory", memory, self._limits.memory)
-            size, count = await asyncio.to_thread(self._work.usage, self._limits.work_files)
-            if size > self._limits.work:
-                raise _exceeded("disk", size, self._limits.work)
-            if count > self._limits.work_files:
-                raise _exceeded("files", count, self._limits.work_files)
-            await asyncio.sleep(WATCH_SECONDS)
+            began = self._clock()
+            await self._check_usage()
+            took = self._clock() - began
+            await asyncio.sleep(min(max(WATCH_SECONDS, WATCH_SHARE * took), LONGEST_WATCH_SECONDS))
+
+    async def _check_usage(self) -> None:
+        """Raise RunFailed when the job is beyond a limit now."""
+        limits, cgroup = self._limits, self._sandbox.process.cgroup
+        if cgroup is not None and await asyncio.to_thread(cgroup.exceeded):
+            raise _exceeded("memory", limits.memory, limits.memory)
+        looking = partial(measure, self._sandbox.process, limits.memory)
+        usage: Usage = await asyncio.get_running_loop().run_in_executor(WATCHERS, looking)
+        if usage.disk > limits.work:
+            raise _exceeded("disk", usage.disk, limits.work)
+        if usage.files > limits.work_files:
+            raise _exceeded("files", usage.files, limits.work_files)
+        if usage.memory > limits.memory:
+            raise _exceeded("memory", usage.memory, limits.memory)
 
 
 def _exceeded(limit: str, used: int, allowed: int) -> RunFailed:

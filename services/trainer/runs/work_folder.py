@@ -21,11 +21,12 @@ class BadFile(Exception):
 class WorkFolder:
     """Copies files out of a folder in which a stranger does what he likes.
 
-    owner: the user id of the stranger; a file of anybody else's was not written by him.
+    folder: a descriptor of it, which stays its owner's. owner: the user id of the stranger; a file of anybody else's
+    was not written by him.
     """
 
-    def __init__(self, path: Path, owner: int) -> None:
-        self._path = path
+    def __init__(self, folder: int, owner: int) -> None:
+        self._root = folder
         self._owner = owner
 
     def collect(self, source: PurePosixPath, name: str, target: Path, max_bytes: int) -> LocalFile:
@@ -57,23 +58,9 @@ class WorkFolder:
         finally:
             os.close(folder)
 
-    def usage(self, max_files: int) -> tuple[int, int]:
-        """Return (bytes on disk, number of files and folders); counting stops above max_files."""
-        size = count = 0
-        for root, folders, files in os.walk(self._path, followlinks=False):
-            count += len(folders) + len(files)
-            if count > max_files:
-                break
-            for name in files:
-                try:
-                    size += os.lstat(os.path.join(root, name)).st_blocks * 512  # noqa: PTH118 - many files, often
-                except FileNotFoundError:
-                    continue
-        return size, count
-
     def _folder(self, path: PurePosixPath) -> int:
         """Open a folder step by step, so that no step follows a link."""
-        current = os.open(self._path, OPEN | os.O_DIRECTORY)
+        current = os.dup(self._root)
         for part in path.parts:
             try:
                 deeper = os.open(part, OPEN | os.O_DIRECTORY, dir_fd=current)

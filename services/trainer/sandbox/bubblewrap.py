@@ -9,13 +9,18 @@ import socket
 import sys
 from pathlib import Path
 
+from services.trainer.sandbox.cgroup import Cgroup, Cgroups
 from services.trainer.sandbox.launch import Launch, environment, interpreter, make_folders, priority
+from services.trainer.sandbox.leftovers import FreshFolders
 from services.trainer.sandbox.limits import Limits
 from services.trainer.sandbox.process import SandboxedProcess, SandboxFailed, spawn
 from services.trainer.sandbox.sandbox import NoSandbox
 from services.trainer.sandbox.seccomp import write_filter
 
 CODE, WORK, DATA = "/job/code", "/job/work", "/job/data"
+SCRATCH = ("/dev/shm", "/tmp")
+MEMORY_FILE_SYSTEMS = (WORK, *SCRATCH)
+WORK_MARGIN = 1 << 20
 PROBE_SECONDS = 30
 GPU_NODES = ("nvidia*", "nvidia-caps")
 
@@ -24,20 +29,24 @@ class Bubblewrap:
     """Runs each program as a process tree that sees its own folders and the interpreter, and nothing else.
 
     code: the folder made by `make_code_folder`. first_uid: slot n runs as user first_uid + n, where the trainer is
-    root; otherwise in a user namespace that allows no further one. Raises NoSandbox where something is missing.
+    root; otherwise in a user namespace that allows no further one. cgroups: where they are, the kernel bounds each
+    sandbox as a whole. Raises NoSandbox where something is missing.
     """
 
     isolated = True
 
-    def __init__(self, code: Path, filter_file: Path, first_uid: int) -> None:
+    def __init__(self, code: Path, filter_file: Path, first_uid: int, cgroups: Cgroups | None = None) -> None:
         self._bwrap = _tool("bwrap")
         self._setpriv = _tool("setpriv")
         self._root = os.geteuid() == 0
         self._code = code
         self._filter = filter_file
         self._first_uid = first_uid
+        self._cgroups = cgroups
         _tool("prlimit")
+        self._gpu_filter = filter_file.with_suffix(".gpu.bpf")
         write_filter(filter_file)
+        write_filter(self._gpu_filter, gpu=True)
 
     def inside(self, folder: Path) -> tuple[str, str]:
         return DATA, WORK
@@ -45,23 +54,41 @@ class Bubblewrap:
     async def start(self, launch: Launch) -> SandboxedProcess:
         owner = self._first_uid + launch.slot if self._root else os.geteuid()
         work, data = make_folders(launch, owner if self._root else None)
-        with self._filter.open("rb") as rules:
-            return await spawn(
-                [
-                    *priority(launch),
-                    *self.arguments(launch, work, data, owner, rules.fileno()),
-                    *interpreter(CODE, launch),
-                ],
-                launch,
-                (work, data),
-                owner=owner,
-                fds=(rules.fileno(),),
-            )
+        cgroup = self._cgroup(launch)
+        try:
+            with (self._gpu_filter if launch.gpu else self._filter).open("rb") as rules:
+                return await spawn(
+                    [
+                        *(cgroup.command() if cgroup else ()),
+                        *priority(launch),
+                        *self.arguments(launch, work, data, owner, rules.fileno()),
+                        *interpreter(CODE, launch),
+                    ],
+                    launch,
+                    (work, data),
+                    owner=owner,
+                    fds=(rules.fileno(),),
+                    mounts=MEMORY_FILE_SYSTEMS,
+                    cgroup=cgroup,
+                )
+        except BaseException:
+            if cgroup is not None:
+                await asyncio.to_thread(cgroup.kill)
+            raise
+
+    def _cgroup(self, launch: Launch) -> Cgroup | None:
+        if self._cgroups is None:
+            return None
+        try:
+            return self._cgroups.make(launch.folder.name, launch.limits)
+        except OSError as error:
+            raise SandboxFailed(f"no cgroup could be made: {error}") from error
 
     async def probe(self, folder: Path) -> None:
         """Start the decoder and let it end. Raises NoSandbox where bubblewrap may not do its work."""
-        launch = Launch("decoder", folder / "probe", 0, Limits(), ("--channel", "{channel}"))
-        shutil.rmtree(launch.folder, ignore_errors=True)
+        probes = FreshFolders(folder / "probes")
+        await probes.clear()
+        launch = Launch("decoder", probes.name("probe"), 0, Limits(), ("--channel", "{channel}"))
         try:
             process = await self.start(launch)
         except SandboxFailed as error:
@@ -88,12 +115,9 @@ class Bubblewrap:
         else:
             command += ["--unshare-user", "--disable-userns"]
         command += ["--proc", "/proc", "--dev", "/dev"]
-        for target, size in (("/dev/shm", limits.shm), ("/tmp", limits.tmp)):
-            command += ["--perms", "1777", "--size", str(size), "--tmpfs", target]
-        if launch.gpu:
-            for pattern in GPU_NODES:
-                for node in sorted(Path("/dev").glob(pattern)):
-                    command += ["--dev-bind", str(node), str(node)]
+        for target, size in zip(SCRATCH, (limits.shm, limits.tmp), strict=True):
+            command += ["--perms", "1777", "--size", str(max(size, 1)), "--tmpfs", target]
+        command += _devices(launch.gpu)
         for path in _readable():
             command += [*_parents(path), "--ro-bind", str(path), str(path)]
         for path in (Path("/bin"), Path("/lib"), Path("/lib64"), Path("/sbin")):
@@ -102,8 +126,11 @@ class Bubblewrap:
             elif path.exists():
                 command += ["--ro-bind", str(path), str(path)]
         command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--perms", "0755", "--dir", "/job"]
-        command += ["--ro-bind", str(self._code), CODE, "--ro-bind", str(data), DATA, "--bind", str(work), WORK]
-        command += ["--remount-ro", "/", "--chdir", WORK, "--seccomp", str(rules)]
+        command += ["--ro-bind", str(self._code), CODE, "--ro-bind", str(data), DATA]
+        # A file system of its own is bounded however its files are hidden. The watcher's limit comes a little before.
+        command += ["--perms", "0777", "--size", str(limits.work + WORK_MARGIN), "--tmpfs", WORK]
+        # Without root, what bubblewrap made is the job's own, and it could write there.
+        command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORK, "--seccomp", str(rules)]
         for name, value in environment(launch.threads, WORK).items():
             command += ["--setenv", name, value]
         command.append("--")
@@ -111,6 +138,14 @@ class Bubblewrap:
             command += [self._setpriv, f"--reuid={owner}", f"--regid={owner}", "--clear-groups", "--inh-caps=-all"]
             command += ["--bounding-set=-all", "--no-new-privs", "--"]
         return command + limits.prefix(count_processes=True)
+
+
+def _devices(gpu: bool) -> list[str]:
+    """Return the words that give a GPU's devices, or else take away what could be memory that nobody counts."""
+    if not gpu:
+        return ["--dev-bind", "/dev/null", "/dev/zero"]  # mapped and shared, it is memory without a file system
+    nodes = [str(node) for pattern in GPU_NODES for node in sorted(Path("/dev").glob(pattern))]
+    return [word for node in nodes for word in ("--dev-bind", node, node)]
 
 
 def _tool(name: str) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import loupe
 from services.trainer.sandbox import decoder
+from services.trainer.sandbox.leftovers import remove
 
 PARTS = ("__init__.py", "patterns.py", "picture.py", "algorithm")
 
 
 def make_code_folder(folder: Path) -> Path:
     """Fill `folder` anew with the parts of `loupe` that run inside, and the decoder; return it."""
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     package = folder / "loupe"
     package.mkdir(parents=True)
     source = Path(loupe.__file__).parent

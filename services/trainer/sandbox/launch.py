@@ -69,6 +69,11 @@ def interpreter(code: str, launch: Launch) -> list[str]:
 
 
 def priority(launch: Launch) -> list[str]:
-    """Return the command that gives the one behind it the launch's priority; it may be empty."""
-    nice = shutil.which("nice")
-    return [nice, "-n", str(launch.nice)] if launch.nice and nice else []
+    """Return the command that gives the one behind it the launch's priority; it may be empty.
+
+    When the machine runs out of memory, the kernel ends it before any service; where the trainer has CAP_SYS_RESOURCE,
+    a job cannot take that back.
+    """
+    nice, choom = shutil.which("nice"), shutil.which("choom")
+    command = [nice, "-n", str(launch.nice)] if launch.nice and nice else []
+    return [*command, choom, "-n", "1000", "--"] if choom else command

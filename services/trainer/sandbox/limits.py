@@ -10,9 +10,10 @@ from dataclasses import dataclass
 class Limits:
     """The bounds of one job. Sizes in bytes.
 
-    memory: of all processes of the job together, watched by the trainer; of each process, kept by the kernel.
-    processes: processes and threads of the job, kept by the kernel where the job has a user id of its own.
-    work: the work folder, watched by the trainer. file: one file. tmp, shm: the memory file systems of the sandbox.
+    memory: of the job as a whole, its file systems included, watched by the trainer; of each process, kept by the
+    kernel. processes: processes and threads of the job, kept by the kernel where the job has a user id of its own.
+    work: the work folder, kept by the kernel; work_files: its files, watched. file: one file. tmp, shm: the other file
+    systems of the sandbox. All three lie in memory, and take it only as far as they are filled.
     """
 
     memory: int = 8 << 30

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
 import time
 from collections.abc import Sequence
@@ -14,9 +13,12 @@ from pathlib import Path
 
 import psutil
 
+from services.trainer.sandbox.cgroup import Cgroup
 from services.trainer.sandbox.launch import Launch
+from services.trainer.sandbox.leftovers import remove
 
 DEATH_SECONDS = 10
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DEATH_POLL_SECONDS = 0.005
 
 
@@ -30,6 +32,9 @@ class SandboxedProcess:
 
     channel: the trainer's end; who reads it with asyncio takes a duplicate. work: it writes here. data: it reads
     here, and the trainer alone writes. owner: user id of what it writes. nice: its priority, 0 when it is the usual.
+    mounts: the file systems that the sandbox has for itself, as the program names them, the work folder first; where
+    there are none, `work` is a folder on the host's disk. descriptors: of these folders, once they are opened.
+    cgroup: what holds all its processes, where the host gives one. gpu: whether it may share memory without a file.
     """
 
     process: asyncio.subprocess.Process
@@ -39,6 +44,10 @@ class SandboxedProcess:
     data: Path
     owner: int
     nice: int = 0
+    mounts: tuple[str, ...] = ()
+    cgroup: Cgroup | None = None
+    gpu: bool = False
+    descriptors: list[int] = field(default_factory=list, repr=False)
     _killed: bool = field(default=False, repr=False)
 
     @property
@@ -55,6 +64,23 @@ class SandboxedProcess:
     async def wait(self) -> int:
         """Return the exit status: negative for a signal."""
         return await self.process.wait()
+
+    def open_folders(self) -> None:
+        """Open the work folder and the other file systems, which then stay in sight whatever becomes of the program.
+
+        To be done while everything inside still is our own code. Raises SandboxFailed.
+        """
+        try:
+            if not self.mounts:
+                self.descriptors.append(os.open(self.work, FOLDER))
+            for mount in self.mounts:
+                # The outermost process is outside; the next one is the first of the sandbox's own.
+                root = f"/proc/{self.tree()[1].pid}/root"
+                self.descriptors.append(os.open(root + mount, FOLDER))
+                if os.fstat(self.descriptors[-1]).st_dev == self.folder.stat().st_dev:
+                    raise SandboxFailed(f"{mount} is not a file system of the sandbox's own")
+        except (OSError, IndexError) as error:
+            raise SandboxFailed(f"the folders of a sandbox cannot be opened: {error}") from error
 
     def tree(self) -> list[psutil.Process]:
         """Return every live process of the sandbox, the outermost first."""
@@ -103,9 +129,15 @@ class SandboxedProcess:
             except psutil.NoSuchProcess:
                 continue
         await self.process.wait()
+        if self.cgroup is not None:
+            await asyncio.to_thread(self.cgroup.kill)
         survivors = await asyncio.to_thread(_survivors, tree[1:])
         self.channel.close()
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        # The file systems of the sandbox's own end with the last process and the last descriptor.
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors.clear()
+        await asyncio.to_thread(remove, self.folder)
         if survivors:
             raise SandboxFailed(f"processes {survivors} outlived SIGKILL for {DEATH_SECONDS} s")
 
@@ -135,6 +167,8 @@ async def spawn(
     environment: dict[str, str] | None = None,
     cwd: Path | None = None,
     fds: Sequence[int] = (),
+    mounts: tuple[str, ...] = (),
+    cgroup: Cgroup | None = None,
 ) -> SandboxedProcess:
     """Start the command; `{channel}` in it stands for the descriptor of its end of the socket. Raises SandboxFailed."""
     ours, theirs = socket.socketpair()
@@ -156,4 +190,4 @@ async def spawn(
     finally:
         theirs.close()
     work, data = folders
-    return SandboxedProcess(process, ours, launch.folder, work, data, owner, launch.nice)
+    return SandboxedProcess(process, ours, launch.folder, work, data, owner, launch.nice, mounts, cgroup, launch.gpu)

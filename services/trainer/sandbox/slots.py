@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
-import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from services.trainer.sandbox.leftovers import FreshFolders
 from services.trainer.sandbox.process import SandboxedProcess
 from services.trainer.sandbox.sandbox import Sandbox
 from services.trainer.sandbox.warm import SlotPlan, WarmSandbox, start_warm
@@ -37,7 +36,7 @@ class Slots:
 
     def __init__(self, sandbox: Sandbox, folder: Path, plan: SlotPlan, clock: Callable[[], float]) -> None:
         self._launcher = sandbox
-        self._folder = folder
+        self._folders = FreshFolders(folder)
         self._plan = plan
         self._clock = clock
         self._free = set(range(plan.count))
@@ -47,13 +46,11 @@ class Slots:
         self._busy = 0
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._names = itertools.count(1)
         self._closed = False
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
 
     def start(self) -> None:
-        """Begin to warm."""
+        """Begin to warm; what an earlier trainer left behind is removed meanwhile."""
+        self._spawn(self._folders.clear())
         self._refill()
 
     @property
@@ -134,7 +131,7 @@ class Slots:
             return await start_warm(
                 self._launcher,
                 self._plan,
-                self._folder / f"{slot}-{next(self._names)}",
+                self._folders.name(str(slot)),
                 slot=slot,
                 nice=nice,
                 clock=self._clock,

@@ -85,6 +85,7 @@ async def start_warm(
         channel = await Channel.open(process.channel, clock)
         async with asyncio.timeout(plan.ready_seconds):
             await _until_ready(process, channel)
+        await asyncio.to_thread(process.open_folders)
     except (TimeoutError, ProtocolBroken) as error:
         await _abandon(process, channel)
         raise SandboxFailed(f"a sandbox did not get ready: {error}") from error

@@ -12,9 +12,9 @@ import pytest
 
 from loupe.algorithm.host import Outcome, Progress
 from loupe.errors import AttemptUnknown, SandboxUnavailable, StaleAttempt, TrainerBusy, Unavailable
-from services.trainer.attempts.attempt import Attempt, State
+from services.trainer.attempts.attempt import KEPT_CHARACTERS, Attempt, State
 from services.trainer.attempts.attempts import REMEMBERED_SECONDS, Attempts
-from services.trainer.attempts.events import Finished, Progressed, Started
+from services.trainer.attempts.events import Finished, Logged, Progressed, Started
 from services.trainer.attempts.spec import AttemptKey
 from tests.trainer.fakes import FakeClock, spec
 
@@ -250,3 +250,28 @@ async def test_a_watcher_goes_on_where_it_stopped(clock: FakeClock, work: Work) 
     assert seen == [3, 4, 5, 6]
     attempt.emit(Progressed(Progress("late")))
     assert [event.sequence async for event in attempts.watch(spec().key, 0)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        Logged("x" * 4000),
+        Progressed(
+            Progress("train", metrics={f"m{number:02}" + "x" * 60: 1.0 for number in range(64)}, message="x" * 4000)
+        ),
+    ],
+)
+async def test_what_a_run_says_is_kept_within_bounds(what: Logged | Progressed) -> None:
+    """Long lines and reports drop the oldest events by their size; who watches goes on with what is left, in order."""
+    clock = FakeClock()
+    attempts = make(Work(), clock)
+    one = spec()
+    attempts.start(one, 60)
+    await settle()
+    attempt = attempts._attempts[one.key]
+    for _ in range(15_000):
+        attempt.emit(what)
+    assert sum(event.characters for event in attempt._events) <= KEPT_CHARACTERS
+    attempts.cancel(one.key)
+    numbers = [event.sequence async for event in attempts.watch(one.key, 0)]
+    assert numbers == list(range(numbers[0], 15_003)) and 1000 < len(numbers) < 15_000

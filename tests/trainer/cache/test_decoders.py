@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from loupe.errors import BadDataset
 from services.trainer.cache.decoders import Decoders
+from services.trainer.cache.turns import Turns
 from tests.trainer.fakes import CountingSource, eventually, picture
 
 
@@ -19,12 +21,12 @@ async def test_a_picture_that_kills_the_decoder_is_found_out(tmp_path, decoders)
     victim = source.digests[3]
     original = decoders._decode
 
-    async def deadly(batch, height, width):
+    async def deadly(batch, height, width, turn):
         if victim in [digest for digest, _ in batch]:
             async with decoders._decoder() as decoder:
                 decoder._process.process.kill()
                 await decoder.decode([source.files[victim]], height, width)
-        return await original(batch, height, width)
+        return await original(batch, height, width, turn)
 
     decoders._decode = deadly
     with pytest.raises(BadDataset) as caught:
@@ -52,3 +54,63 @@ async def test_decoders_run_in_the_sandbox(bubblewrap, tmp_path) -> None:
     await decoders.close()
     await eventually(lambda: not inner.is_running())
     assert (pixels == 77).all()
+
+
+def scan_bomb(side: int, scans: int) -> bytes:
+    """Return a small progressive JPEG with many scans, each of which costs a pass over all coefficients."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True, quality=50)
+    data = buffer.getvalue()
+    segments: list[tuple[int, bytes]] = []
+    at = 2
+    while data[at + 1] != 0xD9:
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        while marker == 0xDA and not (data[end] == 0xFF and data[end + 1] != 0 and not 0xD0 <= data[end + 1] <= 0xD7):
+            end += 1
+        segments.append((marker, data[at:end]))
+        at = end
+    last = max(index for index, (marker, _) in enumerate(segments) if marker == 0xDA)
+    first = last
+    while segments[first - 1][0] == 0xC4:
+        first -= 1
+    again = b"".join(segment for _, segment in segments[first : last + 1])
+    return b"\xff\xd8" + b"".join(segment for _, segment in segments) + again * scans + b"\xff\xd9"
+
+
+async def test_a_picture_has_a_budget_of_cpu_time(bubblewrap, tmp_path) -> None:
+    """A scan bomb is ended in its decoder and named; the pictures around it, and those of others, are decoded."""
+    decoders = Decoders(bubblewrap, tmp_path / "decoders", 0, 1, cpu_seconds=1)
+    good = [(f"{number:064x}", picture(number)) for number in range(6)]
+    bomb = ("b" * 64, scan_bomb(4000, 600))
+    assert len(bomb[1]) < 1 << 20
+    before = os.times().children_user
+    with pytest.raises(BadDataset) as caught:
+        await decoders.decode([*good[:3], bomb, *good[3:]], 4, 4)
+    pixels = await decoders.decode(good, 4, 4)
+    await decoders.close()
+    assert caught.value.metadata["digest"] == bomb[0]
+    assert pixels[:, 0, 0, 0].tolist() == list(range(6))
+    # Twice, since a decoder may die of something else; starting three of them is in it.
+    assert os.times().children_user - before < 8
+
+
+async def test_a_job_with_many_pictures_does_not_hold_another_one_up() -> None:
+    """Who asks for one thing gets it next, after hundreds that others wait for."""
+    turns = Turns([7])
+    order: list[str] = []
+
+    async def use(whose: str) -> None:
+        number = await turns.take(whose)
+        order.append(whose)
+        await asyncio.sleep(0)
+        turns.give_back(number)
+
+    greedy = [asyncio.create_task(use("greedy")) for _ in range(100)]
+    await asyncio.sleep(0)
+    modest = [asyncio.create_task(use("modest")) for _ in range(2)]
+    gone = asyncio.create_task(use("gone"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(*greedy, *modest)
+    assert [place for place, whose in enumerate(order) if whose == "modest"] <= [3, 5]
+    assert len(order) == 102 and await turns.take("anybody") == 7

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from loupe.errors import BadDataset, ResourceExhausted
+from services.trainer.attempts.events import Finished
 from services.trainer.cache.decoders import BATCH, Decoders
 from services.trainer.cache.packs import PackCache
 from services.trainer.cache.pictures import PictureCache
-from tests.trainer.fakes import CountingSource, picture
+from tests.trainer.fakes import CountingSource, make_rig, picture
 
 
 def cache(tmp_path: Path, decoders: Decoders, max_bytes: int = 1 << 24) -> PictureCache:
@@ -28,10 +31,10 @@ async def test_two_jobs_at_once_fetch_and_decode_once(tmp_path, decoders) -> Non
     decoded = 0
     original = decoders.decode
 
-    async def counting(batch, height, width):
+    async def counting(batch, height, width, turn):
         nonlocal decoded
         decoded += len(batch)
-        return await original(batch, height, width)
+        return await original(batch, height, width, turn)
 
     decoders.decode = counting
     targets = [tmp_path / f"job-{number}.npy" for number in range(3)]
@@ -53,19 +56,87 @@ async def test_another_size_decodes_again_but_fetches_nothing(tmp_path, decoders
     assert np.load(tmp_path / "b.npy").shape == (5, 8, 8, 3)
 
 
-async def test_the_longest_unused_array_goes_and_its_job_keeps_it(tmp_path, decoders) -> None:
+async def test_the_longest_unused_array_goes_but_none_that_a_job_holds(tmp_path, decoders) -> None:
     source = CountingSource([picture(colour) for colour in range(4)])
-    size = 4 * 8 * 8 * 3 + 128
-    pictures = cache(tmp_path, decoders, max_bytes=2 * size + 100)
+    pictures = cache(tmp_path, decoders, max_bytes=2 * 4096)
     for number, height in enumerate((8, 7)):
         await pictures.link(source.digests, height, 8, source, tmp_path / f"{number}.npy")
         os.utime(tmp_path / f"{number}.npy", (number, number))
     await pictures.link(source.digests, 8, 8, source, tmp_path / "again.npy")
-    oldest = (tmp_path / "1.npy").stat().st_ino
+    (tmp_path / "1.npy").unlink()
     await pictures.link(source.digests, 6, 8, source, tmp_path / "2.npy")
     kept = {path.stat().st_ino for path in (tmp_path / "arrays").glob("*.npy")}
-    assert oldest not in kept and (tmp_path / "0.npy").stat().st_ino in kept
-    assert np.load(tmp_path / "1.npy", mmap_mode="r").shape == (4, 7, 8, 3)
+    assert kept == {(tmp_path / name).stat().st_ino for name in ("0.npy", "2.npy")}
+    with pytest.raises(ResourceExhausted, match="less what jobs are using"):
+        await pictures.link(source.digests, 5, 8, source, tmp_path / "3.npy")
+    assert {path.stat().st_ino for path in (tmp_path / "arrays").glob("*.npy")} == kept
+
+
+async def test_what_is_being_made_counts_as_if_it_were_there(tmp_path, decoders) -> None:
+    """Arrays that are made at the same time do not go over the bound together."""
+    source = CountingSource([picture(colour) for colour in range(4)])
+    pictures = cache(tmp_path, decoders, max_bytes=2 * 4096)
+    sides = range(4, 10)
+    made = await asyncio.gather(
+        *(pictures.link(source.digests, side, 8, source, tmp_path / f"{side}.npy") for side in sides),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in made].count(ResourceExhausted) == len(sides) - 2, made
+    assert len(list((tmp_path / "arrays").glob("*.npy"))) == 2
+    assert not pictures._making and pictures._reserved == 0
+
+
+SIZES = """
+from loupe.algorithm.host import Outcome, Result
+from loupe.algorithm.pipe import HostRefused
+def train(host):
+    said = []
+    for number in range(60):
+        try:
+            host.pictures({height}, {width})
+        except HostRefused as error:
+            said.append(str(error))
+    host.finish(Result(Outcome.PLATEAU, {{}}, {{"refused": len(said), "said": said[0]}}))
+"""
+
+
+def on_disk(folder: Path) -> int:
+    """Return what all arrays below a folder take, each once however many names it has."""
+    sizes: dict[int, int] = {}
+    for root, _, names in os.walk(folder):  # it passes over what goes meanwhile
+        for name in names:
+            if name.endswith(".npy"):
+                with suppress(FileNotFoundError):
+                    found = (Path(root) / name).stat()
+                    sizes[found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "words"),
+    [
+        ("300 + number", "300", "a job may hold 4194304 on this trainer"),
+        ("1", "1 + number", "would be the 33th size; a job may ask for 32"),
+    ],
+    ids=["large", "many"],
+)
+async def test_a_job_cannot_take_more_than_its_share_of_the_cache(bubblewrap, tmp_path, height, width, words) -> None:
+    """Sixty sizes of the same pictures: what is too much is refused before it is decoded, and the job told why."""
+    async with make_rig(bubblewrap, tmp_path) as rig:
+        rig.pictures._max_bytes = 4 << 20
+        biggest = 0
+        spec = rig.spec(SIZES.format(height=height, width=width))
+        rig.attempts.start(spec, 60)
+        attempt = rig.attempts._attempts[spec.key]
+        while attempt.live:
+            biggest = max(biggest, on_disk(tmp_path))
+            await asyncio.sleep(0.02)
+        last = (await rig.events(spec.key))[-1].what
+    assert isinstance(last, Finished), last
+    report: dict[str, Any] = dict(last.report)
+    assert words in report["said"] and report["refused"] >= 28
+    # classes, splits and digests of the job are arrays, too.
+    assert biggest <= (4 << 20) + 6 * 4096
 
 
 async def test_what_can_never_fit_is_refused(tmp_path, decoders) -> None:

@@ -46,7 +46,7 @@ def test_what_is_shown_is_escaped() -> None:
         "零件 ok\\x1b[31m\\r\\n\\x07\\u202e\\u2028\\ud800"
     )
     assert intake.lines("a\nb\r\n\n c\x00") == ["a", "b", " c\\x00"]
-    assert len(intake.escape("x" * 100_000)) < 4100
+    assert intake.escape("x" * 100_000).endswith("x … (96040 characters more)")
     assert intake.progress(REPORT | {"message": "\x1b[2J"}).message == "\\x1b[2J"
 
 
@@ -88,6 +88,69 @@ def test_a_report_can_always_be_sent_on() -> None:
         deep = [deep]
     with pytest.raises(ProtocolBroken, match="nested too deeply"):
         intake.result({"outcome": "plateau", "artifacts": {}, "report": {"deep": deep}})
+
+
+@pytest.mark.parametrize("character", ["x", "\t", "\x1b", "零", "\U0001f600", "\U000e0001", "\ud800"])
+def test_a_line_is_bounded_in_bytes(character: str) -> None:
+    """Also one of characters of which each becomes ten, or takes four bytes."""
+    for length in (0, 1, 399, 400, 4000, 100_000):
+        shown = intake.escape(character * length)
+        assert len(shown.encode()) <= intake.MAX_LINE
+        assert bool(shown) == bool(length)
+        assert ("characters more" in shown) == (len(intake.escape(character).encode()) * length > intake.MAX_LINE - 40)
+
+
+def report(**content: object) -> dict:
+    """Return what a run that finishes with this report sends."""
+    return {"outcome": "plateau", "artifacts": {}, "report": content}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"labels": ["good", "x" * 129]}, "has 129 characters"),
+        ({"labels": ["good", "x" * 600_000]}, "has 600000 characters"),
+        ({"labels": ["a\x1b[2Jb"]}, "control"),
+        ({"labels": ["a\nb"]}, "control"),
+        ({"labels": ["a\u202eb"]}, "invisible"),
+        ({"labels": ["ok", ""]}, "is empty"),
+        ({"labels": [str(number) for number in range(10_001)]}, "at most 10000"),
+        ({"test": {"worst_classes": ["a\x07"]}}, "control"),
+        ({"test": {"per_class": [{"label": "\x1b]0;x\x07"}]}}, "control"),
+        ({"label_errors": [{"suggested": "x" * 200}]}, "has 200 characters"),
+        ({"k" * 129: 1}, "key of 129 characters"),
+        ({"note": "x" * 4001}, "text of 4001 characters"),
+        ({"note": ["\x1b" * 3999] * 70}, "longer than"),
+        ({"training_pictures": {str(number): 1 for number in range(10_001)}}, "10001 keys"),
+        ({"a": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}, "nested too deeply"),
+    ],
+)  # fmt: skip
+def test_a_report_out_of_all_bounds_is_refused(content: dict, words: str) -> None:
+    """What one run says about itself takes no more of the mesh than a report does, and moves no terminal's cursor."""
+    with pytest.raises(ProtocolBroken, match=words) as caught:
+        intake.result(report(**content))
+    assert len(str(caught.value)) < 500
+
+
+def test_a_usual_report_goes_through_as_it_is() -> None:
+    """Names in any script, with the joiners that it needs, and every number that JSON has."""
+    usual = {
+        "labels": ["gut", "零件", "\u0645\u06cc\u200c\u062e"],
+        "test": {
+            "accuracy": 0.5,
+            "per_class": [{"label": "零件", "pictures": 3}],
+            "confusion_matrix": [[1, 0], [0, 2]],
+        },
+        "training_pictures": {"gut": 1, "\u0645\u06cc\u200c\u062e": 2},
+        "stopped": False,
+        "nothing": None,
+        "temperature": -1.5e300,
+    }
+    assert intake.result(report(**usual)).report == usual
+    assert intake.result(report(huge=10**300, over=10**400, inf=float("inf"))).report == {
+        "huge": 1e300, "over": None, "inf": None,
+    }  # fmt: skip
+    assert intake.result(report(**{"a\x1b": "b\nc\u202e"})).report == {"a\\x1b": "b\\nc\\u202e"}
 
 
 def test_figures_that_are_no_figures_are_left_out() -> None:

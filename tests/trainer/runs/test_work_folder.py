@@ -18,7 +18,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def folder(work: Path) -> WorkFolder:
-    return WorkFolder(work, os.geteuid())
+    return WorkFolder(os.open(work, os.O_RDONLY), os.geteuid())
 
 
 def test_a_regular_file_is_copied_with_its_digest(work: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_is_no_regular_file_of_its_own_is_refused(work: Path, tmp_path: Pat
 def test_a_file_of_somebody_else_is_refused(work: Path, tmp_path: Path) -> None:
     (work / "x").write_text("x")
     with pytest.raises(BadFile, match="not a regular file of this run"):
-        WorkFolder(work, 12345).collect(PurePosixPath("x"), "x", tmp_path / "staged", 1000)
+        WorkFolder(os.open(work, os.O_RDONLY), 12345).collect(PurePosixPath("x"), "x", tmp_path / "staged", 1000)
 
 
 @pytest.mark.parametrize(

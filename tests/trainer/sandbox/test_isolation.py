@@ -173,6 +173,63 @@ async def test_no_privilege_is_gained(isolated: Rig) -> None:
     assert all(answer.startswith("refused") for answer in seen.values()), seen
 
 
+async def test_only_unix_sockets_are_given(isolated: Rig) -> None:
+    """No training needs the other families; what an int cannot hold and the kernel does not read opens none of them."""
+    seen = await tried(
+        isolated,
+        """
+        import ctypes, errno
+        libc = ctypes.CDLL(None, use_errno=True)
+        def open_family(family):
+            for kind in (1, 2, 3, 5):
+                if libc.syscall(41, ctypes.c_ulong(family), kind, 0) >= 0:
+                    return "open"
+                if ctypes.get_errno() != errno.EPERM:
+                    return os.strerror(ctypes.get_errno())
+            return "refused"
+        for family in (0, *range(2, 50)):
+            seen[str(family)] = open_family(family)
+            seen[f"high {family}"] = open_family(family | 1 << 32)
+        seen["pair"] = "refused" if libc.syscall(53, 30, 1, 0, ctypes.byref((ctypes.c_int * 2)())) else "open"
+        seen["unix"] = attempt(lambda: [each.close() for each in socket.socketpair()] and "given")
+        """,
+    )
+    assert seen.pop("unix") == "'given'"
+    assert set(seen.values()) == {"refused"}, seen
+
+
+async def test_no_namespace_and_no_door_of_the_kernel_is_opened(isolated: Rig) -> None:
+    """Each call is refused before the kernel looks at what it was called with."""
+    seen = await tried(
+        isolated,
+        """
+        import ctypes, errno
+        libc = ctypes.CDLL(None, use_errno=True)
+        def refused(number, *arguments):
+            answer = libc.syscall(number, *map(ctypes.c_ulong, arguments or (0, 0, 0, 0, 0)))
+            if answer == 0 and number == 56:
+                os._exit(0)
+            return answer == -1 and ctypes.get_errno() == errno.EPERM
+        calls = {
+            "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "process_madvise": 440, "kcmp": 312,
+            "pidfd_getfd": 438, "keyctl": 250, "add_key": 248, "request_key": 249, "bpf": 321, "perf_event_open": 298,
+            "userfaultfd": 323, "kexec_load": 246, "kexec_file_load": 320, "mount": 165, "umount2": 166, "setns": 308,
+            "pivot_root": 155, "chroot": 161, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
+            "fsmount": 432, "fspick": 433, "mount_setattr": 442, "unshare": 272, "io_uring_setup": 425,
+            "io_uring_enter": 426, "io_uring_register": 427, "memfd_create": 319, "memfd_secret": 447, "shmget": 29,
+            "shmat": 30, "msgget": 68, "semget": 64, "mq_open": 240, "io_setup": 206, "vmsplice": 278,
+            "name_to_handle_at": 303, "open_by_handle_at": 304, "swapon": 167, "init_module": 175, "syslog": 103,
+            "quotactl": 179, "quotactl_fd": 443, "fanotify_init": 300, "move_pages": 279, "migrate_pages": 256,
+        }
+        for name, number in calls.items():
+            seen[name] = refused(number)
+        for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
+            seen[f"clone {flag:x}"] = refused(56, flag | 17, 0, 0, 0, 0)
+        """,
+    )
+    assert [name for name, answer in seen.items() if answer is not True] == []
+
+
 async def test_a_fork_bomb_ends_in_its_own_slot(isolated: Rig) -> None:
     """The number of processes is bounded, and none of them is left afterwards."""
     before = psutil.Process().children(recursive=True)
