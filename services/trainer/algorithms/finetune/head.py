@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from loupe.algorithm.threads import on_threads
 
-DECAYS = (1e-1, 1e-2, 1e-3, 1e-4)
+DECAYS = (3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4)
 ITERATIONS = 40
 # Weight decays are compared on at most so many pictures; the winner is fitted to all.
 COMPARED = 8_000
@@ -74,6 +74,15 @@ def fit_head(train: Table, validation: Table, seed: int) -> Head:
     bias = solution[:, -1] - weight @ mean
     correct = (validation.features @ weight.T + bias).argmax(dim=1) == validation.classes
     return Head(weight, bias, correct.double().mean().item(), best[2])
+
+
+def solve_head(table: Table, decay: float) -> torch.Tensor:
+    """Return [C, D + 1], weights and bias, fitted to a table with one weight decay."""
+    mean, spread = _scale(table.features)
+    start = torch.zeros(len(table.weights), table.features.shape[1] + 1)
+    solution = _solve((table.features - mean) / spread, table.classes, table.weights, decay, start)
+    weight = solution[:, :-1] / spread
+    return torch.cat([weight, (solution[:, -1] - weight @ mean)[:, None]], dim=1)
 
 
 def cross_validated(table: Table, decay: float, seed: int) -> np.ndarray:

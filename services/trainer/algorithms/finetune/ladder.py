@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from loupe.algorithm import Context, Outcome, TrainingPlan, fit
-from loupe.algorithm.augmentation import Augmentation
 from loupe.algorithm.evaluation import OutOfSample
 from loupe.algorithm.onnx_model import append_linear
 from loupe.algorithm.plan import class_weights
 
 from .backbones import Backbone, HeadedNetwork, early_blocks
-from .features import FrozenTrunk, compute_features
-from .head import Table, cross_validated, fit_head
+from .features import BATCH, FrozenTrunk, compute_features
+from .head import DECAYS, Table, cross_validated, fit_head
+from .trial import candidates, choose_augmentation, sample
 
 SIZES = (64, 128, 224)
 RANDOM_SIZE = 96
@@ -27,6 +27,10 @@ LARGE_PICTURES = 20_000
 BALANCE = 0.5
 EPOCHS = {"blocks": 12, "full": 25}
 RANDOM_EPOCHS = 60
+TRUNK_RATE = 0.2
+HEAD_FEATURES = 512
+AVERAGE = 0.98
+LOOKS = 4
 _PARTS = {"blocks": "last blocks", "full": "whole network"}
 
 
@@ -55,7 +59,7 @@ class Ladder:
         self._trunk = FrozenTrunk(context, backbone)
         data = context.data
         self._rows = np.sort(np.concatenate([data.train, data.validation]))
-        self._state: dict[str, Any] = {"done": [], "best": None, "epochs": 0}
+        self._state: dict[str, Any] = {"done": [], "best": None, "epochs": 0, "decays": {}, "tuning": {}}
         self._limited = False
 
     def climb(self) -> None:
@@ -150,6 +154,7 @@ class Ladder:
             validation_accuracy=head.accuracy,
         )
         self._keep_if_best(stage, head.accuracy, weight=head.weight, bias=head.bias, out_of_sample=probabilities)
+        self._state["decays"][str(stage.size)] = head.decay
         return head.accuracy
 
     def _table(self, matrix: torch.Tensor) -> tuple[Table, np.ndarray, np.ndarray]:
@@ -167,6 +172,7 @@ class Ladder:
             self._limited = True
             return 0.0
         self._limited = left < wanted
+        changes = self._augmentation(stage.size)
         network = self._network()
         frozen = early_blocks(network.trunk) if stage.depth == "blocks" else []
         for module in frozen:
@@ -176,13 +182,16 @@ class Ladder:
             epochs=min(wanted, left),
             batch_size=parameters["batch_size"],
             learning_rate=parameters["learning_rate"] * (4 if random else 1),
-            augmentation=Augmentation(flips=parameters["flips"]),
+            augmentation=candidates(parameters["flips"])[changes],
             balance=BALANCE,
             patience=max(5, wanted // 3),
             mean=self._backbone.mean,
             std=self._backbone.std,
+            **({} if random else self._gentle(network)),
         )
-        context.report("finetune", message=f"fine-tuning the {_PARTS[stage.depth]} at {stage.size} px")
+        context.report(
+            "finetune", message=f"fine-tuning the {_PARTS[stage.depth]} at {stage.size} px, augmentation: {changes}"
+        )
         fitted = fit(
             context,
             network,
@@ -194,7 +203,51 @@ class Ladder:
         )
         self._state["epochs"] += fitted.epochs
         self._keep_if_best(stage, fitted.accuracy, network=network.state_dict())
+        if fitted.left:
+            context.log(f"fine-tuning the {_PARTS[stage.depth]} made the model worse and was left; the best one stays")
         return fitted.accuracy
+
+    def _gentle(self, network: HeadedNetwork) -> dict[str, Any]:
+        """Return what keeps fine-tuning from unlearning what the backbone knows and the head has learned.
+
+        Statistics of small batches, large steps in the trunk and single steps' noise are what harms it; and Adam's first
+        steps move every weight alike, so that a logit moves by their sum: the more features, the smaller their steps.
+        """
+        return {
+            "batch_norm": "freeze",
+            "rates": {"trunk.": TRUNK_RATE, "head.": min(1.0, HEAD_FEATURES / network.head.in_features)},
+            "average": AVERAGE,
+            "looks": LOOKS,
+            "floor": self._state["best"]["accuracy"] if self._state["best"] else 0.0,
+        }
+
+    def _augmentation(self, size: int) -> str:
+        """Return which changes to the training pictures are made at a size; tried out once, unless it was asked for."""
+        asked: str = self._context.parameters["augmentation"]
+        if asked != "auto" or not self._backbone.pretrained:
+            return "full" if asked == "auto" else asked
+        tuning = self._state["tuning"]
+        if str(size) not in tuning:
+            self._context.report("trial", message=f"which changes do the pictures bear at {size} px?")
+            data, seed = self._context.data, self._context.seed
+            pictures = data.images(size)
+            train, validation = sample(data.train, seed), sample(data.validation, seed)
+            first = np.ascontiguousarray(pictures[train[:BATCH]])
+            chosen, losses = choose_augmentation(
+                candidates(self._context.parameters["flips"]),
+                self._trunk.fastest(size, first, self._trunk.by_torch(size)(first)),
+                train=(pictures[train], torch.from_numpy(data.classes[train]).long()),
+                validation=(pictures[validation], torch.from_numpy(data.classes[validation]).long()),
+                weights=class_weights(data.class_counts(), BALANCE),
+                decay=self._state["decays"].get(str(size), DECAYS[0]),
+                seed=seed,
+            )
+            tuning[str(size)] = {"augmentation": chosen, "losses": losses}
+            shown = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+            self._context.report("trial", message=f"augmentation: {chosen} (loss on validation: {shown})")
+            self._checkpoint()
+        choice: str = tuning[str(size)]["augmentation"]
+        return choice
 
     def _network(self) -> HeadedNetwork:
         """Return a new network with the best weights so far, all of them trainable."""
@@ -235,5 +288,6 @@ class Ladder:
                 "weights": self._backbone.weights,
                 "way": f"{way} at {size} px",
                 "rungs": self._state["done"],
+                "augmentation": self._state["tuning"],
             },
         )

@@ -6,7 +6,7 @@ import torch
 
 from loupe.algorithm import Context
 
-from .backbones import build_backbone
+from .backbones import build_backbone, with_levels
 from .ladder import Ladder
 
 
@@ -14,4 +14,6 @@ def train(context: Context) -> None:
     """Climb the ladder, the cheap stages first, until the target accuracy, the plateau or the budget."""
     torch.manual_seed(context.seed)
     backbone = build_backbone(context.parameters["backbone"], context.weights.get("weights"))
+    if backbone.pretrained and context.parameters["levels"] == "several":
+        backbone = with_levels(backbone)
     Ladder(context, backbone).climb()
