@@ -130,8 +130,8 @@ async def cached_seconds(channel: grpc.aio.Channel) -> float:
 
 async def measure(calls: int, own: ToolCertificates, auth_port: int, bare_port: int) -> dict[str, float]:
     """Return the figures of a storage with these certificates; ratios are of speed, Authorize's to the bare call's."""
-    channel = internal_channel(own, f"127.0.0.1:{auth_port}")
-    bare_channel = internal_channel(own, f"127.0.0.1:{bare_port}")
+    channel = internal_channel(own, f"127.0.0.1:{auth_port}", service="auth")
+    bare_channel = internal_channel(own, f"127.0.0.1:{bare_port}", service="auth")
     stub = policy_service_pb2_grpc.PolicyServiceStub(channel)
     bare_stub = bare_channel.unary_unary(
         BARE,

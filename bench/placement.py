@@ -16,7 +16,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from bench.figures import percentile
-from loupe.discovery import Instance
 from loupe.load import RunningAttempt, TrainerLoad, key_of
 from loupe.names import TrainerName
 from loupe.notifier import Notifier
@@ -49,7 +48,8 @@ def make_fleet(trainers: int, per_cluster: int, rng: random.Random) -> tuple[Fle
         for name in names
     }
     fleet = Fleet(time.monotonic, 3600.0, Notifier())
-    fleet.locate([Instance(f"trainer-{name.cluster}-{name.trainer}", "", "h:1") for name in names])
+    for name in names:
+        fleet.locate(name, "h:1")
     fleet.observe({key_of(name): load.to_json() for name, load in loads.items()})
     return fleet, loads
 

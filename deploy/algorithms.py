@@ -32,7 +32,7 @@ async def publish_built_in(storage: str, own: ToolCertificates) -> None:
     image was changed without a new version in its algorithm.toml.
     """
     folders = sorted(path.parent for path in BUILT_IN.glob("*/algorithm.toml"))
-    async with internal_channel(own, storage) as channel:
+    async with internal_channel(own, storage, service="storage") as channel:
         for folder in folders:
             await _publish(channel, image.pack(folder))
 

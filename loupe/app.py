@@ -18,6 +18,7 @@ from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
 from loupe.concurrency import race
 from loupe.discovery import Discovery
 from loupe.identity import JwksVerifier, TokenVerifier
+from loupe.limits import MAX_SMALL_MESSAGE_BYTES
 from loupe.rpc.authorizer import RemoteAuthorizer
 from loupe.rpc.channel import ServiceChannels
 from loupe.rpc.server import MeshServer, Registration
@@ -65,10 +66,12 @@ class MeshApp(Generic[S]):
     Every step leaves behind on `closing` how it is undone: `stop` undoes them in reverse, all of them, also after a
     start that failed and when one of them fails.
 
-    service: its name in the catalogue, "loupe-" in front. channels: to the other services, found through Consul.
+    service: its name in the catalogue, "loupe-" in front. max_message_bytes: the longest message that its doors take.
+    channels: to the other services, found through Consul.
     """
 
     service: ClassVar[str]
+    max_message_bytes: ClassVar[int] = MAX_SMALL_MESSAGE_BYTES
     server: MeshServer
 
     def __init__(self, settings: S, discovery: Discovery | None = None) -> None:
@@ -90,6 +93,11 @@ class MeshApp(Generic[S]):
         """Return what this process is called in its logs and in the catalogue; the service where it runs once."""
         return cls.service
 
+    @classmethod
+    def catalogue_name(cls, settings: S) -> str:
+        """Return the name that others find this process by in Consul, where only it may register under that name."""
+        return f"loupe-{cls.service}"
+
     def serves(
         self,
         servicers: Sequence[Registration],
@@ -105,6 +113,7 @@ class MeshApp(Generic[S]):
             verifier=verifier or JwksVerifier(self._jwks),
             authorizer=authorizer,
             servicers=servicers,
+            max_message_bytes=self.max_message_bytes,
         )
 
     async def auth(self) -> grpc.aio.Channel:
@@ -134,7 +143,7 @@ class MeshApp(Generic[S]):
         settings = self.settings
         self.closing.push_async_callback(self.discovery.close)
         await self.discovery.register(
-            f"loupe-{self.service}",
+            self.catalogue_name(settings),
             instance or self.instance(settings),
             f"{settings.advertised}:{settings.public_port}" if settings.public_port else "",
             f"{settings.advertised}:{settings.internal_port}",

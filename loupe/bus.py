@@ -7,24 +7,26 @@ the message of WatchTrainingJob. JetStream acknowledges before it fsyncs; the re
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
+import json
 import logging
-import secrets
+import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
 import nats
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig, StreamConsumerLimits
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from loupe.errors import ResourceExhausted, Unavailable
-from loupe.names import JobName
+from loupe.errors import InvalidArgument, ResourceExhausted, Unavailable
+from loupe.names import AccountName, JobName
 from loupe.scheduler.v1 import training_job_pb2
 
 if TYPE_CHECKING:
@@ -35,17 +37,24 @@ log = logging.getLogger(__name__)
 logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
 
 STREAM = "PROGRESS"
-SUBJECTS = "loupe.progress.*.*"
+SUBJECTS = "loupe.progress.>"
+"""All that terminals may hear: NATS refuses a consumer that delivers into its own stream, so none feeds another's."""
 KEPT_EVENTS_PER_JOB = 10_000
 KEPT_SECONDS = 7 * 24 * 3600
 DUPLICATE_WINDOW_SECONDS = 120
 MOST_FOLLOWERS = 10_000
 """Terminals that follow at once; NATS would stop at 1,000."""
+FOLLOWERS_PER_ACCOUNT = 16
+"""Consumers that an account may have at once: NATS cannot count them, so the names that it may create are numbered."""
+KEPT_CONSUMER_SECONDS = 30
+"""How long NATS keeps a consumer that nobody listens to; the stream's limit, whatever a terminal asks for."""
 _HEARTBEAT_SECONDS = 1.0
 _PUBLISH_TIMEOUT = 2.0
 # The server counts a message's headers, which nats-py does not, and cuts the connection of whoever sends too much.
 _HEADER_BYTES = 512
 _EXCEEDS_STREAM = 10054
+_API_SECONDS = 3.0
+_NAME_TAKEN = {10148, 10013}
 
 
 def subject_of(job: JobName) -> str:
@@ -56,6 +65,11 @@ def subject_of(job: JobName) -> str:
 def inbox_prefix(token: str) -> str:
     """Return the secret inbox of whoever holds the token; auth's callout grants exactly this one."""
     return f"_INBOX_{hashlib.sha256(token.encode()).hexdigest()[:16]}"
+
+
+def consumer_names(account: AccountName) -> list[str]:
+    """Return the names that consumers of an account may have; auth's callout grants exactly these."""
+    return [f"terminal-{account.account}-{number}" for number in range(FOLLOWERS_PER_ACCOUNT)]
 
 
 def tls_context(ca: bytes) -> ssl.SSLContext:
@@ -107,6 +121,7 @@ class ProgressBus:
             max_age=KEPT_SECONDS,
             duplicate_window=DUPLICATE_WINDOW_SECONDS,
             max_consumers=MOST_FOLLOWERS,
+            consumer_limits=StreamConsumerLimits(inactive_threshold=KEPT_CONSUMER_SECONDS),
             allow_direct=True,
         )
         try:
@@ -150,29 +165,19 @@ async def follow_progress(
     job: JobName,
     after_sequence: int = 0,
     monotonic: Callable[[], float] = time.monotonic,
-) -> AsyncIterator[training_job_pb2.JobEvent]:
+) -> AsyncGenerator[training_job_pb2.JobEvent, None]:
     """Yield a job's events after a cursor, history first, then live, each once and in order.
 
     token: the terminal's access token. Ends by raising Unavailable when NATS is away, refuses the token, has no
-    such stream, or is silent for 3 heartbeats: the caller then follows anew from its cursor, or by WatchTrainingJob.
+    such stream or no consumer left for this account, or is silent for 3 heartbeats: the caller then follows anew from
+    its cursor, or by WatchTrainingJob.
     """
     client = await _connect_terminal(url, token, ca)
+    name = ""
     try:
-        # A fixed name puts the filter into the API subject, where it can be authorised.
-        subscription = await client.jetstream(timeout=3).subscribe(
-            subject_of(job),
-            stream=STREAM,
-            manual_ack=True,
-            config=ConsumerConfig(
-                name=f"terminal-{secrets.token_hex(8)}",
-                ack_policy=AckPolicy.NONE,
-                deliver_policy=DeliverPolicy.ALL,
-                mem_storage=True,
-                num_replicas=1,
-                inactive_threshold=30,
-                idle_heartbeat=_HEARTBEAT_SECONDS,
-            ),
-        )
+        config = await _create_consumer(client, account_of(token), job)
+        name = str(config.name)
+        subscription = await client.jetstream().subscribe_bind(STREAM, config, name, manual_ack=True)
         last_sign = monotonic()
         cursor = after_sequence
         while True:
@@ -195,7 +200,50 @@ async def follow_progress(
         raise Unavailable(f"NATS does not give the job's progress: {error!r}", dependency="nats") from error
     finally:
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            if name and client.is_connected:
+                await client.publish(f"$JS.API.CONSUMER.DELETE.{STREAM}.{name}")
+                await client.flush(timeout=1)
             await asyncio.wait_for(client.close(), 2)
+
+
+def account_of(token: str) -> AccountName:
+    """Read an access token of one's own: whose it is. Raises Unavailable for what is none."""
+    try:
+        body = token.split(".")[1]
+        return AccountName.parse(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["sub"])
+    except (ValueError, IndexError, KeyError, TypeError, InvalidArgument) as error:
+        raise Unavailable("the access token is none, so NATS cannot be asked", dependency="nats") from error
+
+
+async def _create_consumer(client: Client, account: AccountName, job: JobName) -> ConsumerConfig:
+    """Return a new consumer of a job's events that delivers to the client.
+
+    Its name stands in the API subject with the filter, where both can be authorised; an account has few of them. Raises
+    Unavailable when all are taken.
+    """
+    subject = subject_of(job)
+    for name in random.sample(names := consumer_names(account), len(names)):
+        config = ConsumerConfig(
+            name=name,
+            filter_subject=subject,
+            deliver_subject=client.new_inbox(),
+            ack_policy=AckPolicy.NONE,
+            deliver_policy=DeliverPolicy.ALL,
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=KEPT_CONSUMER_SECONDS,
+            idle_heartbeat=_HEARTBEAT_SECONDS,
+        )
+        # "create" leaves a consumer alone that has the name already.
+        body = {"stream_name": STREAM, "action": "create", "config": config.as_dict()}
+        api = f"$JS.API.CONSUMER.CREATE.{STREAM}.{name}.{subject}"
+        answer = json.loads((await client.request(api, json.dumps(body).encode(), timeout=_API_SECONDS)).data)
+        error = answer.get("error")
+        if error is None:
+            return config
+        if error.get("err_code") not in _NAME_TAKEN:
+            raise Unavailable(f"NATS does not give the job's progress: {error}", dependency="nats")
+    raise Unavailable(f"{account} follows as many jobs over NATS as it may", dependency="nats")
 
 
 async def _connect_terminal(url: str, token: str, ca: bytes | None) -> Client:

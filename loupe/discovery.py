@@ -1,4 +1,4 @@
-"""Consul as the mesh uses it: who is there, keys that vanish with their owner, a lock for the leader.
+"""Consul as the mesh uses it: who is there, keys that their owner keeps fresh, a lock for the leader.
 
 py-consul is synchronous, so short calls run in a small thread pool and blocking queries in daemon threads of their own.
 Consul being away is never an error here: what was known stays known, and everything goes on when it is back.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ import consul
 import requests
 import structlog
 
+from loupe.concurrency import shielded
 from loupe.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -29,6 +31,7 @@ _CALL_TIMEOUT = 3.0
 _BLOCK = "10s"
 _RETRY_SECONDS = 0.5
 _LOCK_DELAY_SECONDS = 1
+_LISTED_TRIES, _LISTED_SECONDS = 40, 0.05
 _FAILURES = (consul.ConsulException, requests.RequestException)
 
 
@@ -60,7 +63,8 @@ class Discovery:
         self._registration: _Registration | None = None
         self._registered = asyncio.Event()
         self._known: dict[str, list[Instance]] = {}
-        self._sessions: dict[int, str] = {}
+        self._session_id: str | None = None
+        self._held: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = threading.Event()
 
@@ -124,6 +128,18 @@ class Discovery:
         return f"service:{self._registration.instance}"
 
     async def _register(self) -> None:
+        try:
+            await self._enter()
+        except consul.ACLPermissionDenied:
+            # Consul guards the names of services, and their ids for the one who has them first. Who is found by name
+            # needs no id of its choice.
+            assert self._registration is not None
+            own = f"{self._registration.instance}-{secrets.token_hex(4)}"
+            log.warning("somebody else has this process's id in Consul; taking another", own=own)
+            self._registration = replace(self._registration, instance=own)
+            await self._enter()
+
+    async def _enter(self) -> None:
         registration = self._registration
         assert registration is not None
         host, _, port = registration.internal.rpartition(":")
@@ -157,52 +173,63 @@ class Discovery:
             self._known[name] = sorted(found, key=lambda instance: instance.id)
         return self._known.get(name, [])
 
-    async def _session(self, lock_delay: int) -> str:
+    async def _session(self) -> str:
         """A session that ends when this process's check does; keys held under it are deleted then."""
-        known = self._sessions.get(lock_delay)
-        if known is None:
+        if self._session_id is None:
             await self._registered.wait()
-            known = await self._call(
+            self._session_id = await self._call(
                 self._consul.session.create,
                 checks=["serfHealth", self._check_id],
                 behavior="delete",
-                lock_delay=lock_delay,
+                lock_delay=_LOCK_DELAY_SECONDS,
             )
-            self._sessions[lock_delay] = known
-        return known
+        assert self._session_id is not None
+        return self._session_id
 
-    def _drop_session(self, lock_delay: int, error: Exception) -> None:
+    def _drop_session(self, error: Exception) -> None:
         """Forget a session that Consul has ended; one that may still live must be kept, for it keeps its locks."""
         if "invalid session" in str(error):
-            self._sessions.pop(lock_delay, None)
+            self._session_id = None
 
     async def hold(self, key: str, value: Callable[[], bytes], interval: float = BEAT_SECONDS) -> None:
-        """Keep a key that vanishes with this process, rewritten with value() every `interval` seconds."""
+        """Keep a key rewritten with value() every `interval` seconds, once registered; close() takes it away.
+
+        One that is killed leaves its key behind: readers look at how old the value is. A session would take it away,
+        but whoever may make one may end everybody's, the leader's included.
+        """
+        self._held.append(key)
         self._tasks.append(asyncio.create_task(self._hold(key, value, interval), name=f"consul-hold {key}"))
 
     async def _hold(self, key: str, value: Callable[[], bytes], interval: float) -> None:
+        await self._registered.wait()
+        await self._listed()
         while True:
             try:
-                session = await self._session(0)
-                held = await self._call(self._consul.kv.put, key, value(), acquire=session)
-                if not held:
-                    log.info("waiting for an earlier holder of a key to vanish", key=key)
+                # To its end, or a write that close() cut off would come after the key was taken away.
+                await shielded(self._call(self._consul.kv.put, key, value()))
             except _FAILURES as error:
                 log.warning("a key could not be written", key=key, error=str(error)[:200])
-                self._drop_session(0, error)
             await asyncio.sleep(interval)
+
+    async def _listed(self) -> None:
+        """Wait a moment for the catalogue to hear of this process: whoever reads its key looks there at once."""
+        assert self._registration is not None
+        for _ in range(_LISTED_TRIES):
+            if await self.instances(self._registration.name):
+                return
+            await asyncio.sleep(_LISTED_SECONDS)
 
     async def leadership(self, key: str) -> AsyncGenerator[bool, None]:
         """Yield True when this process gets the lock, and False as soon as it cannot be sure of it."""
         leading = False
         while True:
             try:
-                session = await self._session(_LOCK_DELAY_SECONDS)
+                session = await self._session()
                 identity = self._registration.instance.encode() if self._registration else b""
                 now = bool(await self._call(self._consul.kv.put, key, identity, acquire=session))
             except _FAILURES as error:
                 log.warning("the leader lock could not be checked", error=str(error)[:200])
-                self._drop_session(_LOCK_DELAY_SECONDS, error)
+                self._drop_session(error)
                 now = False
             if now != leading:
                 leading = now
@@ -255,9 +282,16 @@ class Discovery:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(*_FAILURES):
-            for session in self._sessions.values():
-                await self._call(self._consul.session.destroy, session)
-            if self._registration is not None:
-                await self._call(self._consul.agent.service.deregister, self._registration.instance)
+        left: list[tuple[Callable[..., Any], str]] = [(self._consul.kv.delete, key) for key in self._held]
+        if self._session_id is not None:
+            left.append((self._consul.session.destroy, self._session_id))
+        if self._registration is not None:
+            left.append((self._consul.agent.service.deregister, self._registration.instance))
+        for take_away, what in left:
+            try:
+                await self._call(take_away, what)
+            except consul.ConsulException as error:
+                log.info("Consul did not take an entry out", entry=what, error=str(error)[:200])
+            except requests.RequestException:
+                break  # Consul is away, and will find out by itself
         self._pool.shutdown(wait=False)

@@ -170,10 +170,15 @@ class JwksVerifier:
 
 def peer_of(auth_context: Mapping[str, list[bytes]]) -> Caller | None:
     """Return the mesh service that a client certificate names, None without one."""
-    for entry in auth_context.get("x509_subject_alternative_name", ()):
-        match = _PEER.fullmatch(entry.decode(errors="replace"))
-        if match and match["service"]:
-            return Caller(service=match["service"])
-        if match:
-            return Caller(service="trainer", trainer=TrainerName(match["cluster"], match["trainer"]))
+    names = (entry.decode(errors="replace") for entry in auth_context.get("x509_subject_alternative_name", ()))
+    return next(filter(None, map(process_of, names)), None)
+
+
+def process_of(uri: str) -> Caller | None:
+    """Read the URI on a certificate of the mesh; None for what is no such URI."""
+    match = _PEER.fullmatch(uri)
+    if match and match["service"]:
+        return Caller(service=match["service"])
+    if match:
+        return Caller(service="trainer", trainer=TrainerName(match["cluster"], match["trainer"]))
     return None

@@ -125,6 +125,11 @@ def key_of(name: TrainerName) -> str:
     return f"{PREFIX}{name.cluster}/{name.trainer}"
 
 
+def catalogue_name_of(name: TrainerName) -> str:
+    """Return the name of the Consul service that a trainer alone registers."""
+    return f"loupe-trainer-{name.cluster}-{name.trainer}"
+
+
 def _parse(data: bytes) -> Any:
     if len(data) > MAX_BYTES:
         raise BadLoad(f"{len(data)} bytes; a report has at most {MAX_BYTES}")

@@ -196,6 +196,19 @@ class TrainerName(Name):
     trainer: str
 
 
+def host_of(process: str | TrainerName) -> str:
+    """Return the host name on the certificate of a service, or of a trainer, by which TLS knows that it is that one.
+
+    >>> host_of("auth")
+    'auth.service.loupe.internal'
+    >>> host_of(TrainerName("north", "a"))
+    'a.north.trainer.loupe.internal'
+    """
+    if isinstance(process, TrainerName):
+        return f"{process.trainer}.{process.cluster}.trainer.loupe.internal"
+    return f"{process}.service.loupe.internal"
+
+
 _PROJECT = re.compile(rf"projects/({ID})(?:/.*)?", re.DOTALL)
 
 

@@ -35,7 +35,8 @@ class ServiceSettings(BaseSettings):
     """PEM of the certificate authority that signed every certificate of this mesh."""
 
     tls_cert: Path
-    """PEM chain of this process; SAN URI `loupe://service/<name>` or `loupe://trainer/<cluster>/<trainer>`."""
+    """PEM chain of this process; SAN URI `loupe://service/<name>` or `loupe://trainer/<cluster>/<trainer>`, and SAN DNS
+    `<name>.service.loupe.internal` or `<trainer>.<cluster>.trainer.loupe.internal`, by which its callers know it."""
 
     tls_key: Path
     """PEM private key of `tls_cert`."""

@@ -28,9 +28,9 @@ class TokenBucket:
         self._tokens -= 1
         return True
 
-    def drain(self, now: float) -> None:
-        """Take a token, or what is left of one."""
-        self._tokens = max(self._fill(now) - 1, 0.0)
+    def give_back(self, now: float) -> None:
+        """Put a token back that was taken for nothing."""
+        self._tokens = min(self._burst, self._fill(now) + 1)
 
     def wait(self, now: float) -> float:
         """Return the seconds until there is a whole token; 0 when there is one."""

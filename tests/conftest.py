@@ -27,7 +27,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca.pem and <name>.pem, <name>.key for every kind of process."""
     folder = tmp_path_factory.mktemp("tls")
     leaves = [Leaf(name, f"loupe://service/{name}") for name in ("auth", "storage", "scheduler", "deploy")]
-    leaves.append(Leaf("trainer-north-a", "loupe://trainer/north/a"))
+    trainers = {"trainer-north-a": "north/a", "trainer-south-b": "south/b"}
+    leaves += [Leaf(name, f"loupe://trainer/{trainer}") for name, trainer in trainers.items()]
     ensure_certificates(folder, leaves, datetime.now(UTC))
     return folder
 

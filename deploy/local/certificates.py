@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from deploy.local.files import write_private
+from loupe.identity import process_of
+from loupe.names import host_of
 
 AUTHORITY_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
@@ -34,7 +36,19 @@ class Leaf:
     uri: str = ""
     """SAN URI, `loupe://service/<name>` or `loupe://trainer/<cluster>/<trainer>`; empty: it names no caller."""
     server: bool = True
-    """Whether it may stand for a server on loopback."""
+    """Whether it may stand for a server."""
+
+    @property
+    def host(self) -> str:
+        """The SAN host name by which clients inside the mesh know the server; empty: it names no caller."""
+        caller = process_of(self.uri)
+        return host_of(caller.trainer or caller.service or "") if caller else ""
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether a terminal that dials loopback may take it for a door: not a trainer's, which has none for it."""
+        caller = process_of(self.uri)
+        return caller is None or caller.trainer is None
 
 
 def ensure_certificates(folder: Path, leaves: Sequence[Leaf], now: datetime) -> list[str]:
@@ -55,6 +69,13 @@ def ensure_certificates(folder: Path, leaves: Sequence[Leaf], now: datetime) -> 
             _save(folder, leaf.name, *_new_leaf(leaf, *authority, now))
             made.append(leaf.name)
     return made
+
+
+def host_on(file: Path) -> str:
+    """Return the host name on a certificate of the mesh; empty where there is none, as on those made before 0.2."""
+    certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return next((name for name in names.get_values_for_type(x509.DNSName) if name.endswith(".internal")), "")
 
 
 def _load(folder: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
@@ -90,8 +111,14 @@ def _fits(certificate: x509.Certificate, leaf: Leaf, authority: x509.Certificate
 
 
 def _names(leaf: Leaf) -> list[x509.GeneralName]:
-    caller = [x509.UniformResourceIdentifier(leaf.uri)] if leaf.uri else []
-    return [*(_LOOPBACK if leaf.server else ()), *caller]
+    names: list[x509.GeneralName] = []
+    if leaf.server and leaf.on_loopback:
+        names += _LOOPBACK
+    if leaf.server and leaf.host:
+        names.append(x509.DNSName(leaf.host))
+    if leaf.uri:
+        names.append(x509.UniformResourceIdentifier(leaf.uri))
+    return names
 
 
 def _usages(leaf: Leaf) -> list[x509.ObjectIdentifier]:

@@ -37,20 +37,25 @@ def tls_folder(state: StateDirectory) -> Path:
 
 
 def policies(trainers: tuple[TrainerId, ...]) -> dict[str, Rules]:
-    """Return each process's rules: register itself, find the others, write its own keys and no others."""
+    """Return each process's rules: register itself, find the others, write its own keys and no others.
 
-    def member(service: str) -> Rules:
+    Whoever may make sessions of a node may end them all: only the scheduler may, which needs one for its lock.
+    """
+
+    def member(process: str) -> Rules:
         return {
             "node": {NODE: _READ},
-            "session": {NODE: _WRITE},
             "service_prefix": {"loupe-": _READ},
-            "service": {f"loupe-{service}": _WRITE},
+            "service": {f"loupe-{process}": _WRITE},
         }
 
     rules = {service: member(service) for service in SERVICES}
-    rules["scheduler"]["key_prefix"] = {"loupe/trainers/": _READ, "loupe/scheduler/": _WRITE}
+    rules["scheduler"] |= {
+        "session": {NODE: _WRITE},
+        "key_prefix": {"loupe/trainers/": _READ, "loupe/scheduler/": _WRITE},
+    }
     for trainer in trainers:
-        rules[trainer.process] = member("trainer") | {"key": {f"loupe/trainers/{trainer}": _WRITE}}
+        rules[trainer.process] = member(trainer.process) | {"key": {f"loupe/trainers/{trainer}": _WRITE}}
     return rules
 
 

@@ -11,9 +11,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local import consul
+from deploy.local.certificates import host_on
 from deploy.local.identity import Identity
 from deploy.local.processes import DEPLOY_CERTIFICATE, ports_of
 from deploy.local.state import StateDirectory
+from loupe.rpc.channel import TLS_NAME
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -62,7 +64,7 @@ def is_healthy(state: StateDirectory, name: str, ports: Mapping[str, int]) -> bo
         return consul.is_ready(state, ports["consul-http"])
     if name == "nats":
         return _greets(state, ports["nats"])
-    return _serves(state, ports[f"{name}-internal"])
+    return _serves(state, name, ports[f"{name}-internal"])
 
 
 def _greets(state: StateDirectory, port: int) -> bool:
@@ -80,14 +82,16 @@ def _greets(state: StateDirectory, port: int) -> bool:
         return False
 
 
-def _serves(state: StateDirectory, port: int) -> bool:
+def _serves(state: StateDirectory, name: str, port: int) -> bool:
+    expected = host_on(state.tls / f"{name}.pem")
+    options = ((TLS_NAME, expected),) if expected else ()
     credentials = grpc.ssl_channel_credentials(
         root_certificates=(state.tls / "ca.pem").read_bytes(),
         private_key=(state.tls / f"{DEPLOY_CERTIFICATE}.key").read_bytes(),
         certificate_chain=(state.tls / f"{DEPLOY_CERTIFICATE}.pem").read_bytes(),
     )
     request = health_pb2.HealthCheckRequest(service="")
-    with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+    with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         answer: health_pb2.HealthCheckResponse
         try:

@@ -38,6 +38,11 @@ _SCHEDULER_MAY_PUBLISH = [
     f"$JS.API.DIRECT.GET.{_STREAM}",
     f"$JS.API.DIRECT.GET.{_STREAM}.>",
 ]
+_AUTH_MAY_ASK = {
+    f"$JS.API.CONSUMER.LIST.{_STREAM}": "loupe.consumers.list",
+    f"$JS.API.CONSUMER.DELETE.{_STREAM}.*": "loupe.consumers.delete.*",
+}
+"""What auth deletes consumers with that outlived a right; by these names in its own account."""
 _AUTH_SYS_MAY_PUBLISH = [
     "$SYS.REQ.SERVER.PING",
     "$SYS.REQ.SERVER.PING.CONNZ",
@@ -101,10 +106,20 @@ def nats_configuration(state: StateDirectory, port: int) -> str:
             "timeout": 5,
         },
         "max_payload": 1 << 20,
+        # Of whoever does not read what comes, no more than this is kept, and not for longer.
+        "max_pending": 8 << 20,
+        "write_deadline": "5s",
         "accounts": {
-            "AUTH": {"users": [user("auth")]},
+            "AUTH": {
+                "users": [user("auth")],
+                "imports": [
+                    {"service": {"account": "LOUPE", "subject": subject}, "to": name}
+                    for subject, name in _AUTH_MAY_ASK.items()
+                ],
+            },
             "LOUPE": {
                 "jetstream": "enabled",
+                "exports": [{"service": subject, "accounts": ["AUTH"]} for subject in _AUTH_MAY_ASK],
                 "users": [
                     user("scheduler", {"publish": _SCHEDULER_MAY_PUBLISH, "subscribe": ["_INBOX.>"]}),
                 ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import Message
@@ -35,5 +37,12 @@ def idempotent(method: str, request: Message, *secrets: str) -> Request:
 
 
 def peer_address(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Return the network address that the call comes from, without the port."""
-    return context.peer().rpartition(":")[0]
+    """Return the network address that the call comes from, without the port; of IPv6 the network that one host has."""
+    place = context.peer().rpartition(":")[0]
+    family, _, text = unquote(place).partition(":")
+    if family != "ipv6":
+        return place
+    address = ipaddress.IPv6Address(text.strip("[]").partition("%")[0])
+    if address.ipv4_mapped is not None:
+        return f"ipv4:{address.ipv4_mapped}"
+    return f"ipv6:{ipaddress.IPv6Network((address, 64), strict=False)}"

@@ -10,6 +10,7 @@ import grpc
 
 from loupe.errors import Internal, Unavailable
 from loupe.limits import MAX_MESSAGE_BYTES
+from loupe.names import TrainerName, host_of
 from loupe.rpc.status import from_rpc_error
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
+
+TLS_NAME = "grpc.ssl_target_name_override"
+"""The channel option for the name that the server's certificate must have."""
 
 
 class Certificates(Protocol):
@@ -105,15 +109,19 @@ def _interceptors(token: TokenSource | None) -> list[grpc.aio.ClientInterceptor]
     return [kind(token) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)]
 
 
-def internal_channel(own: Certificates, address: str, *, token: TokenSource | None = None) -> grpc.aio.Channel:
-    """Open a mutual-TLS channel to another service's internal door, "host:port".
+def internal_channel(
+    own: Certificates, address: str, *, service: str | TrainerName, token: TokenSource | None = None
+) -> grpc.aio.Channel:
+    """Open a mutual-TLS channel to the internal door of a service, or of a trainer, at "host:port".
 
+    Whoever shows another certificate is not spoken to, whatever Consul says of the place: calls raise Unavailable.
     token: an attempt's token to send along, if any. Stream calls are to be read with `async for`.
     """
     credentials = grpc.ssl_channel_credentials(
         own.tls_ca.read_bytes(), own.tls_key.read_bytes(), own.tls_cert.read_bytes()
     )
-    return grpc.aio.secure_channel(address, credentials, options=OPTIONS, interceptors=_interceptors(token))
+    options = (*OPTIONS, (TLS_NAME, host_of(service)))
+    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=_interceptors(token))
 
 
 def terminal_channel(address: str, *, ca: bytes, token: TokenSource | None = None) -> grpc.aio.Channel:
@@ -154,7 +162,7 @@ class ServiceChannels:
             if known[0] == address:
                 return known[1]
             await known[1].close()
-        channel = internal_channel(self._settings, address, token=self._token)
+        channel = internal_channel(self._settings, address, service=service, token=self._token)
         self._channels[service] = (address, channel)
         return channel
 

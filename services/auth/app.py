@@ -32,7 +32,7 @@ from services.auth.groups.bootstrap import ADMIN, bootstrap
 from services.auth.groups.groups import Groups
 from services.auth.groups.servicer import GroupServicer
 from services.auth.nats.callout import Callout
-from services.auth.nats.connections import CalloutDoor, Revoker
+from services.auth.nats.connections import CalloutDoor, Janitor, Revoker
 from services.auth.policy.authority import Authority
 from services.auth.policy.servicer import PolicyServicer
 from services.auth.policy.store import ChangeTable
@@ -67,6 +67,7 @@ class AuthApp(MeshApp[AuthSettings]):
     """
 
     service: ClassVar[str] = "auth"
+    max_message_bytes: ClassVar[int] = 256 << 10
 
     def __init__(
         self, settings: AuthSettings, *, announce: Callable[[str], None] = print, passwords: Passwords | None = None
@@ -125,7 +126,7 @@ class AuthApp(MeshApp[AuthSettings]):
         await self.register()
 
     def _work_with_nats(self) -> None:
-        """Begin to work on two connections to NATS, as far as the settings give what they need."""
+        """Begin to work on three connections to NATS, as far as the settings give what they need."""
         settings = self.settings
 
         def user(name: str, password_file: Path | None) -> NatsUser:
@@ -143,6 +144,7 @@ class AuthApp(MeshApp[AuthSettings]):
             )
             who = user(settings.nats_user, settings.nats_password_file)
             self.work("nats-callout", stay_connected(who, CalloutDoor(callout).serve))
+            self.work("nats-janitor", stay_connected(who, Janitor(self.authority).serve))
         if settings.nats_sys_user:
             who = user(settings.nats_sys_user, settings.nats_sys_password_file)
             self.work("nats-revoker", stay_connected(who, Revoker(self.authority).serve))

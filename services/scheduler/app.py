@@ -6,10 +6,13 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 
+import grpc
+
 from loupe import database
 from loupe.app import MeshApp
 from loupe.discovery import Discovery
 from loupe.idempotency import RequestLog
+from loupe.names import TrainerName
 from loupe.notifier import Notifier
 from loupe.rpc.channel import internal_channel
 from loupe.scheduler.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
@@ -62,7 +65,7 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
         self._leadership = Leadership(news)
         self._fleet = Fleet(time.monotonic, settings.report_max_age, news)
         self._storage = StorageClient(self.storage, settings.call_timeout)
-        self._trainers = TrainerClient(self._fleet.address, partial(internal_channel, settings))
+        self._trainers = TrainerClient(self._fleet.address, self._trainer_channel)
         self._dispatcher = Dispatcher(
             self._dependencies(),
             news,
@@ -93,6 +96,9 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
             now=utc_now,
         )
 
+    def _trainer_channel(self, address: str, trainer: TrainerName) -> grpc.aio.Channel:
+        return internal_channel(self.settings, address, service=trainer)
+
     def _job_servicer(self) -> TrainingJobServicer:
         return TrainingJobServicer(
             self._store,
@@ -113,7 +119,7 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
         self.closing.push_async_callback(self._trainers.close)
         await self.open_doors()
         await self.register(self.settings.instance)
-        self.work("fleet", follow_fleet(self._fleet, self.discovery, time.monotonic))
+        self.work("fleet", follow_fleet(self._fleet, self.discovery))
         self.work("dispatch", self._dispatcher.run())
         self.work("leadership", self._leadership.follow(self.discovery))
         self.work("outbox", self._outbox.run())

@@ -15,6 +15,7 @@ from loupe import database
 from loupe.app import MeshApp
 from loupe.errors import FailedPrecondition
 from loupe.idempotency import RequestLog
+from loupe.limits import MAX_MESSAGE_BYTES
 from loupe.rpc.server import Registration
 from loupe.storage.v1.algorithm_service_pb2_grpc import add_AlgorithmServiceServicer_to_server
 from loupe.storage.v1.blob_service_pb2_grpc import add_BlobServiceServicer_to_server
@@ -125,6 +126,7 @@ class StorageApp(MeshApp[StorageSettings]):
     """One storage process, built from its settings."""
 
     service = "storage"
+    max_message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(self, settings: StorageSettings) -> None:
         super().__init__(settings)

@@ -14,7 +14,7 @@ import structlog
 
 from loupe.app import MeshApp
 from loupe.discovery import Discovery
-from loupe.load import key_of
+from loupe.load import catalogue_name_of, key_of
 from loupe.trainer.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
 from services.trainer.attempts.access import DenyAll
 from services.trainer.attempts.attempts import Attempts
@@ -107,6 +107,11 @@ class TrainerApp(MeshApp[TrainerSettings]):
     def instance(cls, settings: TrainerSettings) -> str:
         """Return what stands on the trainer's certificate, too: "trainer-<cluster>-<trainer>"."""
         return f"trainer-{settings.cluster}-{settings.trainer}"
+
+    @classmethod
+    def catalogue_name(cls, settings: TrainerSettings) -> str:
+        """Return a name of this trainer's own, so that Consul lets no other one register under it."""
+        return catalogue_name_of(settings.name)
 
     async def start(self) -> None:
         """Serve, warm the slots, and report to Consul."""

@@ -112,7 +112,7 @@ class RunningAuth:
             tls_cert=self.tls / f"{name}.pem",
             tls_key=self.tls / f"{name}.key",
         )
-        channel = internal_channel(settings, f"127.0.0.1:{self.settings.internal_port}")
+        channel = internal_channel(settings, f"127.0.0.1:{self.settings.internal_port}", service="auth")
         self.channels.append(channel)
         return Doors(channel)
 

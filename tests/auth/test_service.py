@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -28,10 +29,16 @@ from loupe.identity import JwksVerifier
 from loupe.names import AccountName, ProjectName
 from loupe.rpc.authorizer import RemoteAuthorizer
 from loupe.rpc.gate import access_table
-from loupe.rpc.server import MeshServer
+from loupe.rpc.server import MeshServer, Registration
 from loupe.scheduler.v1 import training_job_service_pb2 as jobs
 from loupe.scheduler.v1 import training_job_service_pb2_grpc
 from loupe.settings import ServiceSettings
+from loupe.storage.v1 import (
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
 from loupe.terminal.client import Terminal
 from loupe.terminal.profile import Profile, ProfileStore
 from services.auth.sessions.sessions import Sessions, TokenPair
@@ -274,6 +281,66 @@ async def test_a_terminal_whose_refresh_was_answered_into_a_cut_stays_logged_in(
     await proxy.close()
 
 
+FLOOD = """
+import asyncio, sys
+from pathlib import Path
+import grpc
+from loupe.auth.v1 import session_service_pb2 as sessions
+from loupe.auth.v1.session_service_pb2_grpc import SessionServiceStub
+from loupe.rpc.channel import OPTIONS
+
+async def login(address, ca, request, number):
+    own = ("grpc.use_local_subchannel_pool", 1), ("number", number)
+    async with grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(ca), options=OPTIONS + own) as channel:
+        try:
+            await SessionServiceStub(channel).Login(request, timeout=60)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+
+async def main(address, ca):
+    request = sessions.LoginRequest(account="accounts/nobody", password="x" * (39 << 20))
+    answers = await asyncio.gather(*(login(address, Path(ca).read_bytes(), request, number) for number in range(20)))
+    print(*answers)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def forget_peak() -> None:
+    """Let the most memory of this process be what it has now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def peak_mebibytes() -> int:
+    """Return the most memory that this process has had since it was last forgotten."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) >> 10
+
+
+async def test_nothing_large_is_read_of_who_has_not_logged_in(auth: RunningAuth):
+    """20 logins with passwords of 39 MiB at once: refused, in memory for the small messages that auth takes."""
+    forget_peak()
+    before = peak_mebibytes()
+    flood = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", FLOOD, f"127.0.0.1:{auth.settings.public_port}", str(auth.settings.tls_ca)),
+        cwd=Path(__file__).parents[2],
+        stdout=asyncio.subprocess.PIPE,
+    )
+    answers, _ = await flood.communicate()
+    assert answers.decode().split() == ["RESOURCE_EXHAUSTED"] * 20
+    assert peak_mebibytes() - before < 40
+
+
+async def test_nobody_sends_auth_a_large_message(auth: RunningAuth):
+    """With a login neither: what auth is told is names and passwords."""
+    admin = await auth.administrator()
+    with pytest.raises(errors.ResourceExhausted):
+        await admin.accounts.GetAccount(accounts.GetAccountRequest(name="x" * (260 << 10)))
+    with pytest.raises(errors.InvalidArgument):
+        await admin.accounts.GetAccount(accounts.GetAccountRequest(name="x" * (200 << 10)))
+
+
 class Jobs(training_job_service_pb2_grpc.TrainingJobServiceServicer):
     """A scheduler that lets every job be read, and watched without end."""
 
@@ -290,6 +357,22 @@ async def other_service(
     auth: RunningAuth, settings: ServiceSettings
 ) -> AsyncIterator[Callable[[str], training_job_service_pb2_grpc.TrainingJobServiceAsyncStub]]:
     """Start a service that asks auth, as the scheduler does; give what calls it with an access token."""
+
+    def of(token: str) -> training_job_service_pb2_grpc.TrainingJobServiceAsyncStub:
+        return training_job_service_pb2_grpc.TrainingJobServiceStub(
+            auth.terminal(token, f"127.0.0.1:{settings.public_port}").channel
+        )
+
+    add = training_job_service_pb2_grpc.add_TrainingJobServiceServicer_to_server
+    async with serving(auth, settings, [(add, Jobs())]):
+        yield of
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    auth: RunningAuth, settings: ServiceSettings, servicers: Sequence[Registration]
+) -> AsyncIterator[None]:
+    """Serve beside auth, which is asked who may do what."""
     door = auth.service("scheduler")
 
     async def same() -> grpc.aio.Channel:
@@ -298,21 +381,83 @@ async def other_service(
     async def keys() -> str:
         return (await door.sessions.GetJwks(sessions.GetJwksRequest())).jwks_json
 
-    def of(token: str) -> training_job_service_pb2_grpc.TrainingJobServiceAsyncStub:
-        return training_job_service_pb2_grpc.TrainingJobServiceStub(
-            auth.terminal(token, f"127.0.0.1:{settings.public_port}").channel
-        )
-
     authorizer = RemoteAuthorizer(same)
-    add = training_job_service_pb2_grpc.add_TrainingJobServiceServicer_to_server
-    server = MeshServer(settings, verifier=JwksVerifier(keys), authorizer=authorizer, servicers=[(add, Jobs())])
+    server = MeshServer(settings, verifier=JwksVerifier(keys), authorizer=authorizer, servicers=servicers)
     authorizer.start()
     await server.start()
     try:
-        yield of
+        yield
     finally:
         await server.stop()
         await authorizer.close()
+
+
+class Data(dataset_service_pb2_grpc.DatasetServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
+    """What an attempt asks storage for: to read data, and to be given what its job has saved."""
+
+    async def GetDatasetVersion(self, request, context):
+        return dataset_service_pb2.GetDatasetVersionResponse()
+
+    async def GetCheckpoint(self, request, context):
+        return model_service_pb2.GetCheckpointResponse()
+
+
+async def test_an_attempt_has_the_rights_that_its_submitter_has_now(auth: RunningAuth, service_settings):
+    """In its job's project only; lowered, thrown out or disabled, the submitter takes the token's rights along."""
+    await populate(auth)
+    admin, settings = await auth.administrator(), service_settings("storage")
+    registrations: list[Registration] = [
+        (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, Data()),
+        (model_service_pb2_grpc.add_ModelServiceServicer_to_server, Data()),
+    ]
+    asked = policy.IssueAttemptTokenRequest(account="accounts/eva", job="projects/line-7/jobs/j1", attempt=1)
+    engineers, viewers = "projects/line-7/groups/engineers", "projects/line-7/groups/viewers"
+    await admin.accounts.CreateAccount(
+        accounts.CreateAccountRequest(account_id="eva", password=PASSWORD, group=engineers)
+    )
+    await auth.service("storage").policy.EnsureProject(
+        policy.EnsureProjectRequest(project="projects/line-9", project_uid="uid-9", owner="accounts/eva")
+    )
+    token = (await auth.service("scheduler").policy.IssueAttemptToken(asked)).token
+    async with serving(auth, settings, registrations):
+        channel = auth.terminal(token, f"127.0.0.1:{settings.public_port}").channel
+
+        async def read(project: str = "line-7") -> object:
+            name = f"projects/{project}/datasets/d/versions/1"
+            request = dataset_service_pb2.GetDatasetVersionRequest(name=name)
+            return await dataset_service_pb2_grpc.DatasetServiceStub(channel).GetDatasetVersion(request)
+
+        async def work() -> object:
+            request = model_service_pb2.GetCheckpointRequest(job="projects/line-7/jobs/j1")
+            return await model_service_pb2_grpc.ModelServiceStub(channel).GetCheckpoint(request)
+
+        async def refused(call: Callable[[], Awaitable[object]], kind: type[errors.LoupeError]) -> None:
+            """Whoever asks for a new token hears it at once; what has one, soon."""
+            with pytest.raises((errors.PermissionDenied, errors.FailedPrecondition)):
+                await auth.service("scheduler").policy.IssueAttemptToken(asked)
+            async with asyncio.timeout(5):
+                with pytest.raises(kind):
+                    while True:
+                        await call()
+                        await asyncio.sleep(0.02)
+
+        await read()
+        await work()
+        with pytest.raises(errors.NotFound):
+            await read("line-9")
+        await admin.groups.AddMember(groups.AddMemberRequest(name=viewers, account="accounts/eva"))
+        await refused(work, errors.PermissionDenied)
+        await read()
+        await admin.groups.RemoveMember(groups.RemoveMemberRequest(name=viewers, account="accounts/eva"))
+        await refused(read, errors.NotFound)
+        await admin.groups.AddMember(groups.AddMemberRequest(name=engineers, account="accounts/eva"))
+        async with asyncio.timeout(5):
+            while True:
+                with contextlib.suppress(errors.NotFound):
+                    await work()
+                    break
+        await admin.accounts.DisableAccount(accounts.DisableAccountRequest(name="accounts/eva"))
+        await refused(work, errors.Unauthenticated)
 
 
 async def test_a_replayed_refresh_token_ends_the_login_at_the_other_services(auth: RunningAuth, service_settings):

@@ -64,12 +64,12 @@ async def test_a_registered_process_is_found_and_a_closed_one_is_gone(consul: Lo
         await eventually(gone)
 
 
-async def test_a_held_key_is_seen_changes_and_vanishes_with_its_owner(consul: LocalMesh) -> None:
+async def test_a_held_key_is_seen_changes_and_is_taken_away_by_its_owner(consul: LocalMesh) -> None:
     count = iter(range(10_000))
     async with process(consul, "scheduler") as watcher, aclosing(watcher.watch_prefix("loupe/trainers/")) as changes:
         assert await asyncio.wait_for(anext(changes), 10) == {}
         async with process(consul, "trainer-north-a") as trainer:
-            await trainer.register("loupe-trainer", "trainer-north-a", "", "127.0.0.1:3")
+            await trainer.register("loupe-trainer-north-a", "trainer-north-a", "", "127.0.0.1:3")
             await trainer.hold(KEY, lambda: str(next(count)).encode(), interval=0.1)
             first = await asyncio.wait_for(anext(changes), 10)
             assert list(first) == [KEY]
@@ -82,13 +82,30 @@ async def test_a_held_key_is_seen_changes_and_vanishes_with_its_owner(consul: Lo
 
 async def test_a_trainer_cannot_hold_the_key_of_another(consul: LocalMesh) -> None:
     async with process(consul, "trainer-north-a") as trainer, process(consul, "scheduler") as watcher:
-        await trainer.register("loupe-trainer", "trainer-north-a", "", "127.0.0.1:3")
+        await trainer.register("loupe-trainer-north-a", "trainer-north-a", "", "127.0.0.1:3")
         await trainer.hold("loupe/trainers/south/b", lambda: b"forged", interval=0.1)
         await trainer.hold(KEY, lambda: b"own", interval=0.1)
         async with aclosing(watcher.watch_prefix("loupe/trainers/")) as changes, asyncio.timeout(10):
             while KEY not in (entries := await anext(changes)):
                 pass
         assert "loupe/trainers/south/b" not in entries
+
+
+async def test_an_id_that_somebody_else_took_keeps_nobody_out(consul: LocalMesh) -> None:
+    """Ids belong to who has them first; a service is found by its name, which is its own."""
+    async with process(consul, "trainer-north-a") as squatter, process(consul, "storage") as storage:
+        await squatter.register("loupe-trainer-north-a", "storage", "", "127.0.0.1:666")
+
+        async def squatted() -> bool:
+            return [i.id for i in await squatter.instances("loupe-trainer-north-a")] == ["storage"]
+
+        await eventually(squatted)
+        await storage.register("loupe-storage", "storage", "127.0.0.1:1", "127.0.0.1:2")
+
+        async def found() -> bool:
+            return [i.internal for i in await squatter.instances("loupe-storage")] == ["127.0.0.1:2"]
+
+        await eventually(found)
 
 
 async def test_the_lock_has_one_leader_and_goes_on_to_the_next(consul: LocalMesh) -> None:
@@ -120,7 +137,7 @@ async def test_a_killed_leader_that_is_back_within_its_ttl_leads_again(consul: L
 
 async def test_everything_comes_back_after_the_agent_was_killed(consul: LocalMesh) -> None:
     async with process(consul, "scheduler") as watcher, process(consul, "trainer-north-a") as trainer:
-        await trainer.register("loupe-trainer", "trainer-north-a", "", "127.0.0.1:3")
+        await trainer.register("loupe-trainer-north-a", "trainer-north-a", "", "127.0.0.1:3")
         await trainer.hold(KEY, lambda: b"load", interval=0.1)
 
         async def held() -> bool:
@@ -128,10 +145,12 @@ async def test_everything_comes_back_after_the_agent_was_killed(consul: LocalMes
                 return KEY in await asyncio.wait_for(anext(changes), 10)
 
         await eventually(held)
-        assert [i.id for i in await watcher.instances("loupe-trainer")] == ["trainer-north-a"]
+        assert [i.id for i in await watcher.instances("loupe-trainer-north-a")] == ["trainer-north-a"]
         before = consul.pid("consul")
         consul.kill("consul")
-        assert [i.id for i in await watcher.instances("loupe-trainer")] == ["trainer-north-a"], "forgotten at once"
+        assert [i.id for i in await watcher.instances("loupe-trainer-north-a")] == ["trainer-north-a"], (
+            "forgotten at once"
+        )
 
         async def restarted() -> bool:
             status = {line.name: line for line in await asyncio.to_thread(consul.status)}["consul"]

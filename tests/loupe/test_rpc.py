@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -12,6 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from loupe.access import Decision
+from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
+from loupe.discovery import Discovery, Instance
 from loupe.errors import (
     Internal,
     LoupeError,
@@ -19,13 +22,14 @@ from loupe.errors import (
     PermissionDenied,
     ResourceExhausted,
     Unauthenticated,
+    Unavailable,
     UploadIncomplete,
     invalid,
 )
 from loupe.identity import AttemptGrant, Caller, current_caller
-from loupe.names import AccountName, JobName, ProjectName
+from loupe.names import AccountName, JobName, ProjectName, TrainerName
 from loupe.notifier import Notifier
-from loupe.rpc.channel import internal_channel, terminal_channel
+from loupe.rpc.channel import ServiceChannels, internal_channel, terminal_channel
 from loupe.rpc.server import MeshServer
 from loupe.rpc.strangers import Strangers
 from loupe.settings import ServiceSettings
@@ -39,6 +43,7 @@ from loupe.storage.v1 import (
     project_service_pb2,
     project_service_pb2_grpc,
 )
+from tests.ports import free_port
 
 ANNA = AccountName("anna")
 
@@ -409,13 +414,85 @@ async def test_a_service_is_known_by_its_certificate_on_the_internal_door_only(
 ) -> None:
     address = f"127.0.0.1:{mesh[0].internal_port}"
     request = model_service_pb2.RaiseFenceRequest(job="projects/mine/jobs/j", attempt=1)
-    async with internal_channel(service_settings("scheduler"), address) as channel:
+    async with internal_channel(service_settings("scheduler"), address, service="storage") as channel:
         assert (await model_service_pb2_grpc.ModelServiceStub(channel).RaiseFence(request)).attempt == 7
-    async with internal_channel(service_settings("trainer-north-a"), address) as channel:
+    async with internal_channel(service_settings("trainer-north-a"), address, service="storage") as channel:
         with pytest.raises(Unauthenticated):
             await model_service_pb2_grpc.ModelServiceStub(channel).RaiseFence(request)
     with pytest.raises(PermissionDenied):
         await model_service_pb2_grpc.ModelServiceStub(terminal("anna")).RaiseFence(request)
+
+
+class Keys(session_service_pb2_grpc.SessionServiceServicer):
+    """Publishes the public keys of who would like to sign tokens."""
+
+    async def GetJwks(self, request, context):
+        return session_service_pb2.GetJwksResponse(jwks_json="of my own making")
+
+
+@asynccontextmanager
+async def pretending(settings: ServiceSettings) -> AsyncIterator[None]:
+    """Serve what auth serves, with somebody's certificate."""
+    add = session_service_pb2_grpc.add_SessionServiceServicer_to_server
+    server = MeshServer(settings, verifier=Verifier(), authorizer=Policy(), servicers=[(add, Keys())])
+    await server.start()
+    yield
+    await server.stop(drain=False)
+
+
+async def keys_of(channel: grpc.aio.Channel) -> str:
+    async with channel:
+        request = session_service_pb2.GetJwksRequest()
+        return (await session_service_pb2_grpc.SessionServiceStub(channel).GetJwks(request, timeout=10)).jwks_json
+
+
+@pytest.mark.parametrize("who", ["trainer-north-a", "storage"])
+async def test_a_certificate_of_the_mesh_stands_for_its_owner_only(
+    service_settings: Callable[..., ServiceSettings], who: str
+) -> None:
+    settings, own = service_settings(who, public_port=0), service_settings("scheduler")
+    address = f"127.0.0.1:{settings.internal_port}"
+    true = TrainerName("north", "a") if who.startswith("trainer") else who
+    async with pretending(settings):
+        for other in ("auth", "scheduler", TrainerName("south", "b"), TrainerName("a", "north")):
+            with pytest.raises(Unavailable):
+                await keys_of(internal_channel(own, address, service=other))
+        assert await keys_of(internal_channel(own, address, service=true)) == "of my own making"
+
+
+async def test_a_service_is_asked_only_where_its_certificate_is(
+    service_settings: Callable[..., ServiceSettings],
+) -> None:
+    """Consul was told that auth is at a trainer."""
+    settings = service_settings("trainer-north-a")
+
+    class Consul(Discovery):
+        def __init__(self) -> None:
+            pass
+
+        async def instances(self, name: str) -> list[Instance]:
+            return [Instance(name, "", f"127.0.0.1:{settings.internal_port}")]
+
+    async with pretending(settings):
+        channels = ServiceChannels(service_settings("storage"), Consul())
+        with pytest.raises(Unavailable):
+            await keys_of(await channels.get("auth"))
+        await channels.close()
+
+
+async def test_a_terminal_takes_no_trainer_for_a_door(
+    service_settings: Callable[..., ServiceSettings], tls: Path
+) -> None:
+    ca = (tls / "ca.pem").read_bytes()
+    for who, taken in (("trainer-north-a", False), ("auth", True)):
+        settings = service_settings(who, public_port=free_port())
+        async with pretending(settings):
+            asked = keys_of(terminal_channel(f"127.0.0.1:{settings.public_port}", ca=ca))
+            if taken:
+                assert await asked == "of my own making"
+            else:
+                with pytest.raises(Unavailable):
+                    await asked
 
 
 async def test_the_internal_door_wants_a_certificate_of_this_mesh(mesh, tls: Path) -> None:

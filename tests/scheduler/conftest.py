@@ -72,10 +72,11 @@ class Rig:
         script: Callable[[FakeAttempt], None] = FakeAttempt.run_to_end,
         name: TrainerName = TrainerName("north", "a"),  # noqa: B008 - immutable
         slots: int = 1,
+        certificate: TrainerName | None = None,
     ) -> FakeTrainer:
-        trainer = FakeTrainer(name, script, slots)
+        trainer, shown = FakeTrainer(name, script, slots), certificate or name
         trainer.door = Door(
-            self._make("trainer-north-a"),
+            self._make(f"trainer-{shown.cluster}-{shown.trainer}"),
             [(attempt_service_pb2_grpc.add_AttemptServiceServicer_to_server, trainer)],
         )
         await trainer.door.up()

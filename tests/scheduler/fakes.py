@@ -19,7 +19,7 @@ from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc, session_s
 from loupe.discovery import Discovery, Instance
 from loupe.errors import AttemptUnknown, StaleAttempt, TrainerBusy, Unauthenticated, Unavailable, not_found
 from loupe.identity import Caller
-from loupe.load import RunningAttempt, TrainerLoad, key_of
+from loupe.load import RunningAttempt, TrainerLoad, catalogue_name_of, key_of
 from loupe.names import AccountName, ProjectName, TrainerName
 from loupe.rpc.server import MeshServer
 from loupe.settings import ServiceSettings
@@ -402,9 +402,7 @@ class FakeDiscovery(Discovery):
 
     def add(self, trainer: FakeTrainer, address: str) -> None:
         self.trainers.append(trainer)
-        instance = f"trainer-{trainer.name.cluster}-{trainer.name.trainer}"
-        known = [each for each in self.places.get("loupe-trainer", []) if each.id != instance]
-        self.places["loupe-trainer"] = [*known, Instance(instance, "", address)]
+        self.places[catalogue_name_of(trainer.name)] = [Instance("any", "", address)]
 
     async def watch_prefix(self, prefix: str) -> AsyncGenerator[dict[str, bytes], None]:
         while True:

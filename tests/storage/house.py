@@ -290,7 +290,8 @@ class House:
             "tls_cert": tls / f"{name}.pem",
             "tls_key": tls / f"{name}.key",
         }
-        channel = internal_channel(ServiceSettings(**values), f"127.0.0.1:{self.settings.internal_port}")
+        own = ServiceSettings(**values)
+        channel = internal_channel(own, f"127.0.0.1:{self.settings.internal_port}", service="storage")
         self._channels.append(channel)
         return Client(channel)
 

@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from loupe.discovery import Instance
 from loupe.errors import AttemptUnknown, PermissionDenied, Unauthenticated, Unavailable
 from loupe.load import TrainerLoad
+from loupe.names import TrainerName
 from loupe.rpc.channel import internal_channel
 from loupe.trainer.v1 import attempt_pb2, attempt_service_pb2, attempt_service_pb2_grpc
 from services.trainer.app import TrainerApp
@@ -96,7 +97,8 @@ async def stub_of(trainer: TrainerApp, service_settings):
     channels: list[grpc.aio.Channel] = []
 
     def stub(name: str) -> attempt_service_pb2_grpc.AttemptServiceStub:
-        channels.append(internal_channel(service_settings(name), f"127.0.0.1:{trainer.settings.internal_port}"))
+        address = f"127.0.0.1:{trainer.settings.internal_port}"
+        channels.append(internal_channel(service_settings(name), address, service=trainer.settings.name))
         return attempt_service_pb2_grpc.AttemptServiceStub(channels[-1])
 
     yield stub
@@ -131,7 +133,7 @@ async def test_an_attempt_from_the_schedulers_call_to_its_result(storage: Storag
     held_key, value = NoConsul.last.held
     load = TrainerLoad.from_json(held_key, value())
     assert (load.name, load.slots, load.busy_slots) == ("clusters/north/trainers/a", 1, 0)
-    assert NoConsul.last.registered[:2] == ("loupe-trainer", "trainer-north-a")
+    assert NoConsul.last.registered[:2] == ("loupe-trainer-north-a", "trainer-north-a")
 
 
 async def test_an_attempt_goes_on_with_the_token_that_replaced_its_own(storage: Storage, stub_of, tmp_path) -> None:
@@ -231,7 +233,7 @@ async def _warm(process: asyncio.subprocess.Process, settings) -> list:
     """Wait until the trainer serves and has a sandbox; return the processes of the sandbox."""
     import psutil
 
-    channel = internal_channel(settings, f"127.0.0.1:{settings.internal_port}")
+    channel = internal_channel(settings, f"127.0.0.1:{settings.internal_port}", service=TrainerName("north", "a"))
     health = health_pb2_grpc.HealthStub(channel)
     deadline = time.monotonic() + 30
     while True:

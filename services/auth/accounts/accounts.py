@@ -12,7 +12,7 @@ from loupe.access import SYSTEM_PROJECT, denial
 from loupe.errors import AlreadyExists, BadCredentials, PermissionDenied, invalid, not_found
 from loupe.idempotency import Request
 from loupe.names import SYSTEM, AccountName, GroupName, check_id
-from services.auth.accounts.passwords import Passwords, check_strength
+from services.auth.accounts.passwords import Passwords, check_length, check_strength
 from services.auth.accounts.store import AccountRow, AccountTable
 from services.auth.accounts.throttle import Throttle
 from services.auth.database.session import Database, Session
@@ -73,9 +73,9 @@ class Accounts:
         if len(display_name) > MAX_DISPLAY_NAME:
             raise invalid("account.display_name", display_name, f"at most {MAX_DISPLAY_NAME} characters")
         check_strength(password)
-        password_hash = await self._passwords.hash(password)
+        password_hash = await self._passwords.hash(password, str(by))
         if request.request_id:
-            secret = await self._passwords.fingerprint(password, f"{request.caller} {request.request_id}")
+            secret = await self._passwords.fingerprint(password, f"{request.caller} {request.request_id}", str(by))
             request = replace(request, body=request.body + secret)
         async with self._database.write() as session:
             if (answer := await session.replay(request)) is None:
@@ -131,12 +131,13 @@ class Accounts:
         """
         check_strength(new_password)
         if by == account:
+            check_length("old_password", old_password)
             await self._check_old(account, old_password, peer)
         else:
             decision = await self._authority.decide(by, SYSTEM_PROJECT, "accounts.disable", login)
             if not decision.allowed:
                 raise denial(by, SYSTEM_PROJECT, "accounts.disable", decision)
-        password_hash = await self._passwords.hash(new_password)
+        password_hash = await self._passwords.hash(new_password, str(by))
         async with self._database.write() as session:
             await _existing(session, account)
             await _check_above(session, by, account)
@@ -145,12 +146,12 @@ class Accounts:
         await self._authority.refresh()
 
     async def _check_old(self, account: AccountName, old_password: str, peer: str) -> None:
-        self._throttle.admit(account.account, peer)
         async with self._database.read() as session:
             row = await AccountTable(session).find(account.account)
-        if row is None or not await self._passwords.matches(row.password_hash, old_password):
-            self._throttle.failed(account.account, peer)
-            raise BadCredentials("the old password is not right")
+            familiar = await AccountTable(session).logged_in_from(account.account, peer)
+        async with self._throttle.attempt(account.account, peer, familiar=familiar):
+            if row is None or not await self._passwords.matches(row.password_hash, old_password, peer):
+                raise BadCredentials("the old password is not right")
 
 
 async def _existing(session: Session, account: AccountName) -> AccountRow:

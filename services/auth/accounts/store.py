@@ -11,6 +11,8 @@ from services.auth.database.metadata import metadata
 from services.auth.database.session import Session
 from services.auth.policy.store import ChangeTable
 
+MAX_ADDRESS = 64
+
 account = sa.Table(
     "account",
     metadata,
@@ -30,7 +32,10 @@ login = sa.Table(
     sa.Column("create_time", sa.Float, nullable=False),
     sa.Column("expire_time", sa.Float, nullable=False, index=True),
     sa.Column("revoke_time", sa.Float, index=True),
+    sa.Column("address", sa.String(MAX_ADDRESS)),
+    sa.Index("login_from", "account", "address"),
 )
+"""Logins, with the network address that each was made from; None: by a process that did not note it yet."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,16 @@ class AccountTable:
         """Replace a password."""
         await self._execute(account.update().where(account.c.id == name).values(password_hash=password_hash))
 
-    async def add_login(self, uid: str, name: str, expire_time: float) -> None:
-        """Store a new login of an account."""
-        row = {"id": uid, "account": name, "create_time": self._session.now, "expire_time": expire_time}
+    async def add_login(self, uid: str, name: str, expire_time: float, address: str = "") -> None:
+        """Store a new login of an account, made from a network address."""
+        times = {"create_time": self._session.now, "expire_time": expire_time}
+        row = {"id": uid, "account": name, "address": address[:MAX_ADDRESS], **times}
         await self._execute(login.insert().values(row))
+
+    async def logged_in_from(self, name: str, address: str) -> bool:
+        """Tell whether a login of the account was made from this network address, as far as is remembered."""
+        at = (login.c.account == name) & (login.c.address == address[:MAX_ADDRESS])
+        return (await self._execute(sa.select(login.c.id).where(at).limit(1))).first() is not None
 
     async def prolong_login(self, uid: str, expire_time: float) -> None:
         """Let a login last until then."""

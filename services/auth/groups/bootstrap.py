@@ -31,7 +31,7 @@ async def bootstrap(database: Database, passwords: Passwords, password_file: Pat
         if await GroupTable(session).project_uid(SYSTEM) is not None:
             return None
     password, generated = _first_password(password_file)
-    password_hash = await passwords.hash(password)
+    password_hash = await passwords.hash(password, ADMIN)
     async with database.write() as session:
         if await GroupTable(session).project_uid(SYSTEM) is not None:
             return None

@@ -15,7 +15,7 @@ from services.auth.accounts.store import AccountTable
 from services.auth.database.session import Database, Session
 from services.auth.groups.store import GroupRow, GroupTable
 from services.auth.policy.authority import Authority
-from services.auth.policy.delegation import ADMINISTRATORS, OWNERS, check_not_last, check_parameter, check_reach
+from services.auth.policy.delegation import OWNERS, check_lowering, check_not_last, check_parameter, check_reach
 from services.auth.policy.store import RuleTable, ThresholdTable
 
 PREDEFINED = {OWNERS: 40, "engineers": 30, "operators": 20, "viewers": 10}
@@ -75,15 +75,15 @@ class Groups:
         return page, paging.encode(scope, [rows[size - 1].id]) if len(rows) > size else ""
 
     async def update(self, by: AccountName, name: GroupName, parameter: int) -> Group:
-        """Adjust the permission parameter; that of the administrators stays, or nobody could repair it."""
+        """Adjust the permission parameter.
+
+        Raises FailedPrecondition where nobody could manage the project, or the system, any more.
+        """
         check_parameter("group.permission_parameter", parameter)
         async with self._database.write() as session:
             group = await _existing(session, name)
             await check_reach(session, by, name, max(parameter, group.permission_parameter))
-            if name == ADMINISTRATORS and parameter != group.permission_parameter:
-                raise FailedPrecondition(
-                    f"the permission parameter of {name} cannot be changed", resource=name, state="fixed"
-                )
+            await check_lowering(session, name, group.permission_parameter, parameter)
             await RuleTable(session).set_level(name.project, name.group, parameter)
             changed = await _existing(session, name)
         await self._authority.refresh()

@@ -16,7 +16,7 @@ import nacl.public
 import nkeys
 import structlog
 
-from loupe.bus import STREAM, inbox_prefix
+from loupe.bus import STREAM, consumer_names, inbox_prefix
 from loupe.errors import LoupeError, Unauthenticated, Unavailable
 from loupe.identity import decode_token
 from loupe.names import AccountName, ProjectName
@@ -30,6 +30,7 @@ READ = "jobs.read"
 _CONNECTION_TYPES = ["STANDARD", "WEBSOCKET"]
 _MAX_SUBSCRIPTIONS = 200
 _MAX_PAYLOAD = 65_536
+_CONSUMER = re.compile(rf"terminal-({ID})-[0-9]+")
 _LABEL = re.compile(rf"({ID})\.([0-9a-f-]{{36}})\.([0-9a-f]{{16}})")
 
 
@@ -62,15 +63,18 @@ def grant(authority: Authority, account: AccountName, login: str) -> Grant | Non
     return Grant(account, login, projects) if projects else None
 
 
-def permissions(projects: Sequence[ProjectName], token: str) -> dict[str, Any]:
-    """List what may be sent and heard. A consumer must name its filter in the request's subject.
+def permissions(granted: Grant, token: str) -> dict[str, Any]:
+    """List what may be sent and heard. A consumer must have its name and its filter in the request's subject.
 
-    Neither list may ever be empty: to NATS that would mean everything.
+    The names are few and the account's own: so many consumers it has at most, and only these may it delete. Neither
+    list may ever be empty: to NATS that would mean everything.
     """
-    subjects = [f"loupe.progress.{project.project}.>" for project in projects]
+    subjects = [f"loupe.progress.{project.project}.>" for project in granted.projects]
+    names = consumer_names(granted.account)
     assert subjects, "a grant has projects"
     publish = [
-        *(f"$JS.API.CONSUMER.CREATE.{STREAM}.*.{subject}" for subject in subjects),
+        *(f"$JS.API.CONSUMER.CREATE.{STREAM}.{name}.{subject}" for subject in subjects for name in names),
+        *(f"$JS.API.CONSUMER.DELETE.{STREAM}.{name}" for name in names),
         *(f"$JS.API.DIRECT.GET.{STREAM}.{subject}" for subject in subjects),
         f"$JS.FC.{STREAM}.>",
     ]
@@ -137,7 +141,7 @@ class Callout:
             "version": 2,
             "allowed_connection_types": _CONNECTION_TYPES,
             **limits,
-            **permissions(granted.projects, token),
+            **permissions(granted, token),
         }
         more = {"aud": self._nats_account, "exp": int(expiry), "name": granted.label}
         return nats_jwt.encode(self._signer, user, claims, self._now(), **more)
@@ -157,6 +161,61 @@ def connections_to_cut(authority: Authority, labels: dict[int, str]) -> list[int
         if granted is None or granted.label != label:
             cut.append(connection)
     return cut
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A consumer of the stream: its name, the subjects that it is sent, and whether it is one that terminals make.
+
+    plain: it keeps nothing on disk, and asks for no acknowledgements, so that nothing is sent again.
+    """
+
+    name: str
+    filters: tuple[str, ...]
+    plain: bool
+
+
+def consumers_to_delete(authority: Authority, consumers: Sequence[Consumer]) -> list[str]:
+    """Return the names of those that no account may have now, or that are of another kind than terminals make."""
+    readable: dict[AccountName, set[str]] = {}
+    doomed = []
+    for consumer in consumers:
+        match = _CONSUMER.fullmatch(consumer.name)
+        account = AccountName(match[1]) if match else None
+        if account is None or not consumer.plain or not consumer.filters:
+            doomed.append(consumer.name)
+            continue
+        if account not in readable:
+            granted = grant(authority, account, "")
+            readable[account] = {project.project for project in granted.projects} if granted else set()
+        if not {_project_of(subject) for subject in consumer.filters} <= readable[account]:
+            doomed.append(consumer.name)
+    return doomed
+
+
+def _project_of(subject: str) -> str:
+    parts = subject.split(".")
+    return parts[2] if len(parts) > 3 and parts[:2] == ["loupe", "progress"] else ""
+
+
+def read_consumers(answer: bytes) -> tuple[list[Consumer], int]:
+    """Read an answer about the stream's consumers: one page of them, and how many there are. Raises Unavailable.
+
+    None while there is no stream.
+    """
+    try:
+        data = json.loads(answer)
+        if "error" in data:
+            return [], 0
+        return [_read_consumer(one["name"], one["config"]) for one in data["consumers"] or ()], int(data["total"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Unavailable("the NATS server does not list the consumers", dependency="nats") from error
+
+
+def _read_consumer(name: str, config: dict[str, Any]) -> Consumer:
+    filters = config.get("filter_subjects") or [config.get("filter_subject") or ""]
+    plain = not config.get("durable_name") and config.get("ack_policy") == "none"
+    return Consumer(name, tuple(filters), plain)
 
 
 def read_connections(answer: bytes) -> tuple[dict[int, str], int]:

@@ -1,4 +1,4 @@
-"""Auth's two connections to NATS: one answers the auth callout, one cuts connections whose right is gone.
+"""Auth's connections to NATS: one answers the auth callout, two take away what is there without a right.
 
 NATS being away is never felt by gRPC.
 """
@@ -18,7 +18,15 @@ from nats.errors import Error as NatsError
 
 from loupe.errors import LoupeError
 from loupe.notifier import wait_for
-from services.auth.nats.callout import Callout, connections_to_cut, read_connections, read_server
+from services.auth.nats.callout import (
+    Callout,
+    Consumer,
+    connections_to_cut,
+    consumers_to_delete,
+    read_connections,
+    read_consumers,
+    read_server,
+)
 from services.auth.policy.authority import Authority
 
 log = structlog.get_logger(__name__)
@@ -31,6 +39,9 @@ _SETTLED_SECONDS = 2.0
 """A connection that was let in just before a change is there, and seen, this long after it."""
 _SWEEP_SECONDS = 30.0
 _PAGE = 1000
+_CONSUMERS_SECONDS = 5.0
+CONSUMERS_SUBJECT = "loupe.consumers"
+"""Where the NATS server's configuration lets auth list (.list) and delete (.delete.<name>) the stream's consumers."""
 
 
 class CalloutDoor:
@@ -55,6 +66,44 @@ class CalloutDoor:
             log.warning("a NATS auth request could not be answered; refused", error=str(error)[:200])
         except Exception:
             log.exception("a NATS auth request failed; refused")
+
+
+class Janitor:
+    """Deletes consumers that outlived the right to them, and those that terminals do not make.
+
+    A consumer is not its maker's connection: cut off, it would go on for as long as anybody listens where it delivers.
+    """
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+
+    async def serve(self, connection: Client) -> None:
+        """Sweep at once, at every change of the policy and every few seconds."""
+        while True:
+            changed = self._authority.changed()
+            await self._sweep(connection)
+            await wait_for(changed, _CONSUMERS_SECONDS)
+
+    async def _sweep(self, connection: Client) -> None:
+        try:
+            consumers = await self._consumers(connection)
+        except nats.errors.NoRespondersError:
+            return  # JetStream is not up yet
+        for name in consumers_to_delete(self._authority, consumers):
+            await connection.request(f"{CONSUMERS_SUBJECT}.delete.{name}", b"", timeout=_REQUEST_SECONDS)
+            log.info("NATS consumer deleted: nobody may have it", consumer=name)
+
+    async def _consumers(self, connection: Client) -> list[Consumer]:
+        consumers: list[Consumer] = []
+        total = 1
+        while len(consumers) < total:
+            query = json.dumps({"offset": len(consumers)}).encode()
+            answer = await connection.request(f"{CONSUMERS_SUBJECT}.list", query, timeout=_REQUEST_SECONDS)
+            page, total = read_consumers(answer.data)
+            if not page:
+                break  # some went meanwhile
+            consumers += page
+        return consumers
 
 
 class Revoker:

@@ -12,6 +12,7 @@ from services.auth.policy.store import RuleTable, ThresholdTable
 
 ADMINISTRATORS = GroupName(SYSTEM, "administrators")
 OWNERS = "owners"
+GROUPS_WRITE = "groups.write"
 
 
 def check_parameter(field: str, value: int) -> None:
@@ -49,20 +50,42 @@ async def check_reach(session: Session, by: AccountName, group: GroupName, wante
 
 
 async def check_not_last(session: Session, accounts: AccountStates, project: str, account: AccountName) -> None:
-    """Raise FailedPrecondition when an account is a project's last owner, or the last enabled administrator."""
+    """Raise FailedPrecondition when an account is a project's last enabled owner, or the last enabled administrator.
+
+    A disabled one goes as long as another member stays.
+    """
     rules = RuleTable(session)
     group = await rules.group_of(project, account.account)
     if group is None:
         return
-    if group == OWNERS and project != SYSTEM:
-        others = await rules.member_count(project, group) - 1
-    elif GroupName(project, group) == ADMINISTRATORS:
-        members = await rules.members(project, group)
-        others = len(await accounts.enabled([one for one in members if one != account.account]))
-    else:
+    if not _must_have_members(GroupName(project, group)):
         return
-    if others < 1:
+    others = [one for one in await rules.members(project, group) if one != account.account]
+    if not await accounts.enabled(others):
         name = GroupName(project, group)
         raise FailedPrecondition(
             f"{account} is the last member of {name}; put somebody else in first", resource=name, state="last_member"
+        )
+
+
+def _must_have_members(group: GroupName) -> bool:
+    return group == ADMINISTRATORS if group.project == SYSTEM else group.group == OWNERS
+
+
+async def check_lowering(session: Session, group: GroupName, before: int, after: int) -> None:
+    """Raise FailedPrecondition when a parameter would go so low that the group's members manage nothing any more.
+
+    The administrators' stays as it is; a project's owners stay at what managing its groups needs, or where they are.
+    """
+    if group == ADMINISTRATORS and after != before:
+        raise FailedPrecondition(
+            f"the permission parameter of {group} cannot be changed", resource=group, state="fixed"
+        )
+    need = (await ThresholdTable(session).all()).get(GROUPS_WRITE, DEFAULT_THRESHOLDS[GROUPS_WRITE])
+    if _must_have_members(group) and after < min(before, need):
+        raise FailedPrecondition(
+            f"the members of {group} have to be able to manage projects/{group.project}, which needs {need} "
+            f"({GROUPS_WRITE}); {after} is less",
+            resource=group,
+            state="owners",
         )

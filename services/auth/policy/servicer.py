@@ -27,7 +27,7 @@ class PolicyServicer(PolicyServiceServicer):
         authority: Authority,
         *,
         ensure_project: Callable[[ProjectName, str, AccountName], Awaitable[None]],
-        attempt_token: Callable[[AccountName, JobName, int], tuple[str, int]],
+        attempt_token: Callable[[AccountName, JobName, int], Awaitable[tuple[str, int]]],
     ) -> None:
         self._authority = authority
         self._ensure_project = ensure_project
@@ -74,5 +74,5 @@ class PolicyServicer(PolicyServiceServicer):
     ) -> rpc.IssueAttemptTokenResponse:
         """Return the token with which a training attempt works."""
         account, job = AccountName.parse(request.account, "account"), JobName.parse(request.job, "job")
-        token, lifetime = self._attempt_token(account, job, request.attempt)
+        token, lifetime = await self._attempt_token(account, job, request.attempt)
         return rpc.IssueAttemptTokenResponse(token=token, lifetime=Duration(seconds=lifetime))

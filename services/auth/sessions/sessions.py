@@ -12,8 +12,8 @@ from loupe.errors import BadCredentials, InvalidArgument, RefreshReplayed, Unaut
 from loupe.idempotency import MAX_REQUEST_ID
 from loupe.names import AccountName
 from services.auth.accounts.accounts import Account, describe
-from services.auth.accounts.passwords import Passwords
-from services.auth.accounts.store import AccountTable
+from services.auth.accounts.passwords import Passwords, check_length
+from services.auth.accounts.store import AccountRow, AccountTable
 from services.auth.accounts.throttle import Throttle
 from services.auth.database.session import Database, Session
 from services.auth.policy.authority import Authority
@@ -53,27 +53,31 @@ class Sessions:
         """Start a login.
 
         Raises BadCredentials, the same after the same work for an unknown account, a wrong password and a disabled
-        account; Throttled after too many failures of the account or the address `peer`.
+        account; Throttled after too many failures of the account or the address `peer`; InvalidArgument for what is
+        longer than any password.
         """
-        self._throttle.admit(account.account, peer)
+        check_length("password", password)
         async with self._database.read() as session:
             row = await AccountTable(session).find(account.account)
-        right = await self._passwords.matches(row.password_hash if row else None, password)
-        if row is None or not right or row.disabled:
-            self._throttle.failed(account.account, peer)
-            raise BadCredentials("the account or the password is not right")
+            familiar = await AccountTable(session).logged_in_from(account.account, peer)
+        async with self._throttle.attempt(account.account, peer, familiar=familiar):
+            right = await self._passwords.matches(row.password_hash if row else None, password, peer)
+            if row is None or not right or row.disabled:
+                raise BadCredentials("the account or the password is not right")
+            return await self._begin(row, peer)
+
+    async def _begin(self, row: AccountRow, peer: str) -> tuple[TokenPair, Account]:
+        """Start the login of an account whose password was right, if that is so still."""
         async with self._database.write() as session:
-            current = await AccountTable(session).find(account.account)
+            current = await AccountTable(session).find(row.id)
             if current is None or current.disabled or current.password_hash != row.password_hash:
                 raise BadCredentials("the account or the password is not right")
             login = str(uuid.uuid4())
-            await AccountTable(session).add_login(login, account.account, session.now)
+            await AccountTable(session).add_login(login, row.id, session.now, peer)
             refresh_token = secrets.token_urlsafe(32)
             await self._add(session, refresh_token, login)
-            pair = self._pair(account, login, refresh_token)
-            described = await describe(session, current)
-        self._throttle.succeeded(account.account)
-        return pair, described
+            pair = self._pair(AccountName(row.id), login, refresh_token)
+            return pair, await describe(session, current)
 
     async def refresh(self, refresh_token: str, request_id: str = "") -> TokenPair:
         """Exchange a refresh token. Raises Unauthenticated, or RefreshReplayed when it was used before.

@@ -142,10 +142,13 @@ class Trainers(Protocol):
 class TrainerClient:
     """The Trainers over gRPC: one channel to each, opened anew when Consul names another address.
 
-    address: the trainer's last known internal address, empty when there never was one. open_channel: dials it.
+    address: the trainer's last known internal address, empty when there never was one. open_channel: dials the address
+    and speaks to nobody there but that trainer.
     """
 
-    def __init__(self, address: Callable[[TrainerName], str], open_channel: Callable[[str], grpc.aio.Channel]) -> None:
+    def __init__(
+        self, address: Callable[[TrainerName], str], open_channel: Callable[[str, TrainerName], grpc.aio.Channel]
+    ) -> None:
         self._address = address
         self._open = open_channel
         self._channels: dict[TrainerName, tuple[str, grpc.aio.Channel]] = {}
@@ -156,7 +159,7 @@ class TrainerClient:
             raise Unavailable(f"no address of {trainer} is known", dependency="trainer")
         known = self._channels.get(trainer)
         if known is None or known[0] != address:
-            self._channels[trainer] = (address, self._open(address))
+            self._channels[trainer] = (address, self._open(address, trainer))
             if known is not None:
                 await known[1].close()
         return attempt_service_pb2_grpc.AttemptServiceStub(self._channels[trainer][1])

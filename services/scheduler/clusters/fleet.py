@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
-from loupe.discovery import Discovery, Instance
-from loupe.load import PREFIX, BadLoad, TrainerLoad, key_of
+from loupe.discovery import Discovery
+from loupe.load import PREFIX, BadLoad, TrainerLoad, catalogue_name_of, key_of
 from loupe.names import ClusterName, TrainerName
 from loupe.notifier import Notifier
 from loupe.timestamps import datetime_of_micros
@@ -18,8 +18,9 @@ from services.scheduler.clusters.placement import ClusterState, TrainerState
 
 log = structlog.get_logger(__name__)
 
-TRAINER_SERVICE = "loupe-trainer"
 _LOCATE_SECONDS = 2.0
+_UNKNOWN_SECONDS = 0.2
+_LOCATED_AT_ONCE = 32
 
 Attempt = tuple[str, int]
 """An attempt: the job's name and the number."""
@@ -44,6 +45,15 @@ class _Known:
 
 
 @dataclass(frozen=True)
+class _Place:
+    """Where a trainer is reached, empty where it is not known; which run of it was asked for, and when."""
+
+    address: str
+    incarnation: str
+    asked: float
+
+
+@dataclass(frozen=True)
 class _Avoidance:
     until: float
     why: str
@@ -62,7 +72,7 @@ class Fleet:
         self._changed = changed
         self._reports: dict[TrainerName, _Report] = {}
         self._members: dict[str, set[TrainerName]] = {}
-        self._addresses: dict[str, str] = {}
+        self._places: dict[TrainerName, _Place] = {}
         self._avoided: dict[TrainerName, _Avoidance] = {}
         self._given: dict[TrainerName, set[Attempt]] = {}
         self._known: dict[str, _Known] = {}
@@ -96,11 +106,26 @@ class Fleet:
             self._members.setdefault(name.cluster, set()).add(name)
         self._changed.notify()
 
-    def locate(self, instances: Sequence[Instance]) -> None:
-        """Take in where trainers are reached; addresses of those that are not named any more stay known."""
-        self._addresses |= {instance.id: instance.internal for instance in instances}
-        self._known.clear()
-        self._changed.notify()
+    def locate(self, trainer: TrainerName, address: str) -> None:
+        """Take in where a trainer is reached; empty: Consul knows no place now, and the last one stays known."""
+        before, report = self.address(trainer), self._reports.get(trainer)
+        incarnation = report.load.incarnation if report else ""
+        self._places[trainer] = _Place(address or before, incarnation, self._monotonic())
+        if self.address(trainer) != before:
+            self._known.pop(trainer.cluster, None)
+            self._changed.notify()
+
+    def to_locate(self) -> list[TrainerName]:
+        """Return which trainers' places are to be asked for now: new ones first, then those asked for longest ago."""
+        now = self._monotonic()
+        due = {name: at for name, report in self._reports.items() if (at := self._due(name, report)) <= now}
+        return sorted(due, key=lambda name: due[name])[:_LOCATED_AT_ONCE]
+
+    def _due(self, name: TrainerName, report: _Report) -> float:
+        place = self._places.get(name)
+        if place is None or place.incarnation != report.load.incarnation:
+            return float("-inf")
+        return place.asked + (_LOCATE_SECONDS if place.address else _UNKNOWN_SECONDS)
 
     def give(self, trainer: TrainerName, attempt: Attempt) -> None:
         """Note an attempt that a trainer was given: it takes a slot, reported or not."""
@@ -117,11 +142,8 @@ class Fleet:
 
     def address(self, trainer: TrainerName) -> str:
         """Return the trainer's last known "host:port"; empty when there never was one."""
-        return self._addresses.get(_instance_of(trainer), "")
-
-    def unlocated(self) -> bool:
-        """Say whether a trainer reports whose address is not known."""
-        return any(not self.address(name) for name in self._reports)
+        place = self._places.get(trainer)
+        return place.address if place else ""
 
     def avoid(self, trainer: TrainerName, seconds: float, why: str) -> None:
         """Keep new jobs away from a trainer for some time; why is told to people."""
@@ -184,16 +206,10 @@ class Fleet:
         )
 
 
-def _instance_of(trainer: TrainerName) -> str:
-    """Return the trainer's service id in Consul."""
-    return f"trainer-{trainer.cluster}-{trainer.trainer}"
-
-
-async def follow_fleet(fleet: Fleet, discovery: Discovery, monotonic: Callable[[], float]) -> None:
+async def follow_fleet(fleet: Fleet, discovery: Discovery) -> None:
     """Keep the fleet current until it is cancelled."""
-    locate_at = float("-inf")
     async for entries in discovery.watch_prefix(PREFIX):
         fleet.observe(entries)
-        if monotonic() >= locate_at or fleet.unlocated():
-            fleet.locate(await discovery.instances(TRAINER_SERVICE))
-            locate_at = monotonic() + _LOCATE_SECONDS
+        for trainer in fleet.to_locate():
+            found = await discovery.instances(catalogue_name_of(trainer))
+            fleet.locate(trainer, found[0].internal if found else "")

@@ -128,6 +128,41 @@ async def test_the_last_owner_stays(rooms: Rooms):
     await rooms.groups.remove_member(OLGA, OWNERS, OLGA)
 
 
+async def test_a_disabled_owner_does_not_count_as_another(rooms: Rooms):
+    """Or the project would be left to somebody who cannot log in; the disabled one may go."""
+    oskar = await rooms.person("oskar", str(OWNERS))
+    await rooms.accounts.set_disabled(ADMIN, oskar, True)
+    with pytest.raises(FailedPrecondition):
+        await rooms.groups.remove_member(OLGA, OWNERS, OLGA)
+    await rooms.groups.remove_member(OLGA, OWNERS, oskar)
+
+
+async def test_the_owners_group_stays_what_owning_needs(rooms: Rooms):
+    """Neither lowered below what managing groups needs, nor emptied, nor deleted, by nobody; others may be lowered."""
+    for by in (OLGA, ADMIN):
+        for parameter in (1, 39):
+            with pytest.raises(FailedPrecondition, match=r"which needs 40 \(groups\.write\)"):
+                await rooms.groups.update(by, OWNERS, parameter)
+        with pytest.raises(FailedPrecondition):
+            await rooms.groups.delete(by, OWNERS)
+    assert (await rooms.authority.decide(OLGA, LINE, "groups.write", "")).allowed
+    await rooms.groups.update(ADMIN, OWNERS, 60)
+    await rooms.groups.update(OLGA, OWNERS, 40)
+    await rooms.groups.update(OLGA, ENGINEERS, 1)
+
+
+async def test_what_owning_needs_is_what_it_needs_now(rooms: Rooms):
+    """A threshold that an administrator lowered lets owners go as low; one that was raised does not keep them there."""
+    await rooms.groups.set_threshold(ThresholdName("groups.write"), 35)
+    await rooms.groups.update(OLGA, OWNERS, 35)
+    with pytest.raises(FailedPrecondition):
+        await rooms.groups.update(OLGA, OWNERS, 34)
+    await rooms.groups.set_threshold(ThresholdName("groups.write"), 50)
+    with pytest.raises(FailedPrecondition):
+        await rooms.groups.update(ADMIN, OWNERS, 34)
+    await rooms.groups.update(ADMIN, OWNERS, 40)
+
+
 async def test_the_last_enabled_administrator_stays(rooms: Rooms):
     """Not removed, not disabled, the group's parameter is fixed; a disabled one does not count as another."""
     await rooms.person("adam", str(ADMINISTRATORS))

@@ -19,11 +19,15 @@ from services.auth.accounts.store import AccountTable
 from services.auth.nats import jwt as nats_jwt
 from services.auth.nats.callout import (
     Callout,
+    Consumer,
+    Grant,
     account_of,
     connections_to_cut,
+    consumers_to_delete,
     grant,
     permissions,
     read_connections,
+    read_consumers,
     read_server,
 )
 from tests.auth.conftest import LINE, PASSWORD, Rooms
@@ -85,9 +89,11 @@ async def test_a_good_token_gets_exactly_its_projects(rooms: Rooms, callout: Cal
     assert user["aud"] == "LOUPE"
     assert user["exp"] == pytest.approx(time.time() + 600, abs=5)
     assert user["nats"]["sub"] == {"allow": [f"{inbox_prefix(token)}.>", "loupe.progress.line-7.>"]}
+    names = [f"terminal-olga-{number}" for number in range(16)]
     assert user["nats"]["pub"] == {
         "allow": [
-            "$JS.API.CONSUMER.CREATE.PROGRESS.*.loupe.progress.line-7.>",
+            *(f"$JS.API.CONSUMER.CREATE.PROGRESS.{name}.loupe.progress.line-7.>" for name in names),
+            *(f"$JS.API.CONSUMER.DELETE.PROGRESS.{name}" for name in names),
             "$JS.API.DIRECT.GET.PROGRESS.loupe.progress.line-7.>",
             "$JS.FC.PROGRESS.>",
         ]
@@ -163,7 +169,47 @@ async def test_who_has_no_project_gets_nothing(rooms: Rooms):
     """An empty list of permissions would mean everything to NATS, so there is no grant at all."""
     assert grant(rooms.authority, AccountName("admin"), "") is None
     with pytest.raises(AssertionError):
-        permissions([], "token")
+        permissions(Grant(AccountName("admin"), "", ()), "token")
+
+
+async def test_a_consumer_goes_with_the_right_to_it(rooms: Rooms):
+    """Of another project, of nobody, with a filter too wide, durable or acknowledged: deleted; a terminal's stays."""
+
+    def consumer(name: str, *filters: str, plain: bool = True) -> Consumer:
+        return Consumer(name, filters or ("loupe.progress.line-7.job-1",), plain)
+
+    await rooms.person("oskar", "projects/line-7/groups/owners")
+    await rooms.person("olga-2", "projects/system/groups/staff")
+    kept = [consumer("terminal-olga-0"), consumer("terminal-olga-15", "loupe.progress.line-7.>")]
+    doomed = [
+        consumer("terminal-olga-1", "loupe.progress.line-8.job-1"),
+        consumer("terminal-olga-2", "loupe.progress.line-7.a", "loupe.progress.line-8.b"),
+        consumer("terminal-olga-3", "loupe.progress.*.job-1"),
+        consumer("terminal-olga-4", "loupe.progress.>"),
+        consumer("terminal-olga-5", ""),
+        consumer("terminal-olga-6", plain=False),
+        consumer("terminal-olga-2-7"),
+        consumer("terminal-nobody-0"),
+        consumer("anything"),
+    ]
+    assert consumers_to_delete(rooms.authority, [*kept, *doomed]) == [one.name for one in doomed]
+    await rooms.groups.remove_member(AccountName("admin"), GroupName("line-7", "owners"), OLGA)
+    assert consumers_to_delete(rooms.authority, kept) == [one.name for one in kept]
+
+
+def test_consumers_are_read_as_the_server_lists_them():
+    """No stream yet is no consumer; what makes one durable or lets it be sent again is seen."""
+    listed = {
+        "total": 3,
+        "consumers": [
+            {"name": "a", "config": {"ack_policy": "none", "filter_subject": "x"}},
+            {"name": "b", "config": {"ack_policy": "none", "durable_name": "b", "filter_subjects": ["x", "y"]}},
+            {"name": "c", "config": {"ack_policy": "explicit"}},
+        ],
+    }
+    found = [Consumer("a", ("x",), True), Consumer("b", ("x", "y"), False), Consumer("c", ("",), False)]
+    assert read_consumers(json.dumps(listed).encode()) == (found, 3)
+    assert read_consumers(b'{"error": {"code": 404}}') == ([], 0)
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b"[]", b'{"data": {"connections": [{}], "total": 1}}', b'{"data": 7}'])
@@ -173,3 +219,5 @@ def test_a_server_that_answers_nonsense_is_unavailable(answer: bytes):
         read_connections(answer)
     with pytest.raises(Unavailable):
         read_server(answer)
+    with pytest.raises(Unavailable):
+        read_consumers(answer)

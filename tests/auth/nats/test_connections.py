@@ -16,7 +16,8 @@ import nats
 import nats.errors
 import pytest
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import Error as JetStreamError
 
 from deploy.local.certificates import Leaf, ensure_certificates
@@ -30,15 +31,16 @@ from deploy.local.nats import (
 )
 from deploy.local.state import StateDirectory
 from loupe.auth.v1 import account_service_pb2, group_service_pb2, policy_service_pb2, session_service_pb2
-from loupe.bus import follow_progress, inbox_prefix, subject_of, tls_context
+from loupe.bus import ProgressBus, consumer_names, follow_progress, inbox_prefix, subject_of, tls_context
 from loupe.errors import Unavailable
-from loupe.names import JobName
+from loupe.names import AccountName, JobName
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
 from tests.auth.conftest import PASSWORD, RunningAuth
 from tests.nats_client import taken_by_server
 from tests.ports import free_port
 
 OURS, THEIRS = "loupe.progress.line-7.job-1", "loupe.progress.line-9.job-1"
+ANNAS = consumer_names(AccountName("anna"))
 # Seconds within which whatever is granted comes; the disk, which every message waits for, may be busy.
 TIMEOUT_SECONDS = 10
 
@@ -190,11 +192,11 @@ async def fill_stream(bus: Bus) -> None:
 
     async def filled() -> bool:
         try:
-            stream = (await bus.scheduler()).jetstream()
+            scheduler = await bus.scheduler()
         except (OSError, nats.errors.Error):
             return False
-        config = StreamConfig(name="PROGRESS", subjects=["loupe.progress.*.*"], allow_direct=True)
-        await stream.add_stream(config)
+        stream = scheduler.jetstream()
+        await ProgressBus(scheduler).ensure_stream()
         for subject in (OURS, THEIRS):
             for number in range(5):
                 await stream.publish(subject, f"{subject} {number}".encode())
@@ -234,7 +236,7 @@ async def test_a_terminal_reads_its_projects_and_the_server_refuses_the_rest(bus
 async def control_reads_own_project(anna: Heard, scheduler: Heard) -> None:
     """The control: what is granted works, so a refusal below is a refusal."""
     stream = anna.jetstream(timeout=TIMEOUT_SECONDS)
-    config = ConsumerConfig(name="terminal-control", ack_policy=AckPolicy.NONE, mem_storage=True)
+    config = ConsumerConfig(name=ANNAS[0], ack_policy=AckPolicy.NONE, mem_storage=True)
     subscription = await stream.subscribe(OURS, stream="PROGRESS", manual_ack=True, config=config)
     history = [(await subscription.next_msg(timeout=TIMEOUT_SECONDS)).data for _ in range(5)]
     assert history == [f"{OURS} {number}".encode() for number in range(5)]
@@ -270,22 +272,22 @@ async def wider_consumers_are_refused(anna: Heard, token: str) -> None:
     manager = anna.jetstream(timeout=0.3)._jsm
     place = inbox_prefix(token) + ".deliver"
     for config in (
-        ConsumerConfig(name="x1", filter_subject=THEIRS, deliver_subject=place),
-        ConsumerConfig(name="x2", filter_subject="loupe.progress.*.*", deliver_subject=place),
-        ConsumerConfig(name="x3", deliver_subject=place),
-        ConsumerConfig(name="x4", filter_subjects=[OURS, THEIRS], deliver_subject=place),
+        ConsumerConfig(name=ANNAS[1], filter_subject=THEIRS, deliver_subject=place),
+        ConsumerConfig(name=ANNAS[2], filter_subject="loupe.progress.*.*", deliver_subject=place),
+        ConsumerConfig(name=ANNAS[3], deliver_subject=place),
+        ConsumerConfig(name=ANNAS[4], filter_subjects=[OURS, THEIRS], deliver_subject=place),
     ):
         with pytest.raises((nats.errors.TimeoutError, JetStreamError)):
             await manager.add_consumer("PROGRESS", config=config)
     lie = {
         "stream_name": "PROGRESS",
-        "config": ConsumerConfig(name="x5", filter_subject=THEIRS, deliver_subject=place).as_dict(),
+        "config": ConsumerConfig(name=ANNAS[5], filter_subject=THEIRS, deliver_subject=place).as_dict(),
     }
-    subject = f"$JS.API.CONSUMER.CREATE.PROGRESS.x5.{OURS}"
+    subject = f"$JS.API.CONSUMER.CREATE.PROGRESS.{ANNAS[5]}.{OURS}"
     answer = await anna.request(subject, json.dumps(lie).encode(), timeout=TIMEOUT_SECONDS)
     assert "error" in json.loads(answer.data)
-    own = ConsumerConfig(name="x6", filter_subject=OURS, deliver_subject=place)
-    assert (await anna.jetstream(timeout=TIMEOUT_SECONDS)._jsm.add_consumer("PROGRESS", config=own)).name == "x6"
+    own = ConsumerConfig(name=ANNAS[6], filter_subject=OURS, deliver_subject=place)
+    assert (await anna.jetstream(timeout=TIMEOUT_SECONDS)._jsm.add_consumer("PROGRESS", config=own)).name == ANNAS[6]
 
 
 async def direct_get_of_another_project_is_refused(anna: Heard) -> None:
@@ -315,7 +317,7 @@ async def a_consumer_that_delivers_into_the_api_changes_nothing(anna: Heard, sch
     manager = anna.jetstream(timeout=1)._jsm
     for number, call in enumerate(("PURGE", "DELETE")):
         place = f"$JS.API.STREAM.{call}.PROGRESS"
-        config = ConsumerConfig(name=f"z{number}", filter_subject=OURS, deliver_subject=place, headers_only=True)
+        config = ConsumerConfig(name=ANNAS[7 + number], filter_subject=OURS, deliver_subject=place, headers_only=True)
         with contextlib.suppress(nats.errors.TimeoutError, JetStreamError):  # refused would be as good
             await manager.add_consumer("PROGRESS", config=config)
     before = (await scheduler.jetstream().stream_info("PROGRESS")).state
@@ -363,7 +365,7 @@ async def test_who_has_no_good_token_is_not_let_in(bus: Bus):
     good = (await bus.auth.login("anna")).access_token
     await connected(bus, good)
     asked = policy_service_pb2.IssueAttemptTokenRequest(
-        account="accounts/anna", job="projects/line-7/jobs/job-1", attempt=1
+        account="accounts/bert", job="projects/line-9/jobs/job-1", attempt=1
     )
     attempt_token = (await bus.auth.service("scheduler").policy.IssueAttemptToken(asked)).token
     admin = await bus.auth.administrator()
@@ -397,6 +399,156 @@ async def test_a_revoked_right_cuts_the_open_connection(bus: Bus):
     again = await connected(bus, (await bus.auth.login("bert")).access_token)
     await admin.accounts.DisableAccount(account_service_pb2.DisableAccountRequest(name="accounts/bert"))
     assert await eventually(lambda: again.is_closed) < 5
+
+
+async def ask_for_consumer(client: Heard, name: str, config: dict[str, Any], subject: str = OURS) -> dict[str, Any]:
+    """Ask the server for a consumer by hand and return its answer; {} when it does not let the request through."""
+    body = {"stream_name": "PROGRESS", "action": "create", "config": {"filter_subject": subject, **config}}
+    try:
+        api = f"$JS.API.CONSUMER.CREATE.PROGRESS.{name}.{subject}"
+        answer = await client.request(api, json.dumps(body).encode(), timeout=1)
+    except nats.errors.TimeoutError:
+        return {}
+    decoded: dict[str, Any] = json.loads(answer.data)
+    return decoded
+
+
+async def names_at(bus: Bus) -> set[str]:
+    """Return the names of the stream's consumers, as the server itself tells its operators."""
+    password = password_file(bus.state, "auth").read_text().strip()
+    operator = await bus.connect(user="auth", password=password)
+    answer = await operator.request("loupe.consumers.list", b"", timeout=TIMEOUT_SECONDS)
+    return {one["name"] for one in json.loads(answer.data)["consumers"]}
+
+
+PLAIN = {"ack_policy": "none", "deliver_policy": "all", "mem_storage": True, "num_replicas": 1}
+
+
+async def test_a_viewer_who_makes_all_consumers_there_are_keeps_nobody_from_following(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever is asked for: 16 at most, durable ones not for long; another project's owner follows his job."""
+    monkeypatch.setattr("loupe.bus.MOST_FOLLOWERS", 40)
+    scheduler = await bus.scheduler()
+    await ProgressBus(scheduler).ensure_stream()
+    anna = await connected(bus, (await bus.auth.login("anna")).access_token)
+    asked = [(f"d{number}", {"name": f"d{number}", "durable_name": f"d{number}", **PLAIN}) for number in range(30)]
+    asked += [(name, {"name": f"other-{name}", **PLAIN}) for name in ANNAS]
+    asked += [(name, {"name": name, "durable_name": f"other-{name}", **PLAIN}) for name in ANNAS]
+    asked += [(name, {"name": name, "durable_name": name, **PLAIN}) for name in ANNAS]
+    await asyncio.gather(*(ask_for_consumer(anna, name, config) for name, config in asked))
+    assert await names_at(bus) <= set(ANNAS)
+    token = (await bus.auth.login("bert")).access_token
+    job = JobName("line-9", "job-2")
+    stream = scheduler.jetstream()
+    await stream.publish(subject_of(job), JobEvent(job=str(job), sequence=1).SerializeToString())
+    ca = (bus.state.tls / "ca.pem").read_bytes()
+    async with contextlib.aclosing(follow_progress(bus.url, token=token, ca=ca, job=job)) as events:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            assert (await anext(events)).sequence == 1
+
+
+async def test_a_durable_consumer_does_not_last(bus: Bus):
+    """Nor one that has things sent again: the janitor takes it away while its maker is still there."""
+    anna = await connected(bus, (await bus.auth.login("anna")).access_token)
+    await ask_for_consumer(anna, ANNAS[0], {"durable_name": ANNAS[0], "ack_policy": "none"})
+    await ask_for_consumer(anna, ANNAS[1], {**PLAIN, "ack_policy": "explicit", "ack_wait": 1_000_000})
+    made = await ask_for_consumer(anna, ANNAS[2], PLAIN)
+    assert "error" not in made
+    assert await eventually(lambda: _are(bus, {ANNAS[2]})) < 8
+
+
+async def _are(bus: Bus, names: set[str]) -> bool:
+    return await names_at(bus) == names
+
+
+async def test_a_consumer_that_nobody_listens_to_does_not_last(bus: Bus, monkeypatch: pytest.MonkeyPatch):
+    """However long its maker wants it to: the stream has a limit."""
+    monkeypatch.setattr("loupe.bus.KEPT_CONSUMER_SECONDS", 2)
+    await ProgressBus(await bus.scheduler()).ensure_stream()
+    anna = await connected(bus, (await bus.auth.login("anna")).access_token)
+    assert "error" in await ask_for_consumer(anna, ANNAS[0], {**PLAIN, "inactive_threshold": 10**15})
+    assert "error" not in await ask_for_consumer(anna, ANNAS[1], {**PLAIN, "deliver_subject": anna.new_inbox()})
+    assert await _are(bus, {ANNAS[1]})
+    await anna.close()
+    assert await eventually(lambda: _are(bus, set())) < 8
+
+
+async def test_who_was_thrown_out_leaves_no_consumer_behind(bus: Bus):
+    """Not even one that goes on into an accomplice's hands; it cannot be made to deliver where others may listen."""
+    scheduler = await bus.scheduler()
+    anna = await connected(bus, (await bus.auth.login("anna")).access_token)
+    bert = await connected(bus, (await bus.auth.login("bert")).access_token)
+    for place in ("loupe.progress.line-9.job-1", "loupe.progress.line-9.job-1.mine"):
+        answer = await ask_for_consumer(anna, ANNAS[0], {**PLAIN, "deliver_subject": place})
+        assert answer["error"]["err_code"] == 10081  # "consumer deliver subject forms a cycle"
+    heard: list[bytes] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.data)
+
+    inbox = bert.new_inbox()
+    await bert.subscribe(inbox, cb=hear)
+    await taken_by_server(bert)
+    assert "error" not in await ask_for_consumer(anna, ANNAS[0], {**PLAIN, "deliver_subject": inbox})
+    await eventually(lambda: len(heard) == 5)
+    admin = await bus.auth.administrator()
+    await admin.groups.RemoveMember(
+        group_service_pb2.RemoveMemberRequest(name="projects/line-7/groups/viewers", account="accounts/anna")
+    )
+    assert await eventually(lambda: _are(bus, set())) < 5
+    await scheduler.jetstream().publish(OURS, b"after she was thrown out")
+    await taken_by_server(bert)
+    assert len(heard) == 5
+
+
+async def test_redelivery_and_slow_reading_do_not_hurt_others(bus: Bus):
+    """16 consumers that are sent everything again each millisecond, to a terminal that reads nothing of it."""
+    scheduler = await bus.scheduler()
+    stream = scheduler.jetstream()
+    for number in range(500):
+        await stream.publish_async(OURS, bytes(1000 + number))
+    await stream.publish_async_completed()
+    anna = await connected(bus, (await bus.auth.login("anna")).access_token)
+    for name in ANNAS:
+        config = {**PLAIN, "ack_policy": "explicit", "ack_wait": 1_000_000, "deliver_subject": anna.new_inbox()}
+        await ask_for_consumer(anna, name, config)
+    await anna.subscribe(f"{inbox_prefix(anna.options['token'])}.>")
+    await anna.flush(timeout=TIMEOUT_SECONDS)
+    anna._reading_task.cancel()
+    token = (await bus.auth.login("bert")).access_token
+    job = JobName("line-9", "job-2")
+    ca = (bus.state.tls / "ca.pem").read_bytes()
+    waits: list[float] = []
+    async with contextlib.aclosing(follow_progress(bus.url, token=token, ca=ca, job=job)) as events:
+        for sequence in range(1, 40):
+            began = time.monotonic()
+            await stream.publish(subject_of(job), JobEvent(job=str(job), sequence=sequence).SerializeToString())
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                assert (await anext(events)).sequence == sequence
+            waits.append(time.monotonic() - began)
+            await asyncio.sleep(0.1)
+    assert sorted(waits)[len(waits) // 2] < 0.5
+
+
+async def test_an_account_follows_as_many_jobs_as_it_may_and_the_next_is_told(bus: Bus):
+    """A follower that ends makes room at once; one more than fits is Unavailable, and is followed over gRPC."""
+    token = (await bus.auth.login("anna")).access_token
+    await connected(bus, token)
+    stream, job = (await bus.scheduler()).jetstream(), JobName("line-7", "job-3")
+    await stream.publish(subject_of(job), JobEvent(job=str(job), sequence=1).SerializeToString())
+    ca = (bus.state.tls / "ca.pem").read_bytes()
+    followers = [follow_progress(bus.url, token=token, ca=ca, job=job) for _ in range(len(ANNAS) + 1)]
+    for follower in followers[:-1]:
+        assert (await anext(follower)).sequence == 1
+    with pytest.raises(Unavailable, match="as many jobs"):
+        await anext(followers[-1])
+    await followers[0].aclose()
+    again = follow_progress(bus.url, token=token, ca=ca, job=job)
+    assert (await anext(again)).sequence == 1
+    for follower in (*followers[1:-1], again):
+        await follower.aclose()
+    assert await eventually(lambda: _are(bus, set())) < 5
 
 
 async def test_nats_away_is_not_felt_and_auth_comes_back_to_it(bus: Bus):

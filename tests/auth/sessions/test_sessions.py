@@ -13,7 +13,14 @@ import jwt
 import pytest
 
 from loupe import database
-from loupe.errors import BadCredentials, InvalidArgument, RefreshReplayed, Throttled, Unauthenticated
+from loupe.errors import (
+    BadCredentials,
+    InvalidArgument,
+    LoupeError,
+    RefreshReplayed,
+    Throttled,
+    Unauthenticated,
+)
 from loupe.identity import JwksVerifier, decode_token
 from loupe.names import AccountName, JobName
 from services.auth.accounts.store import AccountTable
@@ -68,7 +75,7 @@ async def test_bad_logins_look_alike(rooms: Rooms, monkeypatch: pytest.MonkeyPat
 async def reset(rooms: Rooms) -> str:
     """Give the administrator a known password, past the front door."""
     async with rooms.database.write() as session:
-        await AccountTable(session).set_password_hash("admin", await rooms.passwords.hash(PASSWORD))
+        await AccountTable(session).set_password_hash("admin", await rooms.passwords.hash(PASSWORD, "here"))
     return PASSWORD
 
 
@@ -213,6 +220,78 @@ async def test_the_old_password_is_throttled_like_a_login(rooms: Rooms):
             await rooms.accounts.set_password(
                 OLGA, OLGA, login="", old_password="a wrong guess", new_password="another password", peer="here"
             )
+
+
+async def counted(monkeypatch: pytest.MonkeyPatch, rooms: Rooms) -> list[str]:
+    """Return the list of the passwords that are compared with a hash from now on."""
+    tried: list[str] = []
+    verify = rooms.passwords._verify
+    monkeypatch.setattr(rooms.passwords, "_verify", lambda known, given: tried.append(given) or verify(known, given))
+    return tried
+
+
+async def answer(rooms: Rooms, account: str, password: str, address: str) -> str:
+    """Log in and return "tokens", or the reason why not."""
+    try:
+        await rooms.sessions.login(AccountName(account), password, address)
+    except LoupeError as error:
+        return error.reason_name()
+    return "tokens"
+
+
+@pytest.mark.parametrize("account", ["olga", "unknown"])
+async def test_logins_at_the_same_time_are_throttled_like_one_after_the_other(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch, account: str
+):
+    """64 wrong passwords at once, ten times in a minute: 10 are compared, and then one every six seconds."""
+    tried = await counted(monkeypatch, rooms)
+    for _ in range(10):
+        storm = [answer(rooms, account, "wrong password", "ipv4:10.0.0.1") for _ in range(64)]
+        assert set(await asyncio.gather(*storm)) <= {"BAD_CREDENTIALS", "THROTTLED"}
+        rooms.clock.now += 6.0
+    assert len(tried) == 10 + 9
+
+
+async def test_64_right_logins_at_the_same_time_get_their_tokens(rooms: Rooms):
+    """Machines that come back together after a power cut share an account and an address."""
+    assert {*await asyncio.gather(*(answer(rooms, "olga", PASSWORD, "here") for _ in range(64)))} == {"tokens"}
+
+
+async def test_a_storm_on_somebody_elses_account_does_not_lock_them_out(rooms: Rooms):
+    """From one address: the owner gets in from anywhere else. From hundreds: from where they logged in before."""
+    assert await answer(rooms, "olga", PASSWORD, "ipv4:10.0.0.7") == "tokens"
+    for _ in range(3):
+        await asyncio.gather(*(answer(rooms, "olga", "wrong password", "afar") for _ in range(64)))
+    assert await answer(rooms, "olga", PASSWORD, "afar") == "THROTTLED"
+    assert await answer(rooms, "olga", PASSWORD, "a new desk") == "tokens"
+    for number in range(10):
+        await asyncio.gather(*(answer(rooms, "olga", "wrong password", f"bot {number}") for _ in range(12)))
+    assert await answer(rooms, "olga", PASSWORD, "a newer desk") == "THROTTLED"
+    assert await answer(rooms, "olga", PASSWORD, "ipv4:10.0.0.7") == "tokens"
+
+
+async def test_where_an_account_logged_in_from_is_known_to_every_process(rooms: Rooms):
+    """And after a restart: it stands with the login, for as long as that is kept."""
+    await rooms.sessions.login(OLGA, PASSWORD, "home")
+    async with rooms.database.read() as session:
+        known = [await AccountTable(session).logged_in_from("olga", address) for address in ("home", "afar")]
+        assert not await AccountTable(session).logged_in_from("admin", "home")
+    assert known == [True, False]
+
+
+@pytest.mark.parametrize("account", ["olga", "unknown"])
+async def test_what_is_longer_than_any_password_is_refused_before_it_is_hashed(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch, account: str
+):
+    """By a login and by a change of password, with an error that says so."""
+    tried = await counted(monkeypatch, rooms)
+    with pytest.raises(InvalidArgument, match="password has 1025 characters"):
+        await rooms.sessions.login(AccountName(account), "x" * 1025, "here")
+    with pytest.raises(InvalidArgument, match="old_password has 1025 characters"):
+        await rooms.accounts.set_password(
+            OLGA, OLGA, login="", old_password="x" * 1025, new_password="another password", peer="here"
+        )
+    assert not tried
 
 
 async def test_refresh_tokens_and_passwords_are_not_in_the_database(rooms: Rooms):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from deploy.local.certificates import Leaf, ensure_certificates
+from deploy.local.certificates import Leaf, ensure_certificates, host_on
 
 NOW = datetime(2030, 1, 15, tzinfo=UTC)
 LEAVES = [
@@ -30,12 +30,18 @@ def names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
     return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
 
 
-def test_each_certificate_names_its_caller_and_loopback(tmp_path: Path) -> None:
+def test_each_certificate_names_its_process(tmp_path: Path) -> None:
+    """A service's is good for who dials loopback, too; a trainer has no door for them."""
     ensure_certificates(tmp_path, LEAVES, NOW)
+    found = names(load(tmp_path, "storage"))
+    assert found.get_values_for_type(x509.UniformResourceIdentifier) == ["loupe://service/storage"]
+    assert found.get_values_for_type(x509.DNSName) == ["localhost", "storage.service.loupe.internal"]
+    assert [str(address) for address in found.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
     found = names(load(tmp_path, "trainer-north-a"))
     assert found.get_values_for_type(x509.UniformResourceIdentifier) == ["loupe://trainer/north/a"]
-    assert found.get_values_for_type(x509.DNSName) == ["localhost"]
-    assert [str(address) for address in found.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+    assert found.get_values_for_type(x509.DNSName) == ["a.north.trainer.loupe.internal"]
+    assert found.get_values_for_type(x509.IPAddress) == []
+    assert names(load(tmp_path, "nats")).get_values_for_type(x509.DNSName) == ["localhost"]
     # What only asks must not be able to stand for a server, and NATS names no caller.
     assert names(load(tmp_path, "deploy")).get_values_for_type(x509.DNSName) == []
     assert names(load(tmp_path, "nats")).get_values_for_type(x509.UniformResourceIdentifier) == []
@@ -84,6 +90,17 @@ def test_what_does_not_fit_is_made_anew(tmp_path: Path, damage: str) -> None:
         wanted = [Leaf("storage", "loupe://service/scheduler"), *LEAVES[1:]]
     assert ensure_certificates(tmp_path, wanted, NOW) == ["storage"]
     assert ensure_certificates(tmp_path, wanted, NOW) == []
+
+
+def test_certificates_from_before_they_named_a_host_are_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(Leaf, "host", "")
+        ensure_certificates(tmp_path, LEAVES, NOW)
+        assert host_on(tmp_path / "storage.pem") == ""
+    assert ensure_certificates(tmp_path, LEAVES, NOW) == ["storage", "trainer-north-a"]
+    assert host_on(tmp_path / "storage.pem") == "storage.service.loupe.internal"
 
 
 @pytest.mark.parametrize(("same_authority", "accepted"), [(True, True), (False, False)])

@@ -58,12 +58,12 @@ def test_other_services_touch_no_key(infrastructure: LocalMesh, process: str) ->
 
 @pytest.mark.parametrize(
     ("process", "service"),
-    [("auth", "auth"), ("storage", "storage"), ("scheduler", "scheduler"), (NORTH.process, "trainer")],
+    [("auth", "auth"), ("storage", "storage"), ("scheduler", "scheduler"), (NORTH.process, NORTH.process)],
 )
 def test_a_process_registers_as_itself_only(infrastructure: LocalMesh, process: str, service: str) -> None:
     own = of(infrastructure, process)
     assert own.agent.service.register(f"loupe-{service}", service_id=process, port=1)
-    for other in {"auth", "storage", "scheduler", "trainer"} - {service}:
+    for other in {"auth", "storage", "scheduler", "trainer", NORTH.process, SOUTH.process} - {service}:
         with pytest.raises(DENIED):
             own.agent.service.register(f"loupe-{other}", service_id=f"forged-{other}", port=1)
     own.agent.service.deregister(process)
@@ -80,15 +80,57 @@ def test_members_find_each_other_and_strangers_find_nobody(infrastructure: Local
     storage.agent.service.deregister("storage")
 
 
-def test_a_session_can_be_bound_to_the_processes_own_check(infrastructure: LocalMesh) -> None:
-    trainer = of(infrastructure, NORTH.process)
-    check = {**consul.Check.ttl("3s"), "status": "passing"}
-    assert trainer.agent.service.register("loupe-trainer", service_id=NORTH.process, port=1, check=check)
-    session = trainer.session.create(checks=["serfHealth", f"service:{NORTH.process}"], behavior="delete", lock_delay=0)
-    assert trainer.kv.put("loupe/trainers/north/a", "held", acquire=session)
-    assert trainer.session.destroy(session)
-    assert trainer.kv.get("loupe/trainers/north/a")[1] is None
-    trainer.agent.service.deregister(NORTH.process)
+def leading(scheduler: consul.Consul) -> str:
+    """Return the scheduler's session, which holds the leader lock."""
+    check = {**consul.Check.ttl("60s"), "status": "passing"}
+    assert scheduler.agent.service.register("loupe-scheduler", service_id="scheduler", port=1, check=check)
+    deadline = time.monotonic() + 10
+    while not scheduler.health.service("loupe-scheduler")[1]:
+        assert time.monotonic() < deadline, "the catalogue does not know the scheduler"
+        time.sleep(0.05)
+    session: str = scheduler.session.create(checks=["serfHealth", "service:scheduler"], behavior="delete", lock_delay=0)
+    assert scheduler.kv.put("loupe/scheduler/leader", "scheduler", acquire=session)
+    return session
+
+
+@pytest.mark.parametrize("process", [NORTH.process, "auth", "storage"])
+def test_nobody_but_the_scheduler_sees_makes_or_ends_a_session(infrastructure: LocalMesh, process: str) -> None:
+    scheduler, other = of(infrastructure, "scheduler"), of(infrastructure, process)
+    session = leading(scheduler)
+    try:
+        assert other.session.list()[1] == []
+        for forbidden in (
+            lambda: other.session.destroy(session),
+            lambda: other.session.renew(session),
+            lambda: other.session.create(node=NODE),
+            lambda: other.agent.check.ttl_fail("service:scheduler"),
+        ):
+            with pytest.raises(DENIED):
+                forbidden()
+        holder = scheduler.kv.get("loupe/scheduler/leader")[1]
+        assert (holder["Value"], holder["Session"]) == (b"scheduler", session)
+    finally:
+        assert scheduler.session.destroy(session)
+        scheduler.agent.service.deregister("scheduler")
+
+
+def test_a_trainer_cannot_stand_where_another_is(infrastructure: LocalMesh) -> None:
+    """Neither under the other's name, nor in place of its entry; nor can it end it."""
+    north, south = of(infrastructure, NORTH.process), of(infrastructure, SOUTH.process)
+    own, other = f"loupe-{NORTH.process}", f"loupe-{SOUTH.process}"
+    assert south.agent.service.register(other, service_id=SOUTH.process, port=5000)
+    for name, id in ((other, SOUTH.process), (other, "mine"), (own, SOUTH.process), ("loupe-trainer", SOUTH.process)):
+        with pytest.raises(DENIED):
+            north.agent.service.register(name, service_id=id, port=6666)
+    with pytest.raises(DENIED):
+        north.agent.service.deregister(SOUTH.process)
+    scheduler = of(infrastructure, "scheduler")
+    deadline = time.monotonic() + 10
+    while not (found := scheduler.health.service(other)[1]):
+        assert time.monotonic() < deadline, "the scheduler does not see the trainer"
+        time.sleep(0.05)
+    assert [node["Service"]["Port"] for node in found] == [5000]
+    south.agent.service.deregister(SOUTH.process)
 
 
 @pytest.mark.parametrize("token", [None, "anything", str(uuid.UUID(int=7))])

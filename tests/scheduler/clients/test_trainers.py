@@ -57,7 +57,9 @@ async def client(raw: RawTrainer, service_settings: Callable[..., Any]) -> Async
     server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair], own.tls_ca.read_bytes(), True))
     await server.start()
     scheduler = service_settings("scheduler")
-    made = TrainerClient(lambda _: f"127.0.0.1:{port}", lambda address: internal_channel(scheduler, address))
+    made = TrainerClient(
+        lambda _: f"127.0.0.1:{port}", lambda address, who: internal_channel(scheduler, address, service=who)
+    )
     yield made
     await made.close()
     await server.stop(0)

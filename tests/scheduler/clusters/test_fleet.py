@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from loupe.discovery import Instance
 from loupe.load import key_of
 from loupe.names import TrainerName
 from loupe.notifier import Notifier
@@ -14,7 +13,6 @@ from services.scheduler.clusters.fleet import Fleet
 from tests.scheduler.fakes import FakeAttempt, FakeTrainer, forged_report
 
 A, B = TrainerName("north", "a"), TrainerName("north", "b")
-BOTH = [Instance("trainer-north-a", "", "h:1"), Instance("trainer-north-b", "", "h:2")]
 
 
 @dataclass
@@ -33,7 +31,8 @@ def clock() -> Clock:
 @pytest.fixture
 def fleet(clock: Clock) -> Fleet:
     made = Fleet(clock, 5.0, Notifier())
-    made.locate(BOTH)
+    made.locate(A, "h:1")
+    made.locate(B, "h:2")
     return made
 
 
@@ -92,16 +91,42 @@ def test_a_trainer_that_is_not_registered_gets_nothing(clock: Clock) -> None:
     """A key alone makes no trainer: Consul must name its address."""
     fleet = Fleet(clock, 5.0, Notifier())
     fleet.observe({key_of(A): fake().report().to_json()})
-    assert names(fleet) == [] and fleet.unlocated()
-    fleet.locate(BOTH)
+    assert names(fleet) == [] and fleet.to_locate() == [A]
+    fleet.locate(A, "")
+    assert names(fleet) == [] and fleet.to_locate() == []
+    clock.now += 0.2
+    assert fleet.to_locate() == [A]
+    fleet.locate(A, "h:1")
     assert names(fleet) == ["a"] and fleet.address(A) == "h:1"
 
 
+def test_a_trainers_place_is_asked_for_now_and_then_and_at_once_when_it_began_anew(clock: Clock) -> None:
+    """Each by the name that it alone may register; of a thousand a few at a time."""
+    fleet = Fleet(clock, 5.0, Notifier())
+    crowd = [TrainerName("south", f"t{number}") for number in range(100)]
+    trainers = {name: fake(name) for name in crowd}
+    fleet.observe({key_of(name): trainer.report().to_json() for name, trainer in trainers.items()})
+    asked = []
+    while some := fleet.to_locate():
+        assert len(some) <= 32
+        asked += some
+        for name in some:
+            fleet.locate(name, "h:1")
+    assert sorted(map(str, asked)) == sorted(map(str, crowd))
+    again = forged_report(trainers[crowd[7]], incarnation="anotherrun", beat=1)
+    fleet.observe({key_of(crowd[7]): again})
+    assert fleet.to_locate() == [crowd[7]]
+    fleet.locate(crowd[7], "h:2")
+    assert fleet.address(crowd[7]) == "h:2" and fleet.to_locate() == []
+    clock.now += 2.0
+    assert fleet.to_locate() == [crowd[7]]
+
+
 def test_a_report_that_vanished_counts_no_more_but_the_address_stays(fleet: Fleet) -> None:
-    """The key went with its session; attempts that run there are still followed."""
+    """The trainer took its key along; attempts that run there are still followed."""
     fleet.observe({key_of(A): fake().report().to_json()})
     fleet.observe({})
-    fleet.locate([])
+    fleet.locate(A, "")
     assert names(fleet) == [] and fleet.address(A) == "h:1"
 
 

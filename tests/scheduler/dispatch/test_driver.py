@@ -370,6 +370,18 @@ async def test_forged_heartbeats_attract_no_job(rig: Rig) -> None:
     assert honest.starts == [(job.name, 1)]
 
 
+async def test_a_trainer_that_stands_where_another_should_gets_no_job(rig: Rig) -> None:
+    """Whatever Consul says of the address: who shows another trainer's certificate there is not spoken to."""
+    honest = await rig.add_trainer()
+    other = TrainerName("south", "b")
+    impostor = await rig.add_trainer(name=other, certificate=honest.name)
+    honest.cpu_use, impostor.cpu_use = 0.5, 0.0
+    await rig.start_scheduler()
+    job = await rig.submit()
+    assert states(await rig.to_end(job.name))[-1] == "SUCCEEDED"
+    assert [name for name, _ in honest.starts] == [job.name] and not impostor.starts
+
+
 async def test_clusters_and_placements_are_explained(rig: Rig) -> None:
     """ListClusters shows the loads; ExplainPlacement says now and last."""
     first = await rig.add_trainer(FakeAttempt.started)

@@ -20,7 +20,7 @@ from tests.trainer.storage_door import DATASET, TOKEN, Storage, attempt_spec
 @pytest.fixture
 async def channel(service_settings, storage: Storage) -> AsyncIterator[grpc.aio.Channel]:
     """The trainer's way to storage."""
-    channel = internal_channel(service_settings("trainer-north-a"), storage.address)
+    channel = internal_channel(service_settings("trainer-north-a"), storage.address, service="storage")
     yield channel
     await channel.close()
 

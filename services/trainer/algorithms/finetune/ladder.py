@@ -210,8 +210,8 @@ class Ladder:
     def _gentle(self, network: HeadedNetwork) -> dict[str, Any]:
         """Return what keeps fine-tuning from unlearning what the backbone knows and the head has learned.
 
-        Statistics of small batches, large steps in the trunk and single steps' noise are what harms it; and Adam's first
-        steps move every weight alike, so that a logit moves by their sum: the more features, the smaller their steps.
+        Statistics of small batches, large steps in the trunk and single steps' noise are what harms it; and Adam's
+        first steps move every weight alike, so that a logit moves by their sum: more features take smaller steps.
         """
         return {
             "batch_norm": "freeze",
