@@ -61,6 +61,7 @@ class Discovery:
         self._consul = self._client()
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="consul")
         self._registration: _Registration | None = None
+        self._wanted = ""
         self._registered = asyncio.Event()
         self._known: dict[str, list[Instance]] = {}
         self._session_id: str | None = None
@@ -87,6 +88,7 @@ class Discovery:
 
         Returns at once; while Consul is away it keeps trying, and it registers again when Consul forgot it.
         """
+        self._wanted = instance
         self._registration = _Registration(name, instance, public, internal)
         self._tasks.append(asyncio.create_task(self._beat(), name="consul-beat"))
 
@@ -130,11 +132,13 @@ class Discovery:
     async def _register(self) -> None:
         try:
             await self._enter()
-        except consul.ACLPermissionDenied:
+        except consul.ACLPermissionDenied as error:
+            if "Permission denied" not in str(error):  # "ACL not found": Consul has just started and knows nobody yet
+                raise
             # Consul guards the names of services, and their ids for the one who has them first. Who is found by name
             # needs no id of its choice.
             assert self._registration is not None
-            own = f"{self._registration.instance}-{secrets.token_hex(4)}"
+            own = f"{self._wanted}-{secrets.token_hex(4)}"
             log.warning("somebody else has this process's id in Consul; taking another", own=own)
             self._registration = replace(self._registration, instance=own)
             await self._enter()
