@@ -9,7 +9,7 @@ SLOTS ?= 0
 
 RUN := .venv/bin/python
 
-.PHONY: help setup demo test up down status logs lint protos bench lock
+.PHONY: help setup demo test attacks up down status logs lint protos bench lock
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -21,9 +21,12 @@ setup: ## Set up: virtual environment, pinned packages, bubblewrap, Consul.
 demo: setup ## From pictures to a model that classifies: DATA=<folder with a folder per class> TARGET=0.97
 	@$(RUN) -m deploy.demo --data "$(DATA)" --target "$(TARGET)"
 
-test: setup ## Run all tests: the rooms side by side, then the whole mesh.
-	@$(RUN) -m pytest -q -n 2 --dist loadgroup --ignore tests/mesh
+test: setup ## Run the tests: the rooms side by side, then the whole mesh.
+	@$(RUN) -m pytest -q -n 2 --dist loadgroup --ignore tests/mesh -m "not attack"
 	@$(RUN) -m pytest -q tests/mesh
+
+attacks: setup ## Run the tests that take long: attacks by size, by number, by time and by shape.
+	@$(RUN) -m pytest -q -n 2 --dist loadgroup -m attack
 
 up: setup ## Start the mesh in the background: TRAINERS=north/a,south/b SLOTS=1
 	@$(RUN) -m deploy.local up --state "$(STATE)" --trainers "$(TRAINERS)" --slots "$(SLOTS)"

@@ -15,7 +15,6 @@ import uvloop
 from loupe import telemetry
 from loupe.access import Authorizer
 from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
-from loupe.byte_budget import ByteBudget
 from loupe.concurrency import race
 from loupe.discovery import Discovery
 from loupe.identity import JwksVerifier, TokenVerifier
@@ -105,12 +104,8 @@ class MeshApp(Generic[S]):
         *,
         verifier: TokenVerifier | None = None,
         authorizer: Authorizer | None = None,
-        budget: ByteBudget | None = None,
     ) -> None:
-        """Say what the doors serve. Tokens are checked with auth's keys and calls decided by auth, unless given.
-
-        budget: see MeshServer.
-        """
+        """Say what the doors serve. Tokens are checked with auth's keys and calls decided by auth, unless given."""
         if authorizer is None:
             authorizer = self._remote = RemoteAuthorizer(self.auth)
         self.server = MeshServer(
@@ -119,7 +114,6 @@ class MeshApp(Generic[S]):
             authorizer=authorizer,
             servicers=servicers,
             max_message_bytes=self.max_message_bytes,
-            budget=budget,
         )
 
     async def auth(self) -> grpc.aio.Channel:

@@ -242,11 +242,7 @@ class House:
         self.auth = MadeUpAuth()
         self.storage = Storage(settings, self.auth, disk=disk, decoders=decoders)
         self.server = MeshServer(
-            settings,
-            verifier=NameIsToken(),
-            authorizer=self.auth,
-            servicers=self.storage.registrations(),
-            budget=self.storage.first_messages,
+            settings, verifier=NameIsToken(), authorizer=self.auth, servicers=self.storage.registrations()
         )
         self._channels: list[grpc.aio.Channel] = []
 

@@ -21,6 +21,8 @@ from loupe.terminal.profile import ProfileStore
 from tests.terminal.conftest import picture_bytes
 from tests.terminal.fake_mesh import FakeMesh, certificate
 
+pytestmark = pytest.mark.attack
+
 PROGRAM = [sys.executable, "-c", "from loupe.terminal.cli import main; main()"]
 ASCII = {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]

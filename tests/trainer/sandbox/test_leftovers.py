@@ -22,6 +22,8 @@ from services.trainer.sandbox.slots import Slots
 from services.trainer.sandbox.warm import SlotPlan
 from tests.trainer.fakes import LIMITS, eventually, make_rig
 
+pytestmark = pytest.mark.attack
+
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes these")
 DEEP = """
 import os, sys

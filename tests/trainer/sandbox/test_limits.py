@@ -16,6 +16,8 @@ from services.trainer.sandbox.warm import SlotPlan
 from tests.trainer.fakes import Rig, make_rig
 from tests.trainer.sandbox.test_isolation import tried
 
+pytestmark = pytest.mark.attack
+
 SMALL = Limits(memory=200 << 20, processes=64, file=64 << 20, work=24 << 20, work_files=500, tmp=1 << 30, shm=1 << 30)
 HEAD = """
 import ctypes, mmap, os, socket, time
