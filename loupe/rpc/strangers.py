@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from loupe.errors import ResourceExhausted
+from loupe.notifier import Notifier
 
 MAX_BYTES = 64 << 10
 """Size of a message whose sender is not known: names, a password, a token."""
@@ -34,23 +35,26 @@ def short(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 class Strangers:
     """The places of a public door at which messages of unknown callers are read; one address gets a quarter at most.
 
-    places: how many messages are read at the same time. seconds: how long a message may take to come.
+    places: how many messages are read at the same time. seconds: how long a message may take
+    to get a place and to come.
     """
 
     def __init__(self, places: int, seconds: float = READ_SECONDS) -> None:
         self._places = places
         self._seconds = seconds
         self._taken: Counter[str] = Counter()
+        self._freed = Notifier()
 
     async def read(self, messages: AsyncIterator[Any], peer: str) -> Any:
-        """Return the next message. Raises StopAsyncIteration, and ResourceExhausted when there is no place or time."""
-        with self._place(peer.rpartition(":")[0]):
-            try:
-                async with asyncio.timeout(self._seconds):
-                    return await anext(messages)
-            except TimeoutError:
-                message = f"the message did not come within {self._seconds:.0f} s"
-                raise ResourceExhausted(message, limit="read_seconds") from None
+        """Return the next message, when there is a place. Raises StopAsyncIteration, and ResourceExhausted in time."""
+        try:
+            async with asyncio.timeout(self._seconds), self._place(peer.rpartition(":")[0]):
+                return await anext(messages)
+        except TimeoutError:
+            raise ResourceExhausted(
+                f"within {self._seconds:.0f} s the message did not come, or too many others without a login were read",
+                limit="strangers",
+            ) from None
 
     async def each(self, messages: AsyncIterator[Any], peer: str) -> AsyncIterator[Any]:
         """Yield the messages of a stream, each read at a place of its own."""
@@ -61,10 +65,11 @@ class Strangers:
                 return
             yield message
 
-    @contextmanager
-    def _place(self, address: str) -> Iterator[None]:
-        if self._taken.total() >= self._places or self._taken[address] >= max(1, self._places // _SHARE):
-            raise ResourceExhausted("too many calls without a login at this moment; try again", limit="strangers")
+    @asynccontextmanager
+    async def _place(self, address: str) -> AsyncIterator[None]:
+        share = max(1, self._places // _SHARE)
+        while self._taken.total() >= self._places or self._taken[address] >= share:
+            await self._freed.next().wait()
         self._taken[address] += 1
         try:
             yield
@@ -72,3 +77,4 @@ class Strangers:
             self._taken[address] -= 1
             if not self._taken[address]:
                 del self._taken[address]
+            self._freed.notify()
