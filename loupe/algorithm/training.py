@@ -136,6 +136,7 @@ class TrainingLoop:
             "average": self._judged.state_dict() if self.plan.average else None,
             "steps": self._steps_done,
             "below": self._below,
+            "left": self.left,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -145,7 +146,9 @@ class TrainingLoop:
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.best = dict(state["best"])
         self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
-        self._steps_done, self._below = state["steps"], state["below"]
+        # A checkpoint of an earlier Loupe has none of these.
+        self._steps_done, self._below = state.get("steps", 0), state.get("below", 0)
+        self.left = state.get("left", False)
         if self.plan.average:
             self._judged.load_state_dict(state["average"])
 
@@ -209,7 +212,7 @@ class TrainingLoop:
         for step, (pictures, classes) in enumerate(self.batches(epoch), start=1):
             rate = learning_rate(self.plan, (epoch - 1) * self.steps + step - 1, self.steps * self.epochs)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate * group["part"]
+                group["lr"] = rate * group.get("part", 1.0)
             total += self.step(pictures, classes)
             pictures_seen += len(classes)
             if self.context.report_due() or step == 1 == epoch:
