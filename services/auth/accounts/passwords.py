@@ -14,7 +14,7 @@ from argon2.low_level import Type, hash_secret_raw
 
 from loupe.concurrency import shielded
 from loupe.errors import InvalidArgument, WeakPassword
-from services.auth.accounts.turns import Turns
+from loupe.turns import Turns
 
 MINIMUM_LENGTH = 10
 MAXIMUM_LENGTH = 1024
@@ -52,7 +52,7 @@ class Passwords:
     def __init__(self, hasher: argon2.PasswordHasher | None = None, threads: int = 2) -> None:
         self._hasher = hasher or argon2.PasswordHasher()
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="argon2")
-        self._turns = Turns(threads, each=_WAITING_EACH, waiting=_WAITING)
+        self._turns = Turns(range(threads), each=_WAITING_EACH, waiting=_WAITING)
         self._nobody = self._hasher.hash(secrets.token_urlsafe(32))
 
     async def hash(self, password: str, source: str) -> str:

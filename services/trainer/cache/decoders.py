@@ -11,7 +11,7 @@ import numpy as np
 
 from loupe.concurrency import gather
 from loupe.errors import BadDataset
-from services.trainer.cache.turns import Turns
+from loupe.turns import Turns
 from services.trainer.sandbox.decoder import BAD, HEAD, SIZE
 from services.trainer.sandbox.launch import Launch
 from services.trainer.sandbox.leftovers import FreshFolders
@@ -90,8 +90,7 @@ class Decoders:
 
     @asynccontextmanager
     async def _decoder(self, turn: object = None) -> AsyncIterator[_Decoder]:
-        slot = await self._turns.take(turn)
-        try:
+        async with self._turns.turn(id(turn)) as slot:
             if slot not in self._live:
                 self._live[slot] = await self._start(slot)
             done = False
@@ -102,8 +101,6 @@ class Decoders:
                 # After anything but a whole answer, nobody knows where in its stream the decoder is.
                 if not done and (decoder := self._live.pop(slot, None)):
                     await decoder.kill()
-        finally:
-            self._turns.give_back(slot)
 
     async def _start(self, slot: int) -> _Decoder:
         arguments = ("--channel", "{channel}", "--cpu-seconds", str(self._cpu_seconds))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 
@@ -11,7 +10,6 @@ from PIL import Image
 
 from loupe.errors import BadDataset
 from services.trainer.cache.decoders import Decoders
-from services.trainer.cache.turns import Turns
 from tests.trainer.fakes import CountingSource, eventually, picture
 
 
@@ -92,25 +90,3 @@ async def test_a_picture_has_a_budget_of_cpu_time(bubblewrap, tmp_path) -> None:
     assert pixels[:, 0, 0, 0].tolist() == list(range(6))
     # Twice, since a decoder may die of something else; starting three of them is in it.
     assert os.times().children_user - before < 8
-
-
-async def test_a_job_with_many_pictures_does_not_hold_another_one_up() -> None:
-    """Who asks for one thing gets it next, after hundreds that others wait for."""
-    turns = Turns([7])
-    order: list[str] = []
-
-    async def use(whose: str) -> None:
-        number = await turns.take(whose)
-        order.append(whose)
-        await asyncio.sleep(0)
-        turns.give_back(number)
-
-    greedy = [asyncio.create_task(use("greedy")) for _ in range(100)]
-    await asyncio.sleep(0)
-    modest = [asyncio.create_task(use("modest")) for _ in range(2)]
-    gone = asyncio.create_task(use("gone"))
-    await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.gather(*greedy, *modest)
-    assert [place for place, whose in enumerate(order) if whose == "modest"] <= [3, 5]
-    assert len(order) == 102 and await turns.take("anybody") == 7
