@@ -12,7 +12,6 @@ from typing import TypeVar
 import argon2
 from argon2.low_level import Type, hash_secret_raw
 
-from loupe.concurrency import shielded
 from loupe.errors import InvalidArgument, WeakPassword
 from loupe.turns import Turns
 
@@ -81,8 +80,8 @@ class Passwords:
 
     async def _run(self, source: str, function: Callable[..., R], *arguments: object) -> R:
         async with self._turns.turn(source):
-            # A thread goes on when its caller has gone, and keeps its memory: so it keeps its turn.
-            return await shielded(asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments))
+            # A thread goes on when its caller has gone; the next hash waits for it in the pool, which has no other.
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
     def close(self) -> None:
         """End the threads."""

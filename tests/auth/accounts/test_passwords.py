@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import argon2
 import pytest
@@ -65,14 +67,20 @@ class SlowHashes:
             self.at_once -= 1
         return True
 
+    def have_begun(self, count: int) -> bool:
+        """Tell whether so many have begun."""
+        return len(self.order) == count
+
     def end(self, count: int) -> None:
         """Let so many end."""
         self._end.release(count)
 
 
-async def settled() -> None:
-    """Let tasks and threads go on to where they wait."""
-    await asyncio.sleep(0.1)
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return when it is so."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 async def test_as_many_hashes_as_threads_are_computed_at_once_also_when_callers_go(monkeypatch: pytest.MonkeyPatch):
@@ -81,14 +89,17 @@ async def test_as_many_hashes_as_threads_are_computed_at_once_also_when_callers_
     hashes = SlowHashes(passwords, monkeypatch)
     for _ in range(20):
         calls = [asyncio.ensure_future(passwords.matches("", "x", HERE)) for _ in range(10)]
-        await asyncio.sleep(0.01)
+        await eventually(lambda: hashes.at_once == 2)
         for call in calls:
             call.cancel()
-    await settled()
-    assert hashes.most == hashes.at_once == 2
-    assert len(hashes.order) == 2
-    hashes.end(1_000)
-    assert await asyncio.wait_for(passwords.matches("", "the next", HERE), 5)
+    hashes.end(2)
+    await asyncio.wait(calls)
+    last = asyncio.ensure_future(passwords.matches("", "the next", HERE))
+    await eventually(lambda: len(hashes.order) == 3)
+    assert hashes.order == ["x", "x", "the next"], "who went away left no work behind"
+    assert hashes.most == 2
+    hashes.end(1)
+    assert await asyncio.wait_for(last, 5)
     passwords.close()
 
 
@@ -97,14 +108,13 @@ async def test_a_crowd_from_one_address_does_not_make_the_others_wait(monkeypatc
     passwords = cheap_passwords()
     hashes = SlowHashes(passwords, monkeypatch)
     crowd = [asyncio.ensure_future(passwords.matches("", f"crowd {number}", "crowd")) for number in range(100)]
-    await settled()
+    await eventually(lambda: hashes.at_once == 2)
     late = [asyncio.ensure_future(passwords.matches("", who, who)) for who in ("anna", "bert")]
-    await settled()
+    await asyncio.sleep(0)
     assert [call.exception().__class__ for call in crowd if call.done()] == [Throttled] * (100 - 2 - 64)
-    hashes.end(2)
-    await settled()
-    hashes.end(2)
-    await settled()
+    for begun in (4, 6):
+        hashes.end(2)
+        await eventually(partial(hashes.have_begun, begun))
     assert {"anna", "bert"} <= set(hashes.order[:5])
     hashes.end(1_000)
     assert all(await asyncio.gather(*late))
