@@ -87,13 +87,16 @@ async def test_as_many_hashes_as_threads_are_computed_at_once_also_when_callers_
     """A hash takes 64 MiB; who cancels the call does not get another one going beside it."""
     passwords = cheap_passwords()
     hashes = SlowHashes(passwords, monkeypatch)
-    for _ in range(20):
-        calls = [asyncio.ensure_future(passwords.matches("", "x", HERE)) for _ in range(10)]
-        await eventually(lambda: hashes.at_once == 2)
-        for call in calls:
-            call.cancel()
+    begun = [asyncio.ensure_future(passwords.matches("", "x", HERE)) for _ in range(2)]
+    await eventually(lambda: hashes.at_once == 2)
+    for call in begun:
+        call.cancel()
+    calls = [asyncio.ensure_future(passwords.matches("", "x", HERE)) for _ in range(10)]
+    await eventually(lambda: hashes.at_once > 2 or passwords._pool._work_queue.qsize() > 0)
+    for call in calls:
+        call.cancel()
     hashes.end(2)
-    await asyncio.wait(calls)
+    await asyncio.wait([*begun, *calls])
     last = asyncio.ensure_future(passwords.matches("", "the next", HERE))
     await eventually(lambda: len(hashes.order) == 3)
     assert hashes.order == ["x", "x", "the next"], "who went away left no work behind"
