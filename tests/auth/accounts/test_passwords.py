@@ -95,8 +95,8 @@ async def test_as_many_hashes_as_threads_are_computed_at_once_also_when_callers_
     await eventually(lambda: hashes.at_once > 2 or passwords._pool._work_queue.qsize() > 0)
     for call in calls:
         call.cancel()
-    hashes.end(2)
     await asyncio.wait([*begun, *calls])
+    hashes.end(2)
     last = asyncio.ensure_future(passwords.matches("", "the next", HERE))
     await eventually(lambda: len(hashes.order) == 3)
     assert hashes.order == ["x", "x", "the next"], "who went away left no work behind"
