@@ -18,6 +18,8 @@ from loupe.algorithm.image import BadImage, digest, pack
 from loupe.algorithm.local import BadFolder, LocalHost, local_spec, read_folder
 from loupe.algorithm.manifest import BadManifest, InvalidParameter, read_manifest, resolve_parameters
 from loupe.algorithm.process import restart_for_training
+from loupe.errors import InvalidArgument
+from loupe.targets import parse_target
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Try out algorithm images without a mesh.")
 
@@ -38,7 +40,14 @@ def check(image: Annotated[Path, typer.Argument(help="folder with algorithm.toml
 def run(
     image: Annotated[Path, typer.Argument(help="folder with algorithm.toml")],
     data: Annotated[Path, typer.Option(help="folder per class, or a folder with splits.csv (path,label,split)")],
-    target: Annotated[float, typer.Option(min=0.0, max=1.0, help="validation accuracy at which training is done")],
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="TARGET",
+            help="when training is done: 0.97 of the validation pictures are right, or balanced_accuracy=0.95, or "
+            "lowest_recall=0.9",
+        ),
+    ],
     *,
     param: Annotated[list[str] | None, typer.Option(help="name=value, as often as needed")] = None,
     weights: Annotated[list[str] | None, typer.Option(help="name=file.safetensors for a file parameter")] = None,
@@ -54,17 +63,19 @@ def run(
     restart_for_training("loupe.algorithm", threads)
     console = Console()
     try:
+        metric, value = parse_target(target)
         manifest = read_manifest(image)
         files = {name: Path(value) for name, value in map(_pair, weights or [])}
         given = dict(map(_pair, param or [])) | {name: str(path) for name, path in files.items()}
         parameters = resolve_parameters(manifest, given)
         folder = read_folder(data)
-    except (BadFolder, BadManifest, InvalidParameter) as error:
+    except (BadFolder, BadManifest, InvalidArgument, InvalidParameter) as error:
         raise typer.BadParameter(str(error)) from error
     spec = local_spec(
         folder,
         parameters,
-        target,
+        value,
+        target_metric=metric,
         seed=seed,
         threads=threads,
         device=device,
@@ -136,7 +147,8 @@ def _print_result(console: Console, result: Result) -> None:
             low, high = metrics["accuracy_interval"]
             console.print(
                 f"{name}: accuracy {metrics['accuracy']:.2%} ({low:.2%} to {high:.2%}), "
-                f"balanced {metrics['balanced_accuracy']:.2%}, {metrics['pictures']} pictures",
+                f"balanced {metrics['balanced_accuracy']:.2%}, lowest recall {metrics['lowest_recall']:.2%}, "
+                f"{metrics['pictures']} pictures",
                 highlight=False,
             )
     if errors := report.get("label_errors"):

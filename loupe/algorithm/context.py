@@ -18,6 +18,7 @@ from loupe.algorithm.export import Preprocessing
 from loupe.algorithm.host import Host, Outcome, Progress, Result
 from loupe.algorithm.image import load_entry
 from loupe.algorithm.manifest import read_manifest
+from loupe.metrics import reaches
 
 REPORT_SECONDS = 0.5
 
@@ -50,9 +51,18 @@ class Context:
         return self._spec.parameters
 
     @property
+    def target_metric(self) -> str:
+        """The metric that is judged by: one of `loupe.metrics.METRICS`, for `loupe.metrics.score`."""
+        return self._spec.target_metric
+
+    @property
     def target_accuracy(self) -> float:
-        """The accuracy on validation pictures, in (0, 1], at which training is done."""
+        """The value of the target metric on validation pictures, in (0, 1], at which training is done."""
         return self._spec.target_accuracy
+
+    def reaches_target(self, score: float) -> bool:
+        """Say whether a value of the target metric on the validation pictures is what was asked for."""
+        return reaches(score, self.target_accuracy)
 
     @property
     def seed(self) -> int:
@@ -194,7 +204,8 @@ class Context:
             out_of_sample=out_of_sample,
             onnx_logits=onnx_logits,
         )
-        if outcome is Outcome.TARGET_REACHED and report["validation"]["accuracy"] < self.target_accuracy:
+        score = report["validation"][self.target_metric]
+        if outcome is Outcome.TARGET_REACHED and not self.reaches_target(score):
             # The package has the last word: a picture on the border may fall the other way in it.
             outcome = Outcome.PLATEAU
         run = {
@@ -202,7 +213,9 @@ class Context:
             "history": self.history,
             "seconds": round(self.elapsed, 3),
             "outcome": str(outcome),
+            "target_metric": self.target_metric,
             "target_accuracy": self.target_accuracy,
+            "validation_score": score,
             "notes": dict(notes or {}),
         }
         self._host.finish(Result(outcome, artifacts, report | run))

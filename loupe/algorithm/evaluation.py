@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from loupe.metrics import METRICS, score
+
 MATRIX_CLASSES = 100
 LABEL_ERRORS = 100
 WORST_CLASSES = 5
@@ -28,8 +30,8 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
     """Return the metrics of a split, JSON-able. Rates are parts of 1.
 
     probabilities: [M, C]; classes: int [M], the true ones; labels: C names. accuracy_interval: low and high at 95 %
-    (Wilson, "Probable Inference", 1927). balanced_accuracy: the mean recall of the classes that occur. log_loss: in
-    nats. worst_classes: up to WORST_CLASSES labels of least recall, those with a recall of 1 left out.
+    (Wilson, "Probable Inference", 1927). accuracy, balanced_accuracy, lowest_recall: those of `loupe.metrics`.
+    log_loss: in nats. worst_classes: up to WORST_CLASSES labels of least recall, those with a recall of 1 left out.
     confusion_matrix: rows are true classes, columns answers; None above MATRIX_CLASSES classes.
     """
     from scipy.stats import binomtest
@@ -42,7 +44,6 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
     )
     correct = int((predicted == classes).sum())
     interval = binomtest(correct, len(classes)).proportion_ci(0.95, method="wilson")
-    present = support > 0
     small = len(labels) <= MATRIX_CLASSES
     per_class = [
         {
@@ -56,9 +57,8 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
     ]
     return {
         "pictures": len(classes),
-        "accuracy": correct / len(classes),
+        **{metric: score(metric, classes, predicted, len(labels)) for metric in METRICS},
         "accuracy_interval": [float(interval.low), float(interval.high)],
-        "balanced_accuracy": float(recall[present].mean()),
         "log_loss": log_loss(probabilities, classes),
         "per_class": per_class,
         "worst_classes": _worst(per_class),

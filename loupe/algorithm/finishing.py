@@ -15,6 +15,7 @@ from loupe.algorithm.export import Preprocessing, export_onnx, predict_torch
 from loupe.algorithm.host import Host, Progress, RunSpec
 from loupe.algorithm.onnx_model import OnnxModel, append_softmax
 from loupe.algorithm.package import check_parity, golden_rows, write_package
+from loupe.metrics import ACCURACY, METRICS, spoken
 
 
 def conclude(
@@ -78,10 +79,12 @@ def conclude(
         "training_pictures": dict(zip(data.labels, data.class_counts().tolist(), strict=True)),
     }
     if test:
-        host.report(Progress("test", metrics={"test_accuracy": test["accuracy"]}, message=_sentence(test)))
+        figures = {f"test_{metric}": test[metric] for metric in METRICS}
+        host.report(Progress("test", metrics=figures, message=_sentence(test, spec.target_metric)))
     return artifacts, report
 
 
-def _sentence(test: dict[str, Any]) -> str:
+def _sentence(test: dict[str, Any], metric: str) -> str:
     low, high = test["accuracy_interval"]
-    return f"{test['accuracy']:.2%} of {test['pictures']} test pictures (95 % interval {low:.2%} to {high:.2%})"
+    asked = "" if metric == ACCURACY else f", {spoken(metric)} {test[metric]:.2%}"
+    return f"{test['accuracy']:.2%} of {test['pictures']} test pictures (95 % interval {low:.2%} to {high:.2%}){asked}"

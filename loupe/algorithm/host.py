@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from loupe.metrics import ACCURACY
+
 
 class Split(enum.IntEnum):
     """Says what a picture is for. TEST labels are withheld until the model is final."""
@@ -54,7 +56,8 @@ class DatasetIndex:
 class RunSpec:
     """Everything that a run is asked to do.
 
-    target_accuracy: accuracy in (0, 1] on VALIDATION pictures at which training is done.
+    target_metric, target_accuracy: the metric of `loupe.metrics`, and the value in (0, 1] of it on VALIDATION pictures
+    at which training is done.
     max_seconds, max_epochs: the budget; None means no bound.
     threads: CPU threads that the run may use. device: "cpu" or "cuda".
     weights: uploaded weight files by parameter name; read-only safetensors.
@@ -63,6 +66,7 @@ class RunSpec:
     parameters: Mapping[str, Any]
     target_accuracy: float
     dataset: DatasetIndex
+    target_metric: str = ACCURACY
     seed: int = 0
     threads: int = 1
     device: str = "cpu"

@@ -104,6 +104,7 @@ class PipeHost:
         return RunSpec(
             parameters=job["parameters"],
             target_accuracy=job["target_accuracy"],
+            target_metric=job["target_metric"],
             dataset=dataset,
             seed=job["seed"],
             threads=job["threads"],

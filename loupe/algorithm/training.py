@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from loupe import metrics
 from loupe.algorithm.augmentation import augment
 from loupe.algorithm.checkpoint import load_optimizer_state, optimizer_state
 from loupe.algorithm.context import Context
@@ -33,14 +34,16 @@ LOOKS_BELOW = 2
 class Fitted:
     """What a training came to; the network then carries the weights of its best epoch.
 
-    outcome: why it ended. accuracy: of that epoch, on the validation pictures, 0..1. epochs: how many were done,
-    earlier attempts included. left: whether it was left because it only made the network worse.
+    outcome: why it ended. accuracy, score: of that epoch, on the validation pictures, 0..1, the score by the run's
+    target metric. epochs: how many were done, earlier attempts included. left: whether it was left because it only made
+    the network worse.
     """
 
     outcome: Outcome
     accuracy: float
     epochs: int
     left: bool = False
+    score: float = 0.0
 
 
 def fit(
@@ -53,7 +56,7 @@ def fit(
     keep: Callable[[Mapping[str, Any]], None] | None = None,
     resume: Mapping[str, Any] | None = None,
 ) -> Fitted:
-    """Train until validation accuracy reaches the target or stops getting better, or the budget is used up.
+    """Train until the validation pictures' score reaches the target or stops getting better, or the budget is used up.
 
     network: float [B, 3, size, size], normalised, to logits [B, C]; it is moved to the run's device and changed.
     Every epoch ends with a look at the validation pictures and, unless checkpoints would take more than
@@ -82,14 +85,15 @@ def fit(
                 saved = time.monotonic()
                 due = saved + max(CHECKPOINT_SECONDS, (saved - began) * (1 / CHECKPOINT_SHARE - 1))
     network.load_state_dict(loop.best)
-    return Fitted(outcome, loop.best_accuracy, loop.epoch, loop.left)
+    return Fitted(outcome, loop.best_accuracy, loop.epoch, loop.left, loop.best_score)
 
 
 class TrainingLoop:
     """One training in progress: a network, its optimizer, and how far they are.
 
     threads: how many the network is worth, of those that the run may use. epoch: the last one done, from 1.
-    best: the weights of the epoch best_epoch, which had best_accuracy on the validation pictures. left: whether
+    best: the weights of the epoch best_epoch, which had best_score by the target metric and best_accuracy on the
+    validation pictures. left: whether
     training made the network clearly worse than the plan's floor, and ends.
     """
 
@@ -119,7 +123,7 @@ class TrainingLoop:
         self.epochs = min(plan.epochs, context.max_epochs or plan.epochs)
         self.epoch = 0
         self.best: dict[str, torch.Tensor] = {}
-        self.best_accuracy, self.best_epoch = -1.0, 0
+        self.best_score, self.best_accuracy, self.best_epoch = -1.0, -1.0, 0
         self._judged = copy.deepcopy(self.network) if plan.average else self.network
         self._steps_done = self._below = 0
         self.left = False
@@ -131,6 +135,7 @@ class TrainingLoop:
             "network": self.network.state_dict(),
             "optimizer": optimizer_state(self.optimizer),
             "best": self.best,
+            "best_score": self.best_score,
             "best_accuracy": self.best_accuracy,
             "best_epoch": self.best_epoch,
             "average": self._judged.state_dict() if self.plan.average else None,
@@ -147,6 +152,7 @@ class TrainingLoop:
         self.best = dict(state["best"])
         self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
         # A checkpoint of an earlier Loupe has none of these.
+        self.best_score = state.get("best_score", self.best_accuracy)
         self._steps_done, self._below = state.get("steps", 0), state.get("below", 0)
         self.left = state.get("left", False)
         if self.plan.average:
@@ -154,7 +160,7 @@ class TrainingLoop:
 
     def verdict(self) -> Outcome | None:
         """Say whether training is over, and why; None while it goes on."""
-        if self.best_accuracy >= self.context.target_accuracy:
+        if self.context.reaches_target(self.best_score):
             return Outcome.TARGET_REACHED
         if self.left:
             return Outcome.PLATEAU
@@ -247,45 +253,54 @@ class TrainingLoop:
 
     def validate_epoch(self) -> None:
         """Measure the epoch just done and keep its weights when they are the best so far."""
-        accuracy = self._look(self.epoch, self.steps)
-        if accuracy > self.best_accuracy:
-            self.best_accuracy, self.best_epoch = accuracy, self.epoch
+        score, accuracy = self._look(self.epoch, self.steps)
+        if (score, accuracy) > (self.best_score, self.best_accuracy):
+            self.best_score, self.best_accuracy, self.best_epoch = score, accuracy, self.epoch
             self.best = {name: value.detach().cpu().clone() for name, value in self._judged.state_dict().items()}
 
-    def _look(self, epoch: int, step: int) -> float:
-        """Measure, and note when it is clearly below the floor; only whole epochs are candidates for the best.
+    def _look(self, epoch: int, step: int) -> tuple[float, float]:
+        """Measure score and accuracy, and note when the latter is clearly below the floor.
 
-        The more often one looks, the sooner chance alone shows the target.
+        Only whole epochs are candidates for the best: the more often one looks, the sooner chance alone shows a target.
         """
-        accuracy, loss = self.validate()
+        answers, loss = self.validate()
+        metric, data = self.context.target_metric, self.context.data
+        score, accuracy = (
+            metrics.score(each, data.classes[data.validation], answers, len(data.labels))
+            for each in (metric, metrics.ACCURACY)
+        )
         floor = self.plan.floor
         noise = math.sqrt(floor * (1 - floor) / len(self.context.data.validation))
         self._below = self._below + 1 if accuracy < floor - noise else 0
         self.left = self.left or self._below >= LOOKS_BELOW
+        other = metric != metrics.ACCURACY
+        judged = {"validation_score": score} if other else {}
+        said = f", {metrics.spoken(metric)} {score:.2%}" if other else ""
         self.context.report(
             self.phase,
             epoch=epoch,
             step=step,
             total_steps=self.steps,
-            message=f"epoch {epoch}: {accuracy:.2%} of the validation pictures",
+            message=f"epoch {epoch}: {accuracy:.2%} of the validation pictures{said}",
             validation_accuracy=accuracy,
             validation_loss=loss,
+            **judged,
         )
-        return accuracy
+        return score, accuracy
 
-    def validate(self) -> tuple[float, float]:
-        """Return accuracy, 0..1, and mean loss, in nats, on the validation pictures, computed in float32."""
+    def validate(self) -> tuple[np.ndarray, float]:
+        """Return answers, int64 [V], and mean loss, in nats, on the validation pictures, computed in float32."""
         rows = self.context.data.validation
         self._judged.eval()
-        correct, loss = 0, 0.0
+        answers, loss = [], 0.0
         with torch.inference_mode():
             for start in range(0, len(rows), VALIDATION_BATCH):
                 batch = rows[start : start + VALIDATION_BATCH]
                 classes = self._classes[batch].to(self.context.device)
                 logits = self._judged(self.as_input(self._pictures[batch], None)).float()
-                correct += int((logits.argmax(dim=1) == classes).sum())
+                answers.append(logits.argmax(dim=1).cpu().numpy())
                 loss += float(functional.cross_entropy(logits, classes, reduction="sum"))
-        return correct / len(rows), loss / len(rows)
+        return np.concatenate(answers), loss / len(rows)
 
 
 def _floats(network: nn.Module) -> list[torch.Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from loupe.metrics import ACCURACY, reaches, spoken
 from loupe.scheduler.v1 import training_job_pb2 as jobs
 from loupe.terminal.escapes import escaped, escaped_lines
 from loupe.terminal.tables import line, percent, placement_table, seconds_of
@@ -30,14 +31,20 @@ def state_word(state: int) -> str:
 class JobView:
     """What is known of a job from its events.
 
-    target: the accuracy that was asked for, 0 when not known. began: seconds since 1970 when it was submitted, else the
-    first event's time counts. clock: seconds since 1970.
+    target: the value of the metric that was asked for, 0 when not known. began: seconds since 1970 when it was
+    submitted, else the first event's time counts. clock: seconds since 1970.
     """
 
     def __init__(
-        self, target: float = 0.0, clock: Callable[[], float] = time.time, *, began: float | None = None
+        self,
+        target: float = 0.0,
+        clock: Callable[[], float] = time.time,
+        *,
+        metric: str = ACCURACY,
+        began: float | None = None,
     ) -> None:
         self.target = target
+        self.metric = spoken(metric)
         self.state = "submitted"
         self.message = ""
         self.attempt = 0
@@ -94,10 +101,10 @@ class JobView:
             steps = max(0, self.progress.total_steps)
             bar = ProgressBar(total=steps or None, completed=self.progress.step, width=BAR, pulse=not steps)
             grid.add_row(Text(self._phase()), bar)
-        accuracy = self.metrics.get("validation_accuracy")
-        if accuracy is not None and self.target:
-            reached = accuracy >= self.target
-            bar = ProgressBar(total=1.0, completed=accuracy, width=BAR, complete_style="green" if reached else "yellow")
+        score = self.metrics.get("validation_accuracy" if self.metric == ACCURACY else "validation_score")
+        if score is not None and self.target:
+            colour = "green" if reaches(score, self.target) else "yellow"
+            bar = ProgressBar(total=1.0, completed=score, width=BAR, complete_style=colour)
             grid.add_row(Text("  ".join(self._figures())), bar)
         elif figures := self._figures():
             grid.add_row(Text("  ".join(figures)))
@@ -119,9 +126,11 @@ class JobView:
 
     def _figures(self) -> list[str]:
         figures = []
+        goal = f" of {percent(self.target)}" if self.target else ""
         if (accuracy := self.metrics.get("validation_accuracy")) is not None:
-            goal = f" of {percent(self.target)}" if self.target else ""
-            figures.append(f"validation accuracy {percent(accuracy)}{goal}")
+            figures.append(f"validation accuracy {percent(accuracy)}{goal if self.metric == ACCURACY else ''}")
+        if (score := self.metrics.get("validation_score")) is not None:
+            figures.append(f"{escaped(self.metric)} {percent(score)}{goal}")
         if (speed := self.metrics.get("pictures_per_second")) is not None:
             figures.append(f"{speed:.0f} pictures/s")
         return figures

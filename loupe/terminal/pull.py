@@ -21,6 +21,7 @@ from loupe.terminal.hashing import sha256_of
 from loupe.terminal.installed import default_folder, record
 from loupe.terminal.locks import file_lock
 from loupe.terminal.progress import PullProgress
+from loupe.terminal.targets import score_of, why_unreleased
 
 PLAIN_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -48,16 +49,15 @@ async def pull_version(
 ) -> Pulled:
     """Make `folder` hold the version's files; nothing stands there before all of it is checked.
 
-    Raises GateFailed for a version below its target, or one that does not answer its golden pictures here as it should;
+    Raises GateFailed for a version that is not released, or does not answer its golden pictures here as it should;
     DataLoss for bytes that are not what the library says; Unavailable when storage stays away.
     """
     if not version.released and not allow_below_target:
         metrics = version.metrics
         raise GateFailed(
-            f"{version.name} did not reach its target ({metrics.validation_accuracy:.2%} of validation pictures, "
-            f"{metrics.target_accuracy:.2%} was asked for); use --allow-below-target to pull it all the same",
+            f"{version.name} {why_unreleased(metrics)}; use --allow-below-target to pull it all the same",
             model=version.name,
-            accuracy=metrics.validation_accuracy,
+            accuracy=score_of(metrics),
             target=metrics.target_accuracy,
         )
     _check_files(version)

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loupe.metrics import BALANCED_ACCURACY, score_of_counts, wilson_interval
 from loupe.terminal.classifier import Prediction
 from loupe.terminal.confusion import MOST_CLASSES, worst_pairs
-
-Z_95 = 1.959963984540054
-"""The number of standard deviations that hold 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +51,6 @@ def truth_of(folder: Path, pictures: Iterable[Path], labels: Sequence[str]) -> T
 
 def _same(name: str) -> str:
     return unicodedata.normalize("NFC", name)
-
-
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share; 0 to 1 where nothing was counted.
-
-    >>> low, high = wilson_interval(90, 100)
-    >>> round(low, 4), round(high, 4)
-    (0.8256, 0.9448)
-    >>> wilson_interval(0, 0)
-    (0.0, 1.0)
-    """
-    if not total:
-        return 0.0, 1.0
-    share, square = right / total, Z_95**2
-    middle = (share + square / (2 * total)) / (1 + square / total)
-    half = Z_95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
-    return (0.0 if right == 0 else middle - half), (1.0 if right == total else middle + half)
 
 
 class Score:
@@ -123,8 +104,10 @@ class Score:
     @property
     def balanced_accuracy(self) -> float:
         """The mean over the classes that occur of the share that is right; NaN where none was answered."""
-        recalls = [row[index] / sum(row) for index, row in enumerate(self.matrix) if sum(row)]
-        return sum(recalls) / len(recalls) if recalls else math.nan
+        if not self.answered:
+            return math.nan
+        right = [row[index] for index, row in enumerate(self.matrix)]
+        return score_of_counts(BALANCED_ACCURACY, right, [sum(row) for row in self.matrix])
 
     def document(self) -> dict[str, Any]:
         """Return all of it for programs; figures that do not exist are null."""

@@ -10,9 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from loupe.metrics import ACCURACY, spoken
 from loupe.terminal.confusion import ConfusionView, confusion_of
 from loupe.terminal.escapes import LONGEST_TEXT, escaped
 from loupe.terminal.tables import facts, line, percent, table
+from loupe.terminal.targets import target_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,13 +49,18 @@ def metric_rows(metrics: ModelMetrics) -> list[tuple[str, str]]:
     [('target', '97.00 %'), ('validation accuracy', '98.50 %')]
     """
     rows = [
-        ("target", percent(metrics.target_accuracy)),
+        ("target", target_text(metrics)),
         ("validation accuracy", percent(metrics.validation_accuracy)),
     ]
+    if spoken(metrics.target_metric) != ACCURACY:
+        rows.insert(1, (f"validation {spoken(metrics.target_metric)}", percent(metrics.validation_score)))
     if metrics.test_pictures:
         interval = f"{percent(metrics.test_accuracy_low)} to {percent(metrics.test_accuracy_high)}"
         accuracy = f"{percent(metrics.test_accuracy)} of {metrics.test_pictures} pictures (95 % interval {interval})"
         rows += [("test accuracy", accuracy), ("balanced", percent(metrics.test_balanced_accuracy))]
+        # A model from before there was this figure has none, and no class of it need be hopeless.
+        if metrics.target_metric:
+            rows.append(("lowest recall", percent(metrics.test_lowest_recall)))
     return rows
 
 

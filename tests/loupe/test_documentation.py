@@ -1,18 +1,22 @@
-"""Examples are true: those for people have the right types, those with >>> say what they say."""
+"""Examples are true: those for people have the right types and run, those with >>> say what they say."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import loupe.terminal
+from loupe.terminal.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -54,6 +58,48 @@ def test_examples_for_people_have_the_right_types(tmp_path: Path) -> None:
     assert type_errors(tmp_path, examples) == []
     (error,) = type_errors(tmp_path, wrong)
     assert 'incompatible type "str"; expected "Path | Collection"' in error
+
+
+def commands_without_a_mesh() -> list[str]:
+    """The commands of the README that need the checkout alone: one makes pictures, one tries an image out on them."""
+    text = README.read_text(encoding="utf-8")
+    shown = re.findall(r"^    \$ \.venv/bin/(python -m deploy\.demo\..*)$", text, re.MULTILINE)
+    return shown + [" ".join(found.split()) for found in re.findall(r"`(python\s-m\sloupe\.algorithm\s[^`]+)`", text)]
+
+
+@pytest.mark.timeout(600)
+def test_commands_that_need_no_mesh_run_as_they_stand(tmp_path: Path) -> None:
+    """The pictures' own split is taken as one: three classes, and 90 of the 585 pictures in validation and in test."""
+    (tmp_path / "services").symlink_to(ROOT / "services")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    commands = commands_without_a_mesh()
+    assert [command.split()[2] for command in commands] == ["deploy.demo.surfaces", "loupe.algorithm"]
+    told = ""
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert program == "python"
+        ended = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, (command, ended.stdout, ended.stderr)
+        told = ended.stdout
+    for split in ("validation", "test"):
+        assert re.search(rf"^{split}: accuracy .*, lowest recall .*, 90 pictures$", told, re.MULTILINE), told
+
+
+def commands_of_the_terminal() -> list[str]:
+    """Every `loupe` command that the README and docs/terminal.md show with its arguments."""
+    texts = [file.read_text(encoding="utf-8") for file in (README, ROOT / "docs" / "terminal.md")]
+    shown = [line for text in texts for line in re.findall(r"^    \$ (loupe .*)$", text, re.MULTILINE)]
+    return [part.strip() for line in shown for part in line.split("&&")]
+
+
+@pytest.mark.parametrize("command", commands_of_the_terminal())
+def test_commands_of_the_terminal_are_understood(command: str) -> None:
+    """Every command and option is there; with --help nothing is run."""
+    _, *words = shlex.split(command, comments=True)
+    told = CliRunner().invoke(app, [*words, "--help"])
+    assert told.exit_code == 0, told.output
 
 
 def modules_with_examples() -> list[str]:

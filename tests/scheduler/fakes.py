@@ -75,7 +75,8 @@ async def eventually(holds: Callable[[], object], seconds: float = 10.0) -> None
 
 def report_json(accuracy: float = 0.98, **more: object) -> str:
     """Make a report as loupe.algorithm writes it."""
-    scores = {"accuracy": accuracy, "pictures": 40, "balanced_accuracy": accuracy, "accuracy_interval": [0.9, 1.0]}
+    figures = dict.fromkeys(("accuracy", "balanced_accuracy", "lowest_recall"), accuracy)
+    scores = {**figures, "pictures": 40, "accuracy_interval": [0.9, 1.0]}
     report = {"labels": ["good", "scratch"], "validation": scores, "test": scores, "label_errors": [], **more}
     return json.dumps(report)
 
@@ -149,7 +150,7 @@ class FakeStorage(
 
     @staticmethod
     def version(dataset: str, number: int, *labels: tuple[str, int, int]) -> DatasetVersion:
-        counts = labels or (("good", 30, 10), ("scratch", 30, 10))
+        counts = labels or (("good", 30, 20), ("scratch", 30, 20))
         return DatasetVersion(
             name=f"projects/line-7/datasets/{dataset}/versions/{number}",
             digest="cd" * 32,

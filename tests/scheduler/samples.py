@@ -28,7 +28,7 @@ _numbers = count(1)
 
 
 def make_job(project: str = "line-7", **fields: Any) -> Job:
-    """Make a queued job with a name of its own; spec fields are priority and requirements."""
+    """Make a queued job with a name of its own; spec fields are those below that are popped."""
     number = next(_numbers)
     spec = JobSpec(
         dataset_version=DatasetVersionName(project, "screws", "3"),
@@ -38,6 +38,8 @@ def make_job(project: str = "line-7", **fields: Any) -> Job:
         requirements=fields.pop("requirements", Requirements()),
         parameters={"epochs": 30, "label": "零件"},
         target_accuracy=0.95,
+        target_metric=fields.pop("target_metric", "accuracy"),
+        shortfall=fields.pop("shortfall", ""),
         model=ModelName(project, "screws"),
         submitter=AccountName("anna"),
         priority=fields.pop("priority", 0),

@@ -148,8 +148,9 @@ def test_push_reports_problems_and_ends_with_6(loupe: Callable[..., Any], folder
         (("dataset", "push", "screws", ".", "--split", "0.5,0.6,0.2"), 6, "add up to 1"),
         (("dataset", "show", "nuts"), 4, "does not exist, or you may not see it"),
         (("train", "screws", "--target-accuracy", "1.2"), 6, "above 0 and at most 1"),
+        (("train", "screws", "--target", "f1=0.9"), 6, "the metric accuracy, balanced_accuracy or lowest_recall"),
         (("train", "screws", "-t", "0.9", "--param", "epochs"), 6, "NAME=VALUE"),
-        (("train", "screws"), 2, "--target-accuracy"),
+        (("train", "screws"), 2, "--target"),
         (("job", "show", "j9"), 4, "projects/line-7/jobs/j9"),
         (("classify", "gears", "x.png"), 4, "no version of projects/line-7/models/gears is installed"),
         (("classify", "gears/versions/1", "x.png"), 4, "does not exist"),
@@ -274,6 +275,41 @@ def test_train_and_watch_shows_placement_progress_and_verdict(loupe: Callable[..
         r"abababababab\s+ok\s+零件\s+3.00 %",
     ):
         assert re.search(pattern, result.stdout), (pattern, result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("--target-accuracy", "0.97"), ("accuracy", 0.97, False)),
+        (("--target", "accuracy=0.97"), ("accuracy", 0.97, False)),
+        (("-t", "balanced_accuracy=0.95"), ("balanced_accuracy", 0.95, False)),
+        (("--target", "lowest_recall=0.9", "--allow-small-validation"), ("lowest_recall", 0.9, True)),
+    ],
+)
+def test_a_target_is_a_number_or_a_metric_with_one(
+    loupe: Callable[..., Any], mesh: FakeMesh, words: tuple[str, ...], asked: tuple[str, float, bool]
+) -> None:
+    assert loupe("train", "screws", *words).exit_code == 0
+    sent = mesh.jobs[JOB]
+    assert (sent.target_metric, sent.target_accuracy, sent.allow_small_validation) == asked
+
+
+def test_a_job_with_another_metric_is_shown_by_it(loupe: Callable[..., Any], mesh: FakeMesh) -> None:
+    job = finished(jobs.JOB_STATE_TARGET_MISSED)
+    job.target_metric = job.result.metrics.target_metric = "lowest_recall"
+    job.result.metrics.validation_score, job.result.metrics.test_lowest_recall = 0.75, 0.5
+    mesh.jobs[JOB] = job
+    mesh.events = job_events(jobs.JOB_STATE_TARGET_MISSED)
+    mesh.events[2].progress.metrics["validation_score"] = 0.75
+    assert re.search(r"lowest recall\s+97.00 %", loupe("job", "list").stdout)
+    watched = loupe("job", "watch", "j1").stdout
+    for pattern in (
+        r"validation accuracy 98.10 %  lowest recall 75.00 % of 97.00 %",
+        r"target\s+lowest recall 97.00 %",
+        r"validation lowest recall\s+75.00 %",
+        r"lowest recall\s+50.00 %",
+    ):
+        assert re.search(pattern, watched), (pattern, watched)
 
 
 def test_lists_follow_every_page(loupe: Callable[..., Any], mesh: FakeMesh) -> None:

@@ -100,7 +100,7 @@ async def test_a_model_below_its_target_needs_a_word(
     publish(mesh, make_model(), released=False)
     latest = NAME.replace("/1", "/latest")
     async with Terminal.connect(store) as loupe:
-        with pytest.raises(errors.GateFailed, match=r"91\.00% of validation pictures, 97\.00%"):
+        with pytest.raises(errors.GateFailed, match=r"91\.00 % of validation pictures, 97\.00 %"):
             await loupe.models.pull(NAME, tmp_path / "to")
         with pytest.raises(errors.NotFound, match="the only version is not released: `screws/versions/1`"):
             await loupe.models.pull(latest, tmp_path / "to")

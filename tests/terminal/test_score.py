@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loupe.terminal.classifier import Prediction
-from loupe.terminal.score import Score, truth_of, wilson_interval
+from loupe.terminal.score import Score, truth_of
 
 LABELS = ["ok", "Kratzer grün", "零件"]
 ROOT = Path("test")
@@ -62,10 +62,3 @@ def test_folders_that_are_no_class_are_named_and_their_pictures_are_not_counted(
     assert [truth.class_of(path) for path in paths] == [0, None, None, 0]
     assert truth_of(ROOT, [ROOT / "dust" / "1.png", ROOT / "2.png"], LABELS) is None
     assert truth_of(ROOT, [ROOT / "1" / "1.png"], [str(index) for index in range(1001)]) is None
-
-
-@pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (9, 10), (97, 100), (1, 1), (499, 1000)])
-def test_the_interval_is_scipys(right: int, total: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    expected = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(right, total) == pytest.approx((expected.low, expected.high), abs=1e-9)

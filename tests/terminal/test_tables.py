@@ -107,3 +107,15 @@ def test_a_state_of_a_newer_mesh_and_a_clock_behind_are_no_trouble() -> None:
     view.add(jobs.JobEvent(sequence=1, time=timestamp(50.0), state_change=jobs.StateChange(state=99)))  # type: ignore[arg-type]
     assert view.state == "state 99" and view.elapsed == 0.0
     assert shown(view.render())
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"), [("accuracy", "accuracy 99.00 % of 90.00 %"), ("lowest_recall", "80.00 %")]
+)
+def test_the_live_view_goes_by_the_target_metric(metric: str, said: str) -> None:
+    view = JobView(0.9, metric=metric)
+    figures = {"validation_accuracy": 0.99} | ({} if metric == "accuracy" else {"validation_score": 0.8})
+    view.add(jobs.JobEvent(sequence=1, progress=jobs.JobProgress(phase="train", metrics=figures)))
+    assert said in view.line()
+    *_, bar = view.render().columns[1].cells
+    assert bar.complete_style == ("green" if metric == "accuracy" else "yellow")

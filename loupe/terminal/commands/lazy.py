@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["errors", "names"]
+__all__ = ["errors", "names", "targets"]
 
 
 class _Lazy:
@@ -17,7 +17,8 @@ class _Lazy:
 
 
 if TYPE_CHECKING:
-    from loupe import errors, names
+    from loupe import errors, names, targets
 else:
     errors = _Lazy("loupe.errors")
     names = _Lazy("loupe.names")
+    targets = _Lazy("loupe.targets")

@@ -13,6 +13,7 @@ from loupe.terminal.commands.lazy import names
 from loupe.terminal.commands.matrix import CsvOption, MatrixOption, PngOption, write_matrix
 from loupe.terminal.progress import pull_bar
 from loupe.terminal.tables import GAP, facts, shortened, size, table, when, width_of
+from loupe.terminal.targets import why_unreleased
 from loupe.terminal.verdict import metric_rows, read_report, report_parts
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MODEL_HELP = "Model: screws, screws/versions/2, or a whole name."
 ASKED_AT_ONCE = 8
 LEAST_OF_A_NAME = 14
-Below = Annotated[bool, typer.Option("--allow-below-target", help="Take a model that did not reach its target.")]
+Below = Annotated[bool, typer.Option("--allow-below-target", help="Take a model that was not released.")]
 
 app = typer.Typer()
 model_app = new_group(app, "model", "Models: what training made, with what it was made from.")
@@ -135,7 +136,7 @@ def _version_view(version: ModelVersion, *, whole: bool) -> RenderableType:
     made = version.lineage
     pairs = [
         ("model", version.name),
-        ("released", "yes" if version.released else "no: it did not reach its target"),
+        ("released", "yes" if version.released else f"no: it {why_unreleased(version.metrics)}"),
         *metric_rows(version.metrics),
         ("classes", ", ".join(version.labels)),
         ("files", ", ".join(f"{one.filename} ({size(one.size)})" for one in version.files)),

@@ -15,10 +15,11 @@ import typer
 from loupe.terminal.codes import Exit
 from loupe.terminal.commands.follow import deliver
 from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command, new_group
-from loupe.terminal.commands.lazy import errors, names
+from loupe.terminal.commands.lazy import errors, names, targets
 from loupe.terminal.commands.matrix import CsvOption, MatrixOption, PngOption, write_matrix
 from loupe.terminal.escapes import escaped
 from loupe.terminal.tables import facts, line, percent, placement_table, seconds_of, short, table, when
+from loupe.terminal.targets import target_text
 from loupe.terminal.verdict import doubted_digests, read_report, render_result
 
 if TYPE_CHECKING:
@@ -41,15 +42,24 @@ cluster_app = new_group(app, "cluster", "Training clusters and their load.")
 @command(
     app,
     "train",
-    "loupe train screws --target-accuracy 0.97 --watch --project line-7",
+    "loupe train screws --target 0.97 --watch --project line-7",
+    "loupe train screws --target lowest_recall=0.9",
     "loupe train screws -t 0.99 --algorithm finetune --param size=128 --max-minutes 30",
 )
 async def train(
     cli: Cli,
     *,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Data set: screws, or screws/versions/2.")],
-    target_accuracy: Annotated[
-        float, typer.Option("--target-accuracy", "-t", help="Above 0, at most 1: training is done when it is reached.")
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "--target-accuracy",
+            "-t",
+            metavar="[METRIC=]NUMBER",
+            help="When training is done: 0.97 of the validation pictures are right, or balanced_accuracy=0.95, or "
+            "lowest_recall=0.9 of each class are found.",
+        ),
     ],
     algorithm: Annotated[
         str, typer.Option("--algorithm", "-a", help="Algorithm: finetune, or finetune/versions/1.2.")
@@ -70,6 +80,10 @@ async def train(
     max_epochs: Annotated[
         int, typer.Option("--max-epochs", min=0, max=MAX_INT32, help="Bound of the epochs; 0: none.")
     ] = 0,
+    allow_small_validation: Annotated[
+        bool,
+        typer.Option("--allow-small-validation", help="Release it also when few validation pictures stand behind it."),
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Follow it to its end; exit 3 below the target.")
     ] = False,
@@ -81,12 +95,13 @@ async def train(
 
     Ctrl-C ends the watching with exit code 130, and not the job: `loupe job cancel` does that.
     """
-    if not 0 < target_accuracy <= 1:
-        raise errors.invalid("target-accuracy", target_accuracy, "a number above 0 and at most 1, for example 0.97")
+    metric, value = targets.parse_target(target)
     async with cli.terminal() as loupe:
         job = await loupe.jobs.submit(
             str(cli.name(names.DatasetVersionName, dataset)),
-            target_accuracy=target_accuracy,
+            target_accuracy=value,
+            target_metric=metric,
+            allow_small_validation=allow_small_validation,
             algorithm_version=str(cli.name(names.AlgorithmVersionName, algorithm)),
             parameters=parse_parameters(param or []),
             model=str(cli.name(names.ModelName, model)) if model else "",
@@ -156,7 +171,7 @@ async def job_list(
     async with cli.terminal() as loupe:
         found = [one async for one in loupe.jobs.list(cli.project, states)]
     rows = [
-        (short(one.name), state_word(one.state), short(one.dataset_version), percent(one.target_accuracy),
+        (short(one.name), state_word(one.state), short(one.dataset_version), target_text(one),
          short(one.result.model_version), when(one.create_time))
         for one in found
     ]  # fmt: skip
@@ -200,7 +215,7 @@ def _job_view(job: TrainingJob, filenames: dict[str, str], *, told: str = "", wh
         ("state", ": ".join(filter(None, (state_word(job.state), message)))),
         ("data set", job.dataset_version),
         ("algorithm", job.algorithm_version),
-        ("target", percent(job.target_accuracy)),
+        ("target", target_text(job)),
         ("trainer", f"{job.trainer}, attempt {job.attempt}" if job.trainer else ""),
         ("submitted", f"{when(job.create_time)} by {job.submitter}"),
         ("started", when(job.start_time)),
@@ -272,7 +287,7 @@ async def _follow(cli: Cli, loupe: Terminal, job: TrainingJob, after: int) -> St
     from loupe.terminal.live import JobView, job_display
 
     last = StateChange()
-    view = JobView(job.target_accuracy, began=seconds_of(job.create_time))
+    view = JobView(job.target_accuracy, metric=job.target_metric, began=seconds_of(job.create_time))
     async with contextlib.aclosing(loupe.jobs.watch(job.name, after)) as events:
         with contextlib.ExitStack() as stack:
             show = cli.emit if cli.as_json else stack.enter_context(job_display(cli.console, view))

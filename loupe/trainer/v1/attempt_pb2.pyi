@@ -34,7 +34,7 @@ class AttemptKey(_message.Message):
     def __init__(self, job: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class AttemptSpec(_message.Message):
-    __slots__ = ("key", "dataset_version", "algorithm_version", "algorithm_digest", "built_in", "parameters", "target_accuracy", "seed", "max_duration", "max_epochs", "storage_token")
+    __slots__ = ("key", "dataset_version", "algorithm_version", "algorithm_digest", "built_in", "parameters", "target_accuracy", "seed", "max_duration", "max_epochs", "storage_token", "target_metric")
     KEY_FIELD_NUMBER: _ClassVar[int]
     DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class AttemptSpec(_message.Message):
     MAX_DURATION_FIELD_NUMBER: _ClassVar[int]
     MAX_EPOCHS_FIELD_NUMBER: _ClassVar[int]
     STORAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TARGET_METRIC_FIELD_NUMBER: _ClassVar[int]
     key: AttemptKey
     dataset_version: str
     algorithm_version: str
@@ -57,7 +58,8 @@ class AttemptSpec(_message.Message):
     max_duration: _duration_pb2.Duration
     max_epochs: int
     storage_token: str
-    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., algorithm_digest: _Optional[str] = ..., built_in: _Optional[bool] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., target_accuracy: _Optional[float] = ..., seed: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., storage_token: _Optional[str] = ...) -> None: ...
+    target_metric: str
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., algorithm_digest: _Optional[str] = ..., built_in: _Optional[bool] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., target_accuracy: _Optional[float] = ..., seed: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., storage_token: _Optional[str] = ..., target_metric: _Optional[str] = ...) -> None: ...
 
 class AttemptEvent(_message.Message):
     __slots__ = ("sequence", "time", "started", "progress", "log", "checkpointed", "finished", "failed")

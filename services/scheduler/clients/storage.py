@@ -50,7 +50,10 @@ class AlgorithmVersion:
 
 @dataclass(frozen=True)
 class ModelMetrics:
-    """What a model reached and should have; fractions are 0 to 1, those of the test 0 without test pictures."""
+    """What a model reached and should have; fractions are 0 to 1, those of the test 0 without test pictures.
+
+    target_metric, validation_score: empty and 0 in what was stored before there were metrics other than accuracy.
+    """
 
     validation_accuracy: float = 0.0
     test_accuracy: float = 0.0
@@ -59,6 +62,9 @@ class ModelMetrics:
     test_accuracy_high: float = 0.0
     test_pictures: int = 0
     target_accuracy: float = 0.0
+    target_metric: str = ""
+    validation_score: float = 0.0
+    test_lowest_recall: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from loupe.errors import Internal, Unavailable
+from loupe.metrics import ACCURACY
 from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, TrainerName
 from loupe.scheduler.v1.training_job_pb2 import JobProgress
 from loupe.timestamps import datetime_of
@@ -41,6 +42,7 @@ class AttemptSpec:
     max_seconds: float
     max_epochs: int
     storage_token: str = field(repr=False)
+    target_metric: str = ACCURACY
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,7 @@ def _pack_spec(spec: AttemptSpec) -> attempt_pb2.AttemptSpec:
         built_in=spec.built_in,
         parameters=pack_parameters(spec.parameters),
         target_accuracy=spec.target_accuracy,
+        target_metric=spec.target_metric,
         seed=spec.seed,
         max_epochs=spec.max_epochs,
         storage_token=spec.storage_token,

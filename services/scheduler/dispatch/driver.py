@@ -138,6 +138,7 @@ class Driver:
             built_in=spec.requirements.built_in,
             parameters=spec.parameters,
             target_accuracy=spec.target_accuracy,
+            target_metric=spec.target_metric,
             seed=spec.seed,
             max_seconds=spec.max_seconds,
             max_epochs=spec.max_epochs,

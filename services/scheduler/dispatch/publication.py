@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from loupe.errors import AlgorithmFailed
 from loupe.escapes import escaped
 from loupe.labels import MAX_LENGTH, normalise_label
+from loupe.metrics import ACCURACY, reaches, spoken
 from services.scheduler.clients.storage import ModelLineage, ModelMetrics, ModelVersion
 from services.scheduler.clients.trainers import FinishedAttempt
 from services.scheduler.jobs.job import MAX_MESSAGE, Job, JobResult
@@ -33,7 +34,8 @@ class _Part(BaseModel):
 class _Scores(_Part):
     accuracy: Fraction
     pictures: int = Field(ge=0, le=_MAX_COUNT)
-    balanced_accuracy: Fraction = 0.0
+    balanced_accuracy: Fraction | None = None
+    lowest_recall: Fraction | None = None
     accuracy_interval: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 1.0]
     worst_classes: list[str] = Field(default=[], max_length=_MAX_ITEMS)
 
@@ -54,12 +56,15 @@ class Publication:
 
     @property
     def released(self) -> bool:
-        """Whether the model passed its gate: the target was reached on validation pictures."""
+        """Whether the model passed its gate: the target was reached, on enough validation pictures."""
         return self.model is not None and self.model.released
 
 
 def prepare(job: Job, finished: FinishedAttempt) -> Publication:
-    """Read an attempt's report. Raises AlgorithmFailed when it is not what loupe.algorithm writes."""
+    """Read an attempt's report, and decide on the model's release (docs/decisions/0012).
+
+    Raises AlgorithmFailed when the report is not what loupe.algorithm writes.
+    """
     if not finished.artifacts:
         verdict = "Training was stopped before there was a model."
         result = JobResult(outcome=finished.outcome, verdict=verdict, report_json=finished.report_json)
@@ -72,7 +77,8 @@ def prepare(job: Job, finished: FinishedAttempt) -> Publication:
         raise AlgorithmFailed(f"the algorithm's report cannot be used: {where}: {first['msg']}", error=where) from error
     metrics = _metrics(job, report)
     # The image says whether it is done, but the figure has the last word.
-    released = finished.outcome == TARGET_REACHED and metrics.validation_accuracy >= job.spec.target_accuracy
+    reached = finished.outcome == TARGET_REACHED and reaches(metrics.validation_score, job.spec.target_accuracy)
+    released = reached and not job.spec.shortfall
     model = ModelVersion(
         released=released,
         labels=report.labels,
@@ -81,24 +87,41 @@ def prepare(job: Job, finished: FinishedAttempt) -> Publication:
         lineage=_lineage(job, finished),
         report_json=finished.report_json,
     )
-    verdict = _verdict(job, finished.outcome, report, released)
+    verdict = _verdict(job, finished.outcome, report, reached)
     result = JobResult(outcome=finished.outcome, metrics=metrics, verdict=verdict, report_json=finished.report_json)
     return Publication(model, result)
 
 
 def _metrics(job: Job, report: _Report) -> ModelMetrics:
-    metrics = ModelMetrics(validation_accuracy=report.validation.accuracy, target_accuracy=job.spec.target_accuracy)
+    metrics = ModelMetrics(
+        validation_accuracy=report.validation.accuracy,
+        target_accuracy=job.spec.target_accuracy,
+        target_metric=job.spec.target_metric,
+        validation_score=_score(job, report),
+    )
     if (test := report.test) is None:
         return metrics
     low, high = test.accuracy_interval
     return replace(
         metrics,
         test_accuracy=test.accuracy,
-        test_balanced_accuracy=test.balanced_accuracy,
+        test_balanced_accuracy=test.balanced_accuracy or 0.0,
+        test_lowest_recall=test.lowest_recall or 0.0,
         test_accuracy_low=low,
         test_accuracy_high=high,
         test_pictures=test.pictures,
     )
+
+
+def _score(job: Job, report: _Report) -> float:
+    metric = job.spec.target_metric
+    found: float | None = getattr(report.validation, metric)
+    if found is None:
+        where = f"validation.{metric}"
+        raise AlgorithmFailed(
+            f"the algorithm's report cannot be used: {where}: it is missing, and the target is one of it", error=where
+        )
+    return found
 
 
 def _lineage(job: Job, finished: FinishedAttempt) -> ModelLineage:
@@ -125,14 +148,18 @@ _ENDED = {
 }
 
 
-def _verdict(job: Job, outcome: str, report: _Report, released: bool) -> str:
-    target, reached = job.spec.target_accuracy, report.validation.accuracy
-    sentences = [f"{_percent(reached)} of {report.validation.pictures} validation pictures are right"]
-    if released:
-        sentences[0] += f": the target of {_percent(target)} is reached."
+def _verdict(job: Job, outcome: str, report: _Report, reached: bool) -> str:
+    target = _percent(job.spec.target_accuracy)
+    sentences = [_measured(job, report)]
+    if reached:
+        sentences[0] += f": the target of {target} is reached."
     else:
         why = _ENDED.get(outcome, "the run called itself done too early")
-        sentences[0] += f", the target is {_percent(target)}: training ended because {why}."
+        sentences[0] += f", the target is {target}: training ended because {why}."
+    if job.spec.shortfall:
+        sentences.append(
+            f"The model is not released: {job.spec.shortfall}." if reached else f"Besides, {job.spec.shortfall}."
+        )
     if report.test is not None:
         low, high = report.test.accuracy_interval
         sentences.append(
@@ -140,13 +167,20 @@ def _verdict(job: Job, outcome: str, report: _Report, released: bool) -> str:
             f"{_percent(low)} to {_percent(high)})."
         )
     worst = (report.test or report.validation).worst_classes[:_SHOWN_CLASSES]
-    if worst and not released:
+    if worst and not reached:
         shown = ", ".join(escaped(each, MAX_LENGTH) for each in worst)
         sentences.append(f"Hardest to tell: {shown}.")
     if report.label_errors:
         count = len(report.label_errors)
         sentences.append(f"{count} {'label looks' if count == 1 else 'labels look'} wrong; the report names them.")
     return escaped(" ".join(sentences), MAX_MESSAGE)
+
+
+def _measured(job: Job, report: _Report) -> str:
+    score, pictures = _percent(_score(job, report)), report.validation.pictures
+    if job.spec.target_metric == ACCURACY:
+        return f"{score} of {pictures} validation pictures are right"
+    return f"The {spoken(job.spec.target_metric)} is {score} on {pictures} validation pictures"
 
 
 def _percent(fraction: float) -> str:

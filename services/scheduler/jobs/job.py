@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from loupe.metrics import ACCURACY
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, TrainerName
 from services.scheduler.clients.storage import ModelMetrics
 from services.scheduler.clients.trainers import FinishedAttempt, Progress
@@ -21,6 +22,8 @@ MAX_MESSAGE = 2_000
 class JobSpec:
     """What was asked for, with versions, defaults and parameters resolved. It never changes.
 
+    target_metric: one of loupe.metrics, which must reach target_accuracy. shortfall: what the validation pictures lack
+    to say that it does; empty where they do, or where the order asked for a release all the same.
     max_seconds: bound of the training time. max_epochs: 0 for no bound.
     """
 
@@ -33,6 +36,9 @@ class JobSpec:
     target_accuracy: float
     model: ModelName
     submitter: AccountName
+    target_metric: str = ACCURACY
+    allow_small_validation: bool = False
+    shortfall: str = ""
     seed: int = 0
     priority: int = 0
     max_seconds: float = 4 * 3600.0

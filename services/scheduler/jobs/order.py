@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from loupe.errors import invalid
 from loupe.names import check_id
+from loupe.targets import check_metric, check_target
 
 MAX_SECONDS = 30 * 86400.0
 _MAX_PRIORITY = 100
@@ -24,6 +24,8 @@ class Order:
     job_id: str = ""
     algorithm_version: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    target_metric: str = ""
+    allow_small_validation: bool = False
     model: str = ""
     seed: int = 0
     priority: int = 0
@@ -38,10 +40,8 @@ def check_order(order: Order, parameter: int) -> None:
     """
     if order.job_id:
         check_id("job_id", order.job_id)
-    if not (math.isfinite(order.target_accuracy) and 0 < order.target_accuracy <= 1):
-        raise invalid(
-            "training_job.target_accuracy", order.target_accuracy, "a number above 0 and at most 1 (0.97 means 97 %)"
-        )
+    check_target("training_job.target_accuracy", order.target_accuracy)
+    check_metric("training_job.target_metric", order.target_metric)
     if not 0 <= order.priority <= _MAX_PRIORITY:
         raise invalid("training_job.priority", order.priority, f"0 to {_MAX_PRIORITY}")
     if order.priority > parameter:

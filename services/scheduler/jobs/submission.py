@@ -13,9 +13,11 @@ from loupe.algorithm.manifest import BadManifest, InvalidParameter, Manifest, pa
 from loupe.errors import AlreadyExists, BadAlgorithm, BadDataset, BadParameter, invalid, not_found
 from loupe.idempotency import Request
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, ProjectName
+from loupe.targets import check_metric
 from services.scheduler.clients.consul import Leadership
 from services.scheduler.clients.storage import AlgorithmVersion, DatasetVersion, StorageClient
 from services.scheduler.clusters.placement import Requirements
+from services.scheduler.jobs.evidence import shortfall
 from services.scheduler.jobs.job import Job, JobSpec
 from services.scheduler.jobs.order import Order, check_order
 from services.scheduler.jobs.store import JobStore
@@ -77,7 +79,7 @@ class Submission:
         for tries_left in reversed(range(1 if order.job_id else _ID_TRIES)):
             now = self._now()
             chosen = order.job_id or job_id(now, self._random_bits(_ID_RANDOM_BITS))
-            job = Job(JobName(project, chosen), uuid4().hex, spec, now, state_message=self._waits_for())
+            job = Job(JobName(project, chosen), uuid4().hex, spec, now, state_message=self._waits_for(spec))
             try:
                 return await self._store.submit(job, request)
             except AlreadyExists:
@@ -85,10 +87,11 @@ class Submission:
                     raise
         raise AssertionError("the last try returns or raises")
 
-    def _waits_for(self) -> str:
+    def _waits_for(self, spec: JobSpec) -> str:
+        warning = f"; its model will not be released: {spec.shortfall}" if spec.shortfall else ""
         if self._leadership.held:
-            return "waits for its turn"
-        return "waits for the scheduler that leads; while Consul is away there is none"
+            return f"waits for its turn{warning}"
+        return f"waits for the scheduler that leads; while Consul is away there is none{warning}"
 
     async def _resolve(self, order: Order, submitter: Submitter) -> JobSpec:
         check_order(order, submitter.parameter)
@@ -100,6 +103,7 @@ class Submission:
         algorithm = await self._storage.algorithm_version(algorithm_name)
         manifest = _manifest(algorithm)
         resources = manifest.resources
+        metric = check_metric("training_job.target_metric", order.target_metric)
         return JobSpec(
             dataset_version=dataset.name,
             dataset_digest=dataset.digest,
@@ -108,6 +112,9 @@ class Submission:
             requirements=Requirements(algorithm.built_in, resources.min_memory_mb, resources.gpu),
             parameters=_parameters(manifest, order.parameters),
             target_accuracy=order.target_accuracy,
+            target_metric=metric,
+            allow_small_validation=order.allow_small_validation,
+            shortfall="" if order.allow_small_validation else _shortfall(metric, order.target_accuracy, dataset),
             model=model,
             submitter=submitter.account,
             seed=order.seed,
@@ -154,6 +161,10 @@ def check_dataset(version: DatasetVersion) -> None:
             problem="no_validation_pictures",
             dataset_version=version.name,
         )
+
+
+def _shortfall(metric: str, target: float, dataset: DatasetVersion) -> str:
+    return shortfall(metric, target, {each.label: each.validation_count for each in dataset.labels})
 
 
 def _manifest(algorithm: AlgorithmVersion) -> Manifest:

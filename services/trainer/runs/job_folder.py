@@ -53,6 +53,7 @@ class JobFolder:
             "parameters": dict(parameters),
             "weights": dict(weights),
             "target_accuracy": spec.target_accuracy,
+            "target_metric": spec.target_metric,
             "seed": spec.seed,
             "threads": resources.threads,
             "device": resources.device,

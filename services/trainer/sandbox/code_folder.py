@@ -10,7 +10,7 @@ import loupe
 from services.trainer.sandbox import decoder
 from services.trainer.sandbox.leftovers import remove
 
-PARTS = ("__init__.py", "patterns.py", "picture.py", "algorithm")
+PARTS = ("__init__.py", "metrics.py", "patterns.py", "picture.py", "algorithm")
 
 
 def make_code_folder(folder: Path) -> Path:

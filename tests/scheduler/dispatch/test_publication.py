@@ -37,6 +37,49 @@ def test_only_a_reached_target_is_released(outcome: str, accuracy: float) -> Non
     assert not prepare(job_with(result), result).released
 
 
+@pytest.mark.parametrize(
+    ("metric", "released", "said"),
+    [
+        ("accuracy", True, "99.00 % of 40 validation pictures are right: the target of 95.00 % is reached."),
+        (
+            "balanced_accuracy",
+            True,
+            "The balanced accuracy is 95.00 % on 40 validation pictures: the target of 95",
+        ),
+        ("lowest_recall", False, "The lowest recall is 60.00 % on 40 validation pictures, the target is 95.00 %"),
+    ],
+)
+def test_the_metric_that_was_asked_for_decides(metric: str, released: bool, said: str) -> None:
+    """And stands in the model's figures, with its value."""
+    scores = {"accuracy": 0.99, "balanced_accuracy": 0.95, "lowest_recall": 0.6, "pictures": 40}
+    result = replace(unpack_finished(finished()), report_json=report_json(validation=scores, test=scores))
+    publication = prepare(replace(running(make_job(target_metric=metric)), finished=result), result)
+    assert publication.released is released
+    assert publication.result.verdict.startswith(said)
+    metrics = publication.result.metrics
+    assert metrics is not None
+    assert (metrics.target_metric, metrics.validation_score) == (metric, scores[metric])
+    assert (metrics.validation_accuracy, metrics.test_lowest_recall) == (0.99, 0.6)
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "lowest_recall"])
+def test_a_report_without_the_figure_that_was_asked_for_is_refused(metric: str) -> None:
+    """It is not taken for 0, and not for the accuracy."""
+    report = report_json(validation={"accuracy": 0.99, "pictures": 40})
+    result = replace(unpack_finished(finished()), report_json=report)
+    with pytest.raises(AlgorithmFailed, match=rf"validation\.{metric}: it is missing"):
+        prepare(replace(running(make_job(target_metric=metric)), finished=result), result)
+
+
+@pytest.mark.parametrize(("outcome", "said"), [("target_reached", "not released: x"), ("plateau", "Besides, x")])
+def test_too_few_validation_pictures_keep_a_model_unreleased(outcome: str, said: str) -> None:
+    """The verdict says what is missing, whether or not the target was reached."""
+    result = unpack_finished(finished(outcome))
+    publication = prepare(replace(running(make_job(shortfall="x more of dent")), finished=result), result)
+    assert publication.model is not None and not publication.released
+    assert f"{said} more of dent." in publication.result.verdict
+
+
 def test_a_verdict_names_what_holds_it_back() -> None:
     """The hardest classes and the doubtful labels."""
     scores = {"accuracy": 0.8, "pictures": 10, "worst_classes": ["dent", "零件"]}

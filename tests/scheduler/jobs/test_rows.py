@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from services.scheduler.clusters.messages import unpack_placement
 from services.scheduler.clusters.placement import Considered, Placement
 from services.scheduler.jobs.events import Event, StateChange
 from services.scheduler.jobs.job import JobFailure, JobResult
-from services.scheduler.jobs.messages import pack_event
+from services.scheduler.jobs.messages import pack_event, pack_job
 from services.scheduler.jobs.rows import columns_of, job_of, row_of
 from services.scheduler.jobs.states import State
 from tests.scheduler.samples import NORTH_A, NOW, make_job
@@ -102,6 +103,17 @@ def test_a_cluster_that_was_passed_over_is_no_candidate_when_it_is_read() -> Non
     passed = cluster_pb2.ConsideredCluster(cluster="clusters/north", explanation="passed over: no live trainer")
     placement = unpack_placement(cluster_pb2.Placement(considered=[passed]))
     assert placement.trainer is None and placement.considered[0].obstacle
+
+
+def test_a_job_from_before_there_were_metrics_is_about_accuracy() -> None:
+    """Its spec says nothing of a metric, nor of what its validation lacks."""
+    row = row_of(make_job())
+    spec = json.loads(row["spec"])
+    for name in ("target_metric", "allow_small_validation", "shortfall"):
+        del spec[name]
+    job = job_of(cast(Any, SimpleNamespace(**row | {"spec": json.dumps(spec)})))
+    assert (job.spec.target_metric, job.spec.shortfall) == ("accuracy", "")
+    assert pack_job(job).target_metric == "accuracy"
 
 
 @pytest.mark.parametrize(

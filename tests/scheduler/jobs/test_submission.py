@@ -56,6 +56,11 @@ def _parameters(**values: Any) -> Struct:
         ({"target_accuracy": 1.2}, InvalidArgument, "above 0 and at most 1"),
         ({"target_accuracy": 0.0}, InvalidArgument, "above 0 and at most 1"),
         ({"target_accuracy": float("nan")}, InvalidArgument, "above 0 and at most 1"),
+        (
+            {"target_metric": "f1"},
+            InvalidArgument,
+            "is 'f1'; expected accuracy, balanced_accuracy or lowest_recall",
+        ),
         ({"priority": 101}, InvalidArgument, "0 to 100"),
         ({"priority": 41}, InvalidArgument, "expected 0 to 40, the permission parameter of your group"),
         ({"max_epochs": -1}, InvalidArgument, "max_epochs"),
@@ -78,6 +83,30 @@ async def test_bad_orders_are_refused_clearly(
     with pytest.raises(error, match=words):
         await rig.submit(**fields)
     assert not (await rig.jobs.ListTrainingJobs(rpc.ListTrainingJobsRequest(parent="projects/line-7"))).training_jobs
+
+
+@pytest.mark.parametrize(
+    ("asked", "metric"), [("", "accuracy"), ("accuracy", "accuracy"), ("lowest_recall", "lowest_recall")]
+)
+async def test_the_target_metric_is_accuracy_unless_another_is_asked_for(rig: Rig, asked: str, metric: str) -> None:
+    """It stands in the answer, and after a restart."""
+    await rig.start_scheduler()
+    job = await rig.submit(target_metric=asked, target_accuracy=0.9)
+    assert (job.target_metric, job.target_accuracy) == (metric, 0.9)
+    await rig.stop_scheduler()
+    await rig.start_scheduler()
+    assert (await rig.get(job.name)).target_metric == metric
+
+
+async def test_too_few_validation_pictures_are_told_of_before_anything_is_trained(rig: Rig) -> None:
+    """The job waits all the same; who asked for a release all the same hears nothing."""
+    name = f"{DATASETS}/few/versions/1"
+    rig.storage.versions[name] = FakeStorage.version("few", 1, ("good", 30, 1), ("scratch", 30, 1))
+    await rig.start_scheduler()
+    said = "its model will not be released: a target of 95.00 % needs at least 22 validation pictures, and there are 2"
+    assert said in (await rig.submit(dataset_version=name)).state_message
+    waived = await rig.submit(dataset_version=name, allow_small_validation=True)
+    assert waived.allow_small_validation and "released" not in waived.state_message
 
 
 async def test_a_foreign_data_set_is_not_told_from_one_that_does_not_exist(rig: Rig) -> None:

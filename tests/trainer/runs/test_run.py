@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.trainer.attempts.events import Failed
+from services.trainer.attempts.events import Failed, Logged
 from tests.trainer.fakes import Rig
 
 RAW = """
@@ -42,3 +42,10 @@ async def test_a_run_that_breaks_the_rules_ends_with_the_reason(plain_rig: Rig, 
     last = (await plain_rig.run(RAW.format(action=action)))[-1].what
     assert isinstance(last, Failed) and (last.reason, last.retryable) == ("ALGORITHM_FAILED", False), last
     assert words in last.message
+
+
+async def test_a_run_learns_by_which_metric_it_is_judged(plain_rig: Rig) -> None:
+    """The target metric comes through the job folder to the host of the sandbox."""
+    code = "def train(host):\n    spec = host.spec()\n    host.log(f'{spec.target_metric} {spec.target_accuracy}')\n"
+    events = await plain_rig.run(code, target_metric="lowest_recall", target_accuracy=0.8)
+    assert Logged("lowest_recall 0.8") in [event.what for event in events]

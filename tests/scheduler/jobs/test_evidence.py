@@ -1,0 +1,58 @@
+"""How many validation pictures a target needs before a model is released, and what is said of too few."""
+
+from __future__ import annotations
+
+import pytest
+
+from loupe.metrics import ACCURACY, BALANCED_ACCURACY, LOWEST_RECALL, METRICS, wilson_interval
+from services.scheduler.jobs.evidence import MARGIN, needed_pictures, shortfall
+
+
+@pytest.mark.parametrize("target", [0.001, 0.1, 0.5, 0.9, 0.97, 1.0])
+def test_so_many_pictures_and_not_one_less(target: int) -> None:
+    """All right, their interval ends at most MARGIN below the target; with one less it reaches further down."""
+    needed = needed_pictures(target)
+    assert wilson_interval(needed, needed)[0] >= target - MARGIN
+    assert needed == 1 or wilson_interval(needed - 1, needed - 1)[0] < target - MARGIN
+
+
+def test_two_pictures_are_no_proof() -> None:
+    assert shortfall(ACCURACY, 0.97, {"good": 1, "scratch": 1}) == (
+        "a target of 97.00 % needs at least 26 validation pictures, and there are 2: 24 more"
+    )
+    assert not shortfall(ACCURACY, 0.97, {"good": 25, "scratch": 1})
+
+
+def test_the_lowest_recall_needs_them_of_each_class() -> None:
+    """A class without any is one that nothing is known of."""
+    assert not shortfall(LOWEST_RECALL, 0.9, {"good": 16, "scratch": 16})
+    assert shortfall(LOWEST_RECALL, 0.9, {"good": 500, "scratch": 13, "dent": 0}) == (
+        "a lowest recall of 90.00 % needs at least 16 validation pictures of each class: 16 more of dent, 3 more of "
+        "scratch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pictures", "missing"),
+    [
+        ({"good": 8, "scratch": 8}, ""),
+        ({"good": 500, "scratch": 5}, ""),
+        ({"good": 500, "scratch": 4}, "at least 5 validation pictures of each class: 1 more of scratch"),
+        ({"good": 4, "scratch": 4}, "at least 8 validation pictures of each class: 4 more of good, 4 more of scratch"),
+        ({"good": 100, "scratch": 0}, "at least 5 validation pictures of each class: 5 more of scratch"),
+        ({"a": 6, "b": 6, "c": 6}, ""),
+    ],
+)
+def test_the_small_classes_decide_for_balanced_accuracy(pictures: dict[str, int], missing: str) -> None:
+    """What is asked for is enough, and 16 pictures of equal classes are as good as 16 of one."""
+    found = shortfall(BALANCED_ACCURACY, 0.9, pictures)
+    assert found.endswith(missing) and bool(found) == bool(missing)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_many_classes_with_strange_names_make_a_short_sentence(metric: str) -> None:
+    pictures = {f"\x1b[2J{number}" + "x" * 500: 0 for number in range(300)}
+    found = shortfall(metric, 0.9, pictures)
+    assert found and found.isprintable() and len(found) < 1_000
+    if metric != ACCURACY:
+        assert found.endswith("and some of 295 more classes")
