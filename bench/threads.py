@@ -50,7 +50,7 @@ def measure(name: str, size: int, threads: int, seconds: float) -> dict[str, obj
         optimizer.step()
         return BATCH / (time.perf_counter() - began)
 
-    picked = worthwhile_threads(network, size, BATCH, threads)
+    picked = worthwhile_threads(network, (3, size, size), BATCH, threads)
     rates: dict[int, list[float]] = {count: [] for count in sorted({1, picked, threads})}
     step()
     until = time.monotonic() + seconds

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -55,3 +56,10 @@ def augment(pictures: torch.Tensor, how: Augmentation, generator: torch.Generato
     gain = (1 + draw(how.contrast)).view(-1, 1, 1, 1)
     lift = draw(how.brightness).view(-1, 1, 1, 1)
     return moved.sub_(0.5).mul_(gain).add_(0.5 + lift)
+
+
+def augment_pixels(pictures: np.ndarray, how: Augmentation, generator: torch.Generator) -> np.ndarray:
+    """Return changed pictures, uint8 [N, H, W, 3] as they came."""
+    floats = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255)
+    moved = augment(floats, how, generator).mul_(255).round_().clamp_(0, 255)
+    return np.ascontiguousarray(moved.to(torch.uint8).permute(0, 2, 3, 1).numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,10 +26,13 @@ class TrainingPlan:
     mean, std: what pictures in 0..1 are normalised with, per RGB channel. augmentation: None changes no picture.
     batch_norm: "freeze" keeps the statistics and learns scale and shift only. rates: learning rates of parts of the
     network as a part of learning_rate, by the beginning of their parameters' names; 1 for the others.
-    average: the decay, a step, of a moving average of the weights, which is then what is measured and kept (Polyak and
-    Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992); 0 for none. looks: how often an epoch the
-    validation pictures are looked at. floor: the validation accuracy that training began with; it is left when it is
-    clearly below that at two looks in a row.
+    mixup: inputs and labels are blended in pairs, in shares drawn from Beta(mixup, mixup) (Zhang et al., "mixup: Beyond
+    Empirical Risk Minimization", 2018); 0 for none. average: the decay, a step, of a moving average of the weights,
+    which is then what is measured and kept (Polyak and Juditsky, "Acceleration of Stochastic Approximation by
+    Averaging", 1992); 0 for none. blends: at the end, weights that are by these parts the trained ones and else those
+    that training began with are tried too (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+    looks: how often an epoch the validation pictures are looked at. floor: the validation accuracy that training began
+    with; it is left when it is clearly below that at two looks in a row.
     """
 
     size: int
@@ -47,7 +50,9 @@ class TrainingPlan:
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     batch_norm: Literal["learn", "freeze"] = "learn"
     rates: Mapping[str, float] = field(default_factory=dict)
+    mixup: float = 0.0
     average: float = 0.0
+    blends: Sequence[float] = ()
     looks: int = 1
     floor: float = 0.0
 
@@ -62,7 +67,7 @@ def steps_per_epoch(pictures: int, batch_size: int) -> int:
     return steps - 1 if steps > 1 and pictures % batch_size == 1 else steps
 
 
-def learning_rate(plan: TrainingPlan, step: int, steps: int) -> float:
+def learning_rate(plan: TrainingPlan, step: float, steps: int) -> float:
     """Return the rate of a step, from 0: it rises evenly in the warm-up and then falls along a cosine to a hundredth.
 
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017; without restarts.

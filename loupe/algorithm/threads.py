@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,31 +18,33 @@ Measured by bench/threads.py, with threads that wait without spinning.
 """
 
 
-def worthwhile_threads(network: nn.Module, size: int, batch_size: int, available: int) -> int:
+def worthwhile_threads(network: nn.Module, shape: Sequence[int], batch_size: int, available: int) -> int:
     """Return from 1 to `available`: how many threads a network trains fastest with, on a CPU.
 
-    size: picture side in pixels. batch_size: pictures in a step.
-    Decided by what the network computes and not by a measurement: the same network, picture side and batch size give
-    the same number wherever so many threads are available, and so the same sums in the same order.
+    shape: of one input. batch_size: inputs in a step.
+    Decided by what the network computes and not by a measurement: the same network, shape and batch size give the same
+    number wherever so many threads are available, and so the same sums in the same order.
     """
     if available == 1:
         return 1
-    return max(1, min(available, int(mean_work(network, size) * batch_size / WORK_PER_THREAD)))
+    return max(1, min(available, int(mean_work(network, shape) * batch_size / WORK_PER_THREAD)))
 
 
-def mean_work(network: nn.Module, size: int) -> float:
-    """Return the floating point operations of a mean tensor operation, for one picture [3, size, size] going forward.
+def mean_work(network: nn.Module, shape: Sequence[int]) -> float:
+    """Return the floating point operations of a mean tensor operation, for one input of a shape going forward.
 
     Only the work of convolutions and matrix products is counted, but it is shared out over all operations, since each
     of them wakes the threads. The network stays as it is.
     """
     weight = next(network.parameters())
-    picture = torch.zeros(1, 3, size, size, device=weight.device).to(memory_format=torch.channels_last)
+    example = torch.zeros(1, *shape, device=weight.device)
+    if len(shape) == 3:
+        example = example.to(memory_format=torch.channels_last)
     training = [module for module in network.modules() if module.training]
     counter = _WorkCounter()
     try:
         with torch.no_grad(), counter:
-            network.eval()(picture)
+            network.eval()(example)
     finally:
         for module in training:
             module.training = True

@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn import functional
 
 from loupe import metrics
-from loupe.algorithm.augmentation import augment
 from loupe.algorithm.checkpoint import load_optimizer_state, optimizer_state
 from loupe.algorithm.context import Context
 from loupe.algorithm.host import Outcome
+from loupe.algorithm.inputs import Inputs, PictureInputs
 from loupe.algorithm.plan import TrainingPlan, class_weights, learning_rate, make_optimizer, steps_per_epoch
 from loupe.algorithm.threads import on_threads, worthwhile_threads
 
@@ -53,6 +53,7 @@ def fit(
     *,
     phase: str = "train",
     frozen: Sequence[nn.Module] = (),
+    inputs: Inputs | None = None,
     keep: Callable[[Mapping[str, Any]], None] | None = None,
     resume: Mapping[str, Any] | None = None,
 ) -> Fitted:
@@ -62,14 +63,15 @@ def fit(
     Every epoch ends with a look at the validation pictures and, unless checkpoints would take more than
     CHECKPOINT_SHARE of the time, with a checkpoint. It draws its random numbers from (seed, epoch) alone: a run that
     goes on from a checkpoint ends with the same weights as one that never stopped.
-    phase: the word for it in reports. frozen: modules whose batch norms keep their statistics.
+    phase: the word for it in reports. frozen: modules whose batch norms keep their statistics. inputs: what the network
+    gets instead of pictures, when it is a part of one.
     keep and resume: how an algorithm that has more to remember stores this training's state and gives it back; by
     default it is the whole checkpoint.
     Raises Stopped.
     """
     if keep is None:
         keep, resume = context.checkpoint, context.restore()
-    loop = TrainingLoop(context, network, plan, phase=phase, frozen=frozen)
+    loop = TrainingLoop(context, network, plan, phase=phase, frozen=frozen, inputs=inputs)
     if resume is not None:
         loop.load(resume)
     outcome = loop.verdict()
@@ -84,6 +86,9 @@ def fit(
                 keep(loop.state())
                 saved = time.monotonic()
                 due = saved + max(CHECKPOINT_SECONDS, (saved - began) * (1 / CHECKPOINT_SHARE - 1))
+    if plan.blends and loop.best:
+        with on_threads(loop.threads):
+            loop.blend()
     network.load_state_dict(loop.best)
     return Fitted(outcome, loop.best_accuracy, loop.epoch, loop.left, loop.best_score)
 
@@ -105,20 +110,20 @@ class TrainingLoop:
         *,
         phase: str = "train",
         frozen: Sequence[nn.Module] = (),
+        inputs: Inputs | None = None,
     ) -> None:
         self.context, self.plan, self.phase = context, plan, phase
         self.network = network.to(context.device).to(memory_format=torch.channels_last)
+        self._inputs = inputs or PictureInputs(
+            context.data.images(plan.size), plan.mean, plan.std, plan.augmentation, context.device
+        )
         self.threads = context.threads
         if context.device.type == "cpu":
-            self.threads = worthwhile_threads(self.network, plan.size, plan.batch_size, context.threads)
+            self.threads = worthwhile_threads(self.network, self._inputs.shape, plan.batch_size, context.threads)
         self._frozen = frozen
-        self._pictures = context.data.images(plan.size)
         self._classes = torch.from_numpy(context.data.classes)
         self.optimizer = make_optimizer(self.network, plan)
         self._weights = class_weights(context.data.class_counts(), plan.balance).to(context.device)
-        self._mean, self._std = (
-            (torch.tensor(part) * 255).view(1, 3, 1, 1).to(context.device) for part in (plan.mean, plan.std)
-        )
         self.steps = steps_per_epoch(len(context.data.train), plan.batch_size)
         self.epochs = min(plan.epochs, context.max_epochs or plan.epochs)
         self.epoch = 0
@@ -126,6 +131,8 @@ class TrainingLoop:
         self.best_score, self.best_accuracy, self.best_epoch = -1.0, -1.0, 0
         self._judged = copy.deepcopy(self.network) if plan.average else self.network
         self._steps_done = self._below = 0
+        self._seconds = max(1.0, context.seconds_left())
+        self._start = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.left = False
 
     def state(self) -> dict[str, Any]:
@@ -142,6 +149,7 @@ class TrainingLoop:
             "steps": self._steps_done,
             "below": self._below,
             "left": self.left,
+            "seconds": None if math.isinf(self._seconds) else self._seconds,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -155,6 +163,7 @@ class TrainingLoop:
         self.best_score = state.get("best_score", self.best_accuracy)
         self._steps_done, self._below = state.get("steps", 0), state.get("below", 0)
         self.left = state.get("left", False)
+        self._seconds = state.get("seconds") or self._seconds
         if self.plan.average:
             self._judged.load_state_dict(state["average"])
 
@@ -171,29 +180,16 @@ class TrainingLoop:
         return Outcome.PLATEAU if self.epoch - self.best_epoch >= self.plan.patience else None
 
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield an epoch's training pictures, normalised float [B, 3, H, W], and classes [B], shuffled."""
+        """Yield an epoch's training inputs, by default pictures [B, 3, H, W], and classes [B], shuffled."""
         generator = torch.Generator().manual_seed(self.context.seed * 1_000_003 + epoch)
         order = self.context.data.train[torch.randperm(len(self.context.data.train), generator=generator).numpy()]
         for step in range(self.steps):
             rows = order[step * self.plan.batch_size : (step + 1) * self.plan.batch_size]
-            pictures = self.as_input(self._pictures[rows], generator)
-            yield pictures, self._classes[rows].to(self.context.device)
+            yield self._inputs.training(rows, generator), self._classes[rows].to(self.context.device)
 
-    def as_input(self, pixels: np.ndarray, generator: torch.Generator | None) -> torch.Tensor:
-        """Return the network's input for uint8 [B, H, W, 3]; changed at random when a generator is given."""
-        # Seen as [B, 3, H, W] the bytes already lie as channels_last wants them.
-        pictures = torch.from_numpy(pixels).to(self.context.device).permute(0, 3, 1, 2).float()
-        if generator is not None and self.plan.augmentation is not None:
-            pictures = augment(pictures.div_(255), self.plan.augmentation, generator).mul_(255)
-        return pictures.sub_(self._mean).div_(self._std)
-
-    def step(self, pictures: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    def step(self, inputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """Learn from one batch, as `batches` yields it, and return its mean loss, a scalar on the device."""
-        with autocast(self.context.device):
-            logits = self.network(pictures)
-        loss = functional.cross_entropy(
-            logits.float(), classes, weight=self._weights, label_smoothing=self.plan.label_smoothing
-        )
+        loss = self._mixed_loss(inputs, classes) if self.plan.mixup else self._loss(self._answers(inputs), classes)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         self.optimizer.step()
@@ -206,20 +202,36 @@ class TrainingLoop:
                 torch._foreach_lerp_(ours, theirs, 1 - decay)
         return loss.detach()
 
+    def _answers(self, inputs: torch.Tensor) -> torch.Tensor:
+        with autocast(self.context.device):
+            logits: torch.Tensor = self.network(inputs)
+        return logits.float()
+
+    def _loss(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(
+            logits, classes, weight=self._weights, label_smoothing=self.plan.label_smoothing
+        )
+
+    def _mixed_loss(self, inputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        share = torch.distributions.Beta(self.plan.mixup, self.plan.mixup).sample().item()
+        other = torch.randperm(len(classes)).to(classes.device)
+        logits = self._answers(inputs.lerp(inputs[other], 1 - share))
+        return share * self._loss(logits, classes) + (1 - share) * self._loss(logits, classes[other])
+
     def train_epoch(self) -> None:
         """Learn once from every training picture, or from fewer when the time runs out. Raises Stopped."""
         epoch = self.epoch + 1
-        # Dropout draws from torch's global generator.
+        # Dropout and mixup draw from torch's global generator.
         torch.manual_seed(self.context.seed * 1_000_003 + epoch)
         self._learn()
         looks = {round(self.steps * look / self.plan.looks) for look in range(1, self.plan.looks)} - {0, self.steps}
         since, pictures_seen = time.monotonic(), 0
         total = torch.zeros((), device=self.context.device)
-        for step, (pictures, classes) in enumerate(self.batches(epoch), start=1):
-            rate = learning_rate(self.plan, (epoch - 1) * self.steps + step - 1, self.steps * self.epochs)
+        for step, (inputs, classes) in enumerate(self.batches(epoch), start=1):
+            rate = learning_rate(self.plan, self._place(epoch, step), self.steps * self.epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group.get("part", 1.0)
-            total += self.step(pictures, classes)
+            total += self.step(inputs, classes)
             pictures_seen += len(classes)
             if self.context.report_due() or step == 1 == epoch:
                 self.context.report(
@@ -240,6 +252,17 @@ class TrainingLoop:
                 self._learn()
         self.context.stop_if_asked()
         self.epoch = epoch
+
+    def _place(self, epoch: int, step: int) -> float:
+        """Return how many steps of the plan lie behind this one, or more when the time runs out before the steps.
+
+        So the rate has fallen when the budget ends, too (Li et al., "Budgeted Training", 2020).
+        """
+        done = (epoch - 1) * self.steps + step - 1
+        left = self.context.seconds_left()
+        if math.isinf(self._seconds):
+            return done
+        return max(done, (1 - max(0.0, left) / self._seconds) * self.steps * self.epochs)
 
     def _learn(self) -> None:
         """Put the network into the state in which it learns."""
@@ -263,16 +286,12 @@ class TrainingLoop:
 
         Only whole epochs are candidates for the best: the more often one looks, the sooner chance alone shows a target.
         """
-        answers, loss = self.validate()
-        metric, data = self.context.target_metric, self.context.data
-        score, accuracy = (
-            metrics.score(each, data.classes[data.validation], answers, len(data.labels))
-            for each in (metric, metrics.ACCURACY)
-        )
+        score, accuracy, loss = self.measure()
         floor = self.plan.floor
         noise = math.sqrt(floor * (1 - floor) / len(self.context.data.validation))
         self._below = self._below + 1 if accuracy < floor - noise else 0
         self.left = self.left or self._below >= LOOKS_BELOW
+        metric = self.context.target_metric
         other = metric != metrics.ACCURACY
         judged = {"validation_score": score} if other else {}
         said = f", {metrics.spoken(metric)} {score:.2%}" if other else ""
@@ -288,6 +307,42 @@ class TrainingLoop:
         )
         return score, accuracy
 
+    def blend(self) -> None:
+        """Try weights between those that training began with and its best, and keep what measures best.
+
+        One that measures the same is kept for its part of the beginning.
+        """
+        trained, chosen = self.best, 1.0
+        for part in sorted(self.plan.blends, reverse=True):
+            mixed = {
+                name: first.lerp(trained[name].to(first.device), part) if first.is_floating_point() else first
+                for name, first in self._start.items()
+            }
+            self._judged.load_state_dict(mixed)
+            score, accuracy, _ = self.measure()
+            if (score, accuracy) >= (self.best_score, self.best_accuracy):
+                self.best_score, self.best_accuracy, chosen = score, accuracy, part
+                self.best = {name: value.detach().cpu().clone() for name, value in mixed.items()}
+        if chosen < 1:
+            said = f"{chosen:.0%} of the way from the first weights to the trained ones"
+            self.context.report(
+                self.phase,
+                epoch=self.epoch,
+                message=f"{said}: {self.best_accuracy:.2%} of the validation pictures",
+                validation_accuracy=self.best_accuracy,
+            )
+
+    def measure(self) -> tuple[float, float, float]:
+        """Return score by the target metric, accuracy, and mean loss in nats, on the validation pictures."""
+        answers, loss = self.validate()
+        data = self.context.data
+        truth = data.classes[data.validation]
+        score, accuracy = (
+            metrics.score(each, truth, answers, len(data.labels))
+            for each in (self.context.target_metric, metrics.ACCURACY)
+        )
+        return score, accuracy, loss
+
     def validate(self) -> tuple[np.ndarray, float]:
         """Return answers, int64 [V], and mean loss, in nats, on the validation pictures, computed in float32."""
         rows = self.context.data.validation
@@ -297,7 +352,7 @@ class TrainingLoop:
             for start in range(0, len(rows), VALIDATION_BATCH):
                 batch = rows[start : start + VALIDATION_BATCH]
                 classes = self._classes[batch].to(self.context.device)
-                logits = self._judged(self.as_input(self._pictures[batch], None)).float()
+                logits = self._judged(self._inputs.judging(batch)).float()
                 answers.append(logits.argmax(dim=1).cpu().numpy())
                 loss += float(functional.cross_entropy(logits, classes, reduction="sum"))
         return np.concatenate(answers), loss / len(rows)

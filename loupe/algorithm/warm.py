@@ -38,7 +38,7 @@ def warm_up() -> None:
             nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
         )
         optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-        mean_work(network, 8)
+        mean_work(network, (3, 8, 8))
         loss = nn.functional.cross_entropy(network(torch.randn(2, 3, 8, 8)), torch.tensor([0, 1]))
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         optimizer.step()

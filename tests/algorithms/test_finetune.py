@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
+import pytest
 import timm
 import torch
 from torch import nn
@@ -30,7 +32,7 @@ def test_features_of_several_levels_see_what_the_last_average_does_not() -> None
     backbones = part_of_finetune("backbones")
     torch.manual_seed(0)
     trunk = timm.create_model("test_efficientnet", num_classes=0).eval()
-    plain = backbones.Backbone("tiny", trunk, (0.5,) * 3, (0.5,) * 3, True, "random")
+    plain = backbones.Backbone("tiny", backbones.MultiLevel(trunk), (0.5,) * 3, (0.5,) * 3, True, "random")
     several = backbones.with_levels(plain)
     pictures = torch.zeros(2, 3, 64, 64)
     pictures[1, :, 30, 30] = 4.0
@@ -46,8 +48,47 @@ def test_features_of_several_levels_see_what_the_last_average_does_not() -> None
 def test_a_network_whose_blocks_answer_no_maps_stays_as_it_is() -> None:
     backbones = part_of_finetune("backbones")
     trunk = timm.create_model("test_vit", num_classes=0).eval()
-    plain = backbones.Backbone("tokens", trunk, (0.5,) * 3, (0.5,) * 3, True, "random", fixed_size=160)
-    assert backbones.with_levels(plain) is plain
+    tokens = backbones.Backbone("tokens", backbones.MultiLevel(trunk), (0.5,) * 3, (0.5,) * 3, True, "random", 160)
+    pictures = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(backbones.with_levels(tokens).trunk(pictures), trunk(pictures))
+
+
+@pytest.mark.parametrize(("name", "side"), [("test_efficientnet", 64), ("test_resnet", 64), ("test_convnext", 64)])
+def test_a_trunk_in_two_parts_answers_like_the_whole(name: str, side: int) -> None:
+    """The rest has the whole's weights under their names, and fewer of them."""
+    backbones, prefix = part_of_finetune("backbones"), part_of_finetune("prefix")
+    torch.manual_seed(0)
+    trunk = backbones.MultiLevel(timm.create_model(name, num_classes=0).eval())
+    whole = backbones.with_levels(backbones.Backbone(name, trunk, (0.5,) * 3, (0.5,) * 3, True, "random")).trunk
+    pictures = torch.randn(3, 3, side, side)
+    first, rest = prefix.split(whole, pictures)
+    with torch.inference_mode():
+        assert torch.allclose(rest(first(pictures)), whole(pictures), rtol=1e-3, atol=1e-4)
+    ours, theirs = rest.state_dict(), whole.state_dict()
+    assert 0 < len(ours) < len(theirs)
+    assert all(torch.equal(theirs[key], value) for key, value in ours.items())
+
+
+def test_a_network_that_is_no_chain_of_blocks_is_not_cut() -> None:
+    """In a vision transformer positions are added between the blocks; a cut one would answer otherwise."""
+    backbones, prefix = part_of_finetune("backbones"), part_of_finetune("prefix")
+    trunk = backbones.MultiLevel(timm.create_model("test_vit", num_classes=0).eval())
+    assert prefix.split(trunk, torch.randn(2, 3, 160, 160)) is None
+
+
+def test_cached_rows_are_drawn_from_all_views_and_measured_on_the_plain_one() -> None:
+    cached = part_of_finetune("cached")
+    known, learning = np.array([2, 5, 7, 9]), np.array([5, 9])
+    plain = cached.View(known, np.array([[2], [5], [7], [9]], np.float16))
+    changed = [cached.View(learning, np.array([[50], [90]], np.float16)) for _ in range(3)]
+    inputs = cached.CachedRows(plain, changed)
+    assert inputs.judging(np.array([7, 2])).tolist() == [[7], [2]]
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([inputs.training(np.array([9, 5]), generator) for _ in range(40)], dim=1)
+    assert set(drawn[0].tolist()) == {9, 90}
+    assert set(drawn[1].tolist()) == {5, 50}
+    assert (drawn[0] == 90).float().mean() > 0.5, "three of four views are changed ones"
 
 
 def chosen(classes_by: str) -> str:
@@ -115,7 +156,7 @@ def test_fine_tuning_that_makes_it_worse_is_left_and_the_head_stays(bench, textu
 
     def modest(*arguments):
         head = fitted(*arguments)
-        return type(head)(head.weight, head.bias, min(head.accuracy, 0.95), head.decay)
+        return replace(head, accuracy=min(head.accuracy, 0.95), score=min(head.score, 0.95))
 
     monkeypatch.setattr(ladder, "fit_head", modest)
     run_image(IMAGES / "finetune", host)

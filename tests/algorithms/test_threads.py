@@ -30,9 +30,9 @@ class Bare(nn.Module):
 def test_the_work_is_that_of_convolutions_and_products_shared_by_all_operations() -> None:
     """8 filters of 27 over 30 x 30 places, multiplied and added, among a few operations; and products of no module."""
     convolution, product = 2 * 8 * 27 * 30 * 30, 2 * 512 * 3 * 32 * 32
-    assert convolution / 8 < mean_work(narrow(), 32) < convolution / 3
-    assert mean_work(narrow(), 62) == pytest.approx(mean_work(narrow(), 32) * 4)
-    assert product / 3 <= mean_work(Bare(), 32) <= product
+    assert convolution / 8 < mean_work(narrow(), (3, 32, 32)) < convolution / 3
+    assert mean_work(narrow(), (3, 62, 62)) == pytest.approx(mean_work(narrow(), (3, 32, 32)) * 4)
+    assert product / 3 <= mean_work(Bare(), (3, 32, 32)) <= product
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_work_is_that_of_convolutions_and_products_shared_by_all_operations(
 def test_threads_grow_with_the_work_up_to_what_there_is(
     network: nn.Module, size: int, batch: int, available: int, threads: int
 ) -> None:
-    assert worthwhile_threads(network, size, batch, available) == threads
+    assert worthwhile_threads(network, (3, size, size), batch, available) == threads
 
 
 def test_counting_leaves_the_network_and_the_random_numbers_as_they_are() -> None:
@@ -55,7 +55,7 @@ def test_counting_leaves_the_network_and_the_random_numbers_as_they_are() -> Non
     network = narrow().train()
     network[1].eval()
     before, generator = copy.deepcopy(network.state_dict()), torch.get_rng_state()
-    mean_work(network, 32)
+    mean_work(network, (3, 32, 32))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
     assert [module.training for module in network] == [True, False, True, True, True]

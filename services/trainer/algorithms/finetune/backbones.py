@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Backbone:
     """
 
     name: str
-    trunk: nn.Module
+    trunk: MultiLevel
     mean: Channels
     std: Channels
     pretrained: bool
@@ -43,15 +44,11 @@ class Backbone:
 
 
 class HeadedNetwork(nn.Module):
-    """A trunk with a linear head: normalised pictures [N, 3, H, W] to logits [N, classes].
+    """A trunk with a linear head: what the trunk takes, normalised pictures [N, 3, H, W], to logits [N, C]."""
 
-    features: D, the trunk's answers for a picture.
-    """
-
-    def __init__(self, trunk: nn.Module, features: int, classes: int) -> None:
+    def __init__(self, trunk: nn.Module, head: nn.Linear) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.head = nn.Linear(features, classes)
+        self.trunk, self.head = trunk, head
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.trunk(pictures))
@@ -61,57 +58,60 @@ class HeadedNetwork(nn.Module):
 class MultiLevel(nn.Module):
     """A trunk whose features also tell what its later blocks saw: behind its own, each block's mean and maximum.
 
-    trunk: normalised pictures [N, 3, H, W] to [N, D]. blocks: names of modules whose answers are maps [N, C, h, w].
+    trunk: normalised pictures [N, 3, H, W] to [N, D]. blocks: names of modules whose answers are maps [N, C, h, w], in
+    the order in which they run; without any the features are the trunk's own.
     What is small in a picture has gone from the average over the last map; a maximum over an earlier one keeps it.
     """
 
-    def __init__(self, trunk: nn.Module, blocks: Sequence[str]) -> None:
+    def __init__(self, trunk: nn.Module, blocks: Sequence[str] = ()) -> None:
         super().__init__()
-        self.trunk = trunk
-        self._maps: list[torch.Tensor] = []
-        for name in blocks:
-            trunk.get_submodule(name).register_forward_hook(self._keep)
-
-    def _keep(self, _block: nn.Module, _given: object, answer: torch.Tensor) -> None:
-        self._maps.append(answer)
+        self.trunk, self.blocks = trunk, tuple(blocks)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        self._maps.clear()
-        parts = [self.trunk(pictures)]
-        for each in self._maps:
-            parts += [each.mean(dim=(2, 3)), each.amax(dim=(2, 3))]
-        self._maps.clear()
-        return torch.cat(parts, dim=1)
+        with answers_of(self.trunk, self.blocks) as maps:
+            features = self.trunk(pictures)
+        return torch.cat([features, *(pooled(maps[name]) for name in self.blocks)], dim=1)
+
+
+def pooled(maps: torch.Tensor) -> torch.Tensor:
+    """Return mean and maximum, [N, 2 C], of maps [N, C, h, w]."""
+    return torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
+
+
+@contextmanager
+def answers_of(trunk: nn.Module, blocks: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Collect what blocks of a trunk answer while it is run within, by name, in the order in which they end."""
+    answers: dict[str, Any] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, object, object], None]:
+        return lambda _block, _given, answer: answers.__setitem__(name, answer)
+
+    hooks = [trunk.get_submodule(name).register_forward_hook(keep(name)) for name in blocks]
+    try:
+        yield answers
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def with_levels(backbone: Backbone) -> Backbone:
-    """Return the backbone with features of several levels; one whose blocks answer no maps stays as it is."""
+    """Return the backbone with features of several levels; of the last alone where no block answers maps."""
     side = backbone.fixed_size or _TRIED_SIDE
-    maps: list[str] = []
-
-    def note(name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(_block: nn.Module, _given: object, answer: object) -> None:
-            if isinstance(answer, torch.Tensor) and answer.ndim == 4:
-                maps.append(name)
-
-        return hook
-
-    hooks = [block.register_forward_hook(note(name)) for name, block in _blocks(backbone.trunk).items()]
-    with torch.inference_mode():
-        backbone.trunk(torch.zeros(1, 3, side, side))
-    for each in hooks:
-        each.remove()
-    return replace(backbone, trunk=MultiLevel(backbone.trunk, maps[-_LEVELS:])) if maps else backbone
+    trunk = backbone.trunk.trunk
+    inner = [name for name in trunk_blocks(trunk) if "." in name]
+    with answers_of(trunk, inner) as answers, torch.inference_mode():
+        trunk(torch.zeros(1, 3, side, side))
+    maps = [name for name, answer in answers.items() if isinstance(answer, torch.Tensor) and answer.ndim == 4]
+    return replace(backbone, trunk=MultiLevel(trunk, maps[-_LEVELS:]))
 
 
-def _blocks(trunk: nn.Module) -> dict[str, nn.Module]:
-    """Return what the trunk's sequences consist of, by name, in the order of the module tree."""
-    return {
-        f"{name}.{inner}": block
-        for name, child in trunk.named_children()
-        if isinstance(child, (nn.Sequential, nn.ModuleList))
-        for inner, block in child.named_children()
-    }
+def trunk_blocks(trunk: nn.Module) -> dict[str, nn.Module]:
+    """Return what a trunk consists of, by name, in the order of the module tree: its children, sequences unrolled."""
+    blocks: dict[str, nn.Module] = {}
+    for name, child in trunk.named_children():
+        unrolled = isinstance(child, (nn.Sequential, nn.ModuleList)) and len(child) > 0
+        blocks |= {f"{name}.{inner}": block for inner, block in child.named_children()} if unrolled else {name: child}
+    return blocks
 
 
 def build_backbone(name: str, uploaded: Path | None) -> Backbone:
@@ -132,7 +132,7 @@ def build_backbone(name: str, uploaded: Path | None) -> Backbone:
         trunk.load_state_dict(match_weights(trunk.state_dict(), given, name), assign=True)
     source = f"uploaded file {uploaded.name}" if uploaded else f"package {_WHEELS[short]}" if path else "random"
     trunk = trunk.to(memory_format=torch.channels_last).eval()
-    return Backbone(name, trunk, mean, std, path is not None, source, fixed_size)
+    return Backbone(name, MultiLevel(trunk), mean, std, path is not None, source, fixed_size)
 
 
 def match_weights(
@@ -156,13 +156,10 @@ def match_weights(
     raise BadBackbone(f"the weights do not fit {name}")
 
 
-def early_blocks(trunk: nn.Module) -> list[nn.Module]:
-    """Return the blocks of a trunk, in the order of the module tree, without the last two fifths of them."""
-    blocks: list[nn.Module] = []
-    for child in (trunk.trunk if isinstance(trunk, MultiLevel) else trunk).children():
-        blocks.extend(child.children() if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child])
-    blocks = [block for block in blocks if any(True for _ in block.parameters())]
-    return blocks[: len(blocks) - max(1, round(len(blocks) * _LAST_PART))]
+def early_blocks(trunk: nn.Module) -> list[str]:
+    """Return the names of a trunk's blocks with weights, in the module tree's order, without the last two fifths."""
+    learning = [name for name, block in trunk_blocks(trunk).items() if any(True for _ in block.parameters())]
+    return learning[: len(learning) - max(1, round(len(learning) * _LAST_PART))]
 
 
 def _from_library(library: str, short: str, name: str) -> tuple[nn.Module, Channels, Channels, int | None]:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from loupe.algorithm.threads import on_threads
+from loupe.metrics import ACCURACY, score
 
 DECAYS = (3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4)
 ITERATIONS = 40
@@ -23,12 +24,14 @@ SHARED_WORK = 200_000_000
 class Head:
     """Gives logits = features @ weight.T + bias.
 
-    weight: float32 [C, D]. bias: float32 [C]. accuracy: on the validation rows, 0..1. decay: the weight decay picked.
+    weight: float32 [C, D]. bias: float32 [C]. accuracy, score: on the validation rows, 0..1, the latter by the metric
+    that was asked for. decay: the weight decay picked.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
     accuracy: float
+    score: float
     decay: float
 
 
@@ -46,10 +49,11 @@ class Table:
         return Table(self.features[index], self.classes[index], self.weights)
 
 
-def fit_head(train: Table, validation: Table, seed: int) -> Head:
+def fit_head(train: Table, validation: Table, seed: int, metric: str = ACCURACY) -> Head:
     """Return the head of the weight decay among DECAYS that does best on the validation rows.
 
-    Best is the highest accuracy, then the lowest log-loss. seed: draws the rows that decays are compared on.
+    Best is the highest score by a metric of `loupe.metrics`, then the highest accuracy, then the lowest log-loss.
+    seed: draws the rows that decays are compared on.
     """
     mean, spread = _scale(train.features)
     compared = train
@@ -58,22 +62,29 @@ def fit_head(train: Table, validation: Table, seed: int) -> Head:
         compared = train.rows(order[:COMPARED].numpy())
     standard = (compared.features - mean) / spread
     held_out = (validation.features - mean) / spread
-    best: tuple[float, float, float] | None = None
+    truth, classes = validation.classes.numpy(), len(train.weights)
+    best: tuple[float, float, float, float] | None = None
     solution = start = torch.zeros(len(train.weights), train.features.shape[1] + 1)
     for decay in DECAYS:
         start = _solve(standard, compared.classes, train.weights, decay, start)
         logits = held_out @ start[:, :-1].T + start[:, -1]
-        accuracy = (logits.argmax(dim=1) == validation.classes).float().mean().item()
-        score = (accuracy, -functional.cross_entropy(logits, validation.classes).item(), decay)
-        if best is None or score > best:
-            best, solution = score, start
+        answers = logits.argmax(dim=1).numpy()
+        rank = (
+            score(metric, truth, answers, classes),
+            score(ACCURACY, truth, answers, classes),
+            -functional.cross_entropy(logits, validation.classes).item(),
+            decay,
+        )
+        if best is None or rank > best:
+            best, solution = rank, start
     assert best is not None
     if compared is not train:
-        solution = _solve((train.features - mean) / spread, train.classes, train.weights, best[2], solution)
+        solution = _solve((train.features - mean) / spread, train.classes, train.weights, best[-1], solution)
     weight = solution[:, :-1] / spread
     bias = solution[:, -1] - weight @ mean
-    correct = (validation.features @ weight.T + bias).argmax(dim=1) == validation.classes
-    return Head(weight, bias, correct.double().mean().item(), best[2])
+    answers = (validation.features @ weight.T + bias).argmax(dim=1).numpy()
+    accuracy, wanted = (score(each, truth, answers, classes) for each in (ACCURACY, metric))
+    return Head(weight, bias, accuracy, wanted, best[-1])
 
 
 def solve_head(table: Table, decay: float) -> torch.Tensor:

@@ -9,28 +9,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from loupe.algorithm import Context, Outcome, TrainingPlan, fit
 from loupe.algorithm.evaluation import OutOfSample
+from loupe.algorithm.export import Preprocessing
 from loupe.algorithm.onnx_model import append_linear
 from loupe.algorithm.plan import class_weights
+from loupe.metrics import ACCURACY, spoken
 
-from .backbones import Backbone, HeadedNetwork, early_blocks
+from .backbones import Backbone, HeadedNetwork, MultiLevel, early_blocks
+from .cached import CachedRows, cached_rows
 from .features import BATCH, FrozenTrunk, compute_features
-from .head import DECAYS, Table, cross_validated, fit_head
+from .head import DECAYS, Head, Table, cross_validated, fit_head
+from .prefix import split
 from .trial import candidates, choose_augmentation, sample
 
 SIZES = (64, 128, 224)
 RANDOM_SIZE = 96
 LARGE = 224
 LARGE_PICTURES = 20_000
-BALANCE = 0.5
 EPOCHS = {"blocks": 12, "full": 25}
 RANDOM_EPOCHS = 60
 TRUNK_RATE = 0.2
 HEAD_FEATURES = 512
 AVERAGE = 0.98
 LOOKS = 4
+MIXUP = 0.4
+BLENDS = (0.25, 0.5, 0.75)
 _PARTS = {"blocks": "last blocks", "full": "whole network"}
 
 
@@ -61,6 +67,8 @@ class Ladder:
         self._rows = np.sort(np.concatenate([data.train, data.validation]))
         self._state: dict[str, Any] = {"done": [], "best": None, "epochs": 0, "decays": {}, "tuning": {}}
         self._limited = False
+        # What asks for every class gets every class counted the same.
+        self._balance = 0.5 if context.target_metric == ACCURACY else 1.0
 
     def climb(self) -> None:
         """Train stage by stage until one reaches the target or none is left, then finish the run. Raises Stopped."""
@@ -82,7 +90,7 @@ class Ladder:
 
     def _target_reached(self) -> Outcome | None:
         best = self._state["best"]
-        return Outcome.TARGET_REACHED if best and best["accuracy"] >= self._context.target_accuracy else None
+        return Outcome.TARGET_REACHED if best and self._context.reaches_target(best["score"]) else None
 
     def _next(self) -> Stage | None:
         """Return the stage after those done, or None at the top."""
@@ -102,38 +110,39 @@ class Ladder:
         tuned = [Stage(depth, self._tuning_size(sizes)) for depth in depths]
         return [Stage("head", size) for size in sizes] + tuned
 
-    def _accuracies(self) -> dict[int, float]:
-        return {each["size"]: each["accuracy"] for each in self._state["done"] if each["depth"] == "head"}
+    def _scores(self) -> dict[int, float]:
+        return {each["size"]: each["score"] for each in self._state["done"] if each["depth"] == "head"}
 
     def _tuning_size(self, sizes: list[int]) -> int:
         """Return the size where the head did best; LARGE must be clearly better, as an epoch there is slow."""
-        scores = self._accuracies()
+        scores = self._scores()
         return max(scores or sizes, key=lambda size: (scores.get(size, 0.0) - (0.005 if size >= LARGE else 0.0), -size))
 
     def _is_worthwhile(self, stage: Stage) -> bool:
         """Say whether a stage may help: LARGE does not for very many pictures, nor where more pixels did not."""
         if stage.depth != "head" or stage.size < LARGE or self._context.parameters["size"] or self._backbone.fixed_size:
             return True
-        scores = self._accuracies()
+        scores = self._scores()
         return len(self._context.data) <= LARGE_PICTURES and scores.get(128, 1.0) > scores.get(64, 0.0)
 
     def _train(self, stage: Stage, restored: Mapping[str, Any]) -> None:
         if stage.depth == "head":
-            accuracy = self._train_head(stage, restored.get("features"))
+            accuracy, score = self._train_head(stage, restored.get("features"))
         else:
-            accuracy = self._fine_tune(stage, restored.get("fit"))
-        self._state["done"].append({"depth": stage.depth, "size": stage.size, "accuracy": accuracy})
+            accuracy, score = self._fine_tune(stage, restored.get("fit"))
+        self._state["done"].append({"depth": stage.depth, "size": stage.size, "accuracy": accuracy, "score": score})
         self._checkpoint()
 
     def _checkpoint(self, **unfinished: Any) -> None:
         self._context.checkpoint({"ladder": self._state, **unfinished})
 
-    def _keep_if_best(self, stage: Stage, accuracy: float, **weights: Any) -> None:
+    def _keep_if_best(self, stage: Stage, accuracy: float, score: float, **weights: Any) -> None:
         best = self._state["best"]
-        if best is None or accuracy > best["accuracy"]:
-            self._state["best"] = {"depth": stage.depth, "size": stage.size, "accuracy": accuracy, **weights}
+        if best is None or (score, accuracy) > (best["score"], best["accuracy"]):
+            kept = {"depth": stage.depth, "size": stage.size, "accuracy": accuracy, "score": score}
+            self._state["best"] = kept | weights
 
-    def _train_head(self, stage: Stage, unfinished: Mapping[str, Any] | None) -> float:
+    def _train_head(self, stage: Stage, unfinished: Mapping[str, Any] | None) -> tuple[float, float]:
         context = self._context
         partial = unfinished["matrix"] if unfinished and unfinished["size"] == stage.size else None
         matrix = compute_features(
@@ -145,45 +154,52 @@ class Ladder:
             keep=lambda state: self._checkpoint(features=state),
         )
         table, trained, validated = self._table(matrix)
-        head = fit_head(table.rows(trained), table.rows(validated), context.seed)
+        head = fit_head(table.rows(trained), table.rows(validated), context.seed, context.target_metric)
         probabilities = torch.from_numpy(cross_validated(table, head.decay, context.seed))
-        context.report(
+        self._report_head(stage, head)
+        weights = {"weight": head.weight, "bias": head.bias, "out_of_sample": probabilities}
+        self._keep_if_best(stage, head.accuracy, head.score, **weights)
+        self._state["decays"][str(stage.size)] = head.decay
+        return head.accuracy, head.score
+
+    def _report_head(self, stage: Stage, head: Head) -> None:
+        metric = self._context.target_metric
+        other = metric != ACCURACY
+        judged: dict[str, Any] = {"validation_score": head.score} if other else {}
+        said = f", {spoken(metric)} {head.score:.2%}" if other else ""
+        self._context.report(
             "head",
             epoch=len(self._state["done"]) + 1,
-            message=f"linear head at {stage.size} px: {head.accuracy:.2%} of the validation pictures",
+            message=f"linear head at {stage.size} px: {head.accuracy:.2%} of the validation pictures{said}",
             validation_accuracy=head.accuracy,
+            **judged,
         )
-        self._keep_if_best(stage, head.accuracy, weight=head.weight, bias=head.bias, out_of_sample=probabilities)
-        self._state["decays"][str(stage.size)] = head.decay
-        return head.accuracy
 
     def _table(self, matrix: torch.Tensor) -> tuple[Table, np.ndarray, np.ndarray]:
         """Return the features with their classes, and which rows are for training and which for validation."""
         data, rows = self._context.data, self._rows
-        table = Table(matrix, torch.from_numpy(data.classes[rows]), class_weights(data.class_counts(), BALANCE))
+        table = Table(matrix, torch.from_numpy(data.classes[rows]), class_weights(data.class_counts(), self._balance))
         return table, np.searchsorted(rows, data.train), np.searchsorted(rows, data.validation)
 
-    def _fine_tune(self, stage: Stage, unfinished: Mapping[str, Any] | None) -> float:
+    def _fine_tune(self, stage: Stage, unfinished: Mapping[str, Any] | None) -> tuple[float, float]:
         context, parameters = self._context, self._context.parameters
         random = not self._backbone.pretrained
         wanted = parameters["epochs"] or (RANDOM_EPOCHS if random else EPOCHS[stage.depth])
         left = wanted if context.max_epochs is None else context.max_epochs - self._state["epochs"]
         if left <= 0:
             self._limited = True
-            return 0.0
+            return 0.0, 0.0
         self._limited = left < wanted
         changes = self._augmentation(stage.size)
         network = self._network()
-        frozen = early_blocks(network.trunk) if stage.depth == "blocks" else []
-        for module in frozen:
-            module.requires_grad_(False)
+        trained, inputs = (network, None) if stage.depth == "full" else self._later_blocks(network, stage.size, changes)
         plan = TrainingPlan(
             size=stage.size,
             epochs=min(wanted, left),
             batch_size=parameters["batch_size"],
             learning_rate=parameters["learning_rate"] * (4 if random else 1),
             augmentation=candidates(parameters["flips"])[changes],
-            balance=BALANCE,
+            balance=self._balance,
             patience=max(5, wanted // 3),
             mean=self._backbone.mean,
             std=self._backbone.std,
@@ -194,18 +210,38 @@ class Ladder:
         )
         fitted = fit(
             context,
-            network,
+            trained,
             plan,
             phase="finetune",
-            frozen=frozen,
+            inputs=inputs,
             keep=lambda state: self._checkpoint(fit=state),
             resume=unfinished,
         )
         self._state["epochs"] += fitted.epochs
-        self._keep_if_best(stage, fitted.accuracy, network=network.state_dict())
+        # The later blocks alone have the names that they have in the whole.
+        network.load_state_dict(trained.state_dict(), strict=trained is network)
+        self._keep_if_best(stage, fitted.accuracy, fitted.score, network=network.state_dict())
         if fitted.left:
             context.log(f"fine-tuning the {_PARTS[stage.depth]} made the model worse and was left; the best one stays")
-        return fitted.accuracy
+        return fitted.accuracy, fitted.score
+
+    def _later_blocks(self, network: HeadedNetwork, size: int, changes: str) -> tuple[HeadedNetwork, CachedRows | None]:
+        """Return what is trained of a network when its early blocks stay, and its inputs, None for pictures.
+
+        On a CPU what the early blocks make of the pictures is computed once, where the network can be cut in two.
+        """
+        context, backbone, trunk = self._context, self._backbone, network.trunk
+        assert isinstance(trunk, MultiLevel)
+        for name in early_blocks(trunk.trunk):
+            trunk.trunk.get_submodule(name).requires_grad_(False)
+        some = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        if context.device.type != "cpu" or (parts := split(trunk, some)) is None:
+            return network, None
+        prefix, rest = parts
+        context.report("prefix", message=f"what the early blocks see at {size} px is computed once")
+        way = candidates(context.parameters["flips"])[changes]
+        inputs = cached_rows(context, prefix, Preprocessing(size, size, backbone.mean, backbone.std), way)
+        return (network, None) if inputs is None else (HeadedNetwork(rest, network.head), inputs)
 
     def _gentle(self, network: HeadedNetwork) -> dict[str, Any]:
         """Return what keeps fine-tuning from unlearning what the backbone knows and the head has learned.
@@ -218,6 +254,8 @@ class Ladder:
             "rates": {"trunk.": TRUNK_RATE, "head.": min(1.0, HEAD_FEATURES / network.head.in_features)},
             "average": AVERAGE,
             "looks": LOOKS,
+            "mixup": MIXUP,
+            "blends": BLENDS,
             "floor": self._state["best"]["accuracy"] if self._state["best"] else 0.0,
         }
 
@@ -238,7 +276,7 @@ class Ladder:
                 self._trunk.fastest(size, first, self._trunk.by_torch(size)(first)),
                 train=(pictures[train], torch.from_numpy(data.classes[train]).long()),
                 validation=(pictures[validation], torch.from_numpy(data.classes[validation]).long()),
-                weights=class_weights(data.class_counts(), BALANCE),
+                weights=class_weights(data.class_counts(), self._balance),
                 decay=self._state["decays"].get(str(size), DECAYS[0]),
                 seed=seed,
             )
@@ -257,13 +295,13 @@ class Ladder:
             torch.manual_seed(self._context.seed)
             with torch.inference_mode():
                 width = trunk.eval()(torch.zeros(1, 3, *[self._stages()[0].size] * 2)).shape[1]
-            return HeadedNetwork(trunk, width, classes)
+            return HeadedNetwork(trunk, nn.Linear(width, classes))
+        head = best["network"]["head.weight"] if "network" in best else best["weight"]
+        network = HeadedNetwork(trunk, nn.Linear(head.shape[1], classes))
         if "network" in best:
-            network = HeadedNetwork(trunk, best["network"]["head.weight"].shape[1], classes)
             network.load_state_dict(best["network"])
-            return network
-        network = HeadedNetwork(trunk, best["weight"].shape[1], classes)
-        network.head.load_state_dict({"weight": best["weight"], "bias": best["bias"]})
+        else:
+            network.head.load_state_dict({"weight": best["weight"], "bias": best["bias"]})
         return network
 
     def _finish(self, outcome: Outcome) -> None:

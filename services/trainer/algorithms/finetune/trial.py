@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from loupe.algorithm.augmentation import Augmentation, Flips, augment
+from loupe.algorithm.augmentation import Augmentation, Flips, augment_pixels
 
 from .head import Table, solve_head
 
@@ -58,17 +58,17 @@ def choose_augmentation(
     losses: dict[str, float] = {}
     for name, way in ways.items():
         # Without changes the pictures stand there twice as well, so that every head learns from equally many.
-        changed = plain if way is None else torch.from_numpy(_batched(features, _changed(pictures, way, seed)))
+        changed = (
+            plain
+            if way is None
+            else torch.from_numpy(
+                _batched(features, augment_pixels(pictures, way, torch.Generator().manual_seed(seed)))
+            )
+        )
         table = Table(torch.cat([plain, changed]), torch.cat([classes, classes]), weights)
         head = solve_head(table, decay)
         losses[name] = functional.cross_entropy(held_out @ head[:, :-1].T + head[:, -1], truth).item()
     return min(losses, key=lambda name: losses[name]), losses
-
-
-def _changed(pictures: np.ndarray, way: Augmentation, seed: int) -> np.ndarray:
-    floats = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255)
-    moved = augment(floats, way, torch.Generator().manual_seed(seed)).mul_(255).round_().clamp_(0, 255)
-    return np.ascontiguousarray(moved.to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
 def _batched(features: Features, pictures: np.ndarray, batch: int = 32) -> np.ndarray:
