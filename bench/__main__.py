@@ -18,6 +18,7 @@ PROGRAMS = (
     ("training_loop",),
     ("threads",),
     ("export",),
+    ("int8",),
     ("first_step",),
     ("folder_to_model", "--target", "0.99", "--size", "64"),
 )

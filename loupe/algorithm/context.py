@@ -18,6 +18,7 @@ from loupe.algorithm.export import Preprocessing
 from loupe.algorithm.host import Host, Outcome, Progress, Result
 from loupe.algorithm.image import load_entry
 from loupe.algorithm.manifest import read_manifest
+from loupe.algorithm.quantization import Slack
 from loupe.metrics import reaches
 
 REPORT_SECONDS = 0.5
@@ -203,6 +204,7 @@ class Context:
             architecture=architecture,
             out_of_sample=out_of_sample,
             onnx_logits=onnx_logits,
+            slack=Slack(self.elapsed, self.seconds_left()),
         )
         score = report["validation"][self.target_metric]
         if outcome is Outcome.TARGET_REACHED and not self.reaches_target(score):

@@ -17,7 +17,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from loupe.algorithm.onnx_model import PREDICT_BATCH, answering, batched, replace_output
+from loupe.algorithm.onnx_model import (
+    LARGEST_FOLDED,
+    PREDICT_BATCH,
+    answering,
+    batched,
+    replace_output,
+    with_constants_folded,
+)
 
 OPSET = 20
 
@@ -42,12 +49,18 @@ class PictureNetwork(nn.Module):
         super().__init__()
         self.network = network
         mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in (preprocessing.mean, preprocessing.std))
-        self.register_buffer("scale", 1.0 / (255.0 * std), persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
+        self.register_buffer("scale", _one_if_equal(1.0 / (255.0 * std)), persistent=False)
+        self.register_buffer("shift", _one_if_equal(-mean / std), persistent=False)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         answers: torch.Tensor = self.network(pictures.permute(0, 3, 1, 2).float() * self.scale + self.shift)
         return answers
+
+
+def _one_if_equal(channels: torch.Tensor) -> torch.Tensor:
+    """Return [1, 1, 1, 1] for [1, 3, 1, 1] of equal numbers: onnxruntime multiplies by one number much faster."""
+    first = channels[:, :1]
+    return first if bool((channels == first).all()) else channels
 
 
 def predict_torch(
@@ -97,7 +110,8 @@ def export_onnx(network: nn.Module, preprocessing: Preprocessing, output: str = 
     """Return an onnx.ModelProto from `pictures` uint8 [batch, H, W, 3] to `output` float32 [batch, D], of any batch.
 
     It is traced, which takes a quarter to a tenth of the time of torch.export (bench/export.py); torch.export does it
-    where a trace is impossible or gives other answers than the network on noise (docs/decisions/0008).
+    where a trace is impossible or gives other answers than the network on noise (docs/decisions/0008). What a trace
+    computes anew for each batch is folded, where that gives the same answers.
     """
     height, width = preprocessing.height, preprocessing.width
     whole = PictureNetwork(ready_for_inference(network, height, width), preprocessing).eval()
@@ -110,7 +124,10 @@ def export_onnx(network: nn.Module, preprocessing: Preprocessing, output: str = 
     if answering(model, noise, expected, threads=1) is None:
         return export_with_torch(whole, height, width, output)
     replace_output(model.graph, output, expected.shape[1])
-    return model
+    if model.ByteSize() > LARGEST_FOLDED:
+        return model
+    folded = with_constants_folded(model)
+    return model if answering(folded, noise, expected, threads=1) is None else folded
 
 
 def _trace(whole: PictureNetwork, height: int, width: int, output: str) -> Any | None:

@@ -14,7 +14,8 @@ from loupe.algorithm.evaluation import OutOfSample, calibrate_temperature, evalu
 from loupe.algorithm.export import Preprocessing, export_onnx, predict_torch
 from loupe.algorithm.host import Host, Progress, RunSpec
 from loupe.algorithm.onnx_model import OnnxModel, append_softmax
-from loupe.algorithm.package import check_parity, golden_rows, write_package
+from loupe.algorithm.package import add_int8, check_parity, golden_rows, write_package
+from loupe.algorithm.quantization import Int8Model, NotQuantized, Slack, agreement, make_int8
 from loupe.metrics import ACCURACY, METRICS, spoken
 
 
@@ -28,11 +29,13 @@ def conclude(
     architecture: str,
     out_of_sample: OutOfSample | None,
     onnx_logits: Any,
+    slack: Slack,
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """Return the model package of a trained network, its files by name, and what is measured of it, JSON-able.
 
-    The arguments are those of Context.finish. The test labels are revealed after the package is written, so nothing
-    in it can depend on them. Raises ExportMismatch.
+    The arguments are those of Context.finish; slack: the time there is to make an INT8 model too. The test labels are
+    revealed after the package is written, so no model in it can depend on them; they only decide whether the INT8 model
+    goes along. Raises ExportMismatch.
     """
     pictures, known = data.images(preprocessing.height), data.classes[data.validation]
     host.report(Progress("export", message="exporting the model"))
@@ -51,6 +54,12 @@ def conclude(
     parity = check_parity(softmax(expected / temperature), answers)
 
     golden_pictures = np.ascontiguousarray(pictures[data.validation[golden_rows(validation, known)]])
+    golden_probabilities = packaged(golden_pictures)
+    int8: Int8Model | NotQuantized
+    try:
+        int8 = make_int8(host, spec, data, model, pictures, compared=checked, golden=golden_pictures, slack=slack)
+    except NotQuantized as reason:
+        int8 = reason
     artifacts = write_package(
         host.work / "package",
         network,
@@ -60,18 +69,20 @@ def conclude(
         architecture=architecture,
         temperature=temperature,
         golden_pictures=golden_pictures,
-        golden_probabilities=packaged(golden_pictures),
+        golden_probabilities=golden_probabilities,
         seed=spec.seed,
     )
-    # Only now is the model final, and only now may the test labels be seen.
+    # Only now are the models final, and only now may the test labels be seen.
     revealed = host.reveal_test()
     test = evaluate(answers, revealed[data.test], data.labels) if len(data.test) else None
+    artifacts, comparison = _with_int8(artifacts, int8, answers, revealed[checked])
     sample = out_of_sample or OutOfSample(data.validation, validation)
     report = {
         "validation": evaluate(validation, known, data.labels),
         "test": test,
         "label_errors": likely_label_errors(sample, data.classes, data.labels, data.digests),
         "parity": {"split": split, **parity},
+        "int8": {"split": split, **comparison},
         "temperature": temperature,
         "architecture": architecture,
         "labels": list(data.labels),
@@ -82,6 +93,23 @@ def conclude(
         figures = {f"test_{metric}": test[metric] for metric in METRICS}
         host.report(Progress("test", metrics=figures, message=_sentence(test, spec.target_metric)))
     return artifacts, report
+
+
+def _with_int8(
+    artifacts: dict[str, Path], int8: Int8Model | NotQuantized, answers: np.ndarray, classes: np.ndarray
+) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Add an INT8 model to the package if it agrees with FP32; return all files, and the comparison, JSON-able.
+
+    answers: float32 [M, C] of FP32 for the compared pictures, whose true classes are int [M].
+    """
+    if isinstance(int8, NotQuantized):
+        return artifacts, {"delivered": False, "reason": str(int8)}
+    comparison = agreement(answers, int8.answers, classes)
+    delivered = not comparison["reason"]
+    if delivered:
+        artifacts = add_int8(artifacts, int8.model, int8.golden)
+    sizes = {"fp32": artifacts["model.onnx"].stat().st_size, "int8": int8.model.ByteSize()}
+    return artifacts, {"delivered": delivered, **comparison, "bytes": sizes, "seconds": round(int8.seconds, 2)}
 
 
 def _sentence(test: dict[str, Any], metric: str) -> str:

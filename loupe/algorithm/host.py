@@ -79,7 +79,7 @@ class RunSpec:
 class Progress:
     """One thing that happened in a run, ready to be shown to a person.
 
-    phase: a short stable word ("features", "head", "finetune", "export", "test").
+    phase: a short stable word ("features", "head", "finetune", "export", "quantize", "test").
     epoch, step: counted from 1; 0 means that it does not apply. total_steps: 0 when unknown.
     metrics: for example {"validation_accuracy": 0.97, "loss": 0.12, "pictures_per_second": 300}.
     message: one line for people; may be empty.
@@ -98,7 +98,8 @@ class Result:
     """What a run hands over at its end.
 
     artifacts: file name -> path inside the run's work folder; a classification model has "model.onnx",
-    "model.safetensors", "model.json" and "golden.npz" (loupe.algorithm.package writes them).
+    "model.safetensors", "model.json" and "golden.npz", and "model.int8.onnx" where INT8 answers the same
+    (loupe.algorithm.package writes them).
     report: JSON-able; metrics, confusion matrix, worst classes, likely label errors (loupe.algorithm.evaluation).
     """
 

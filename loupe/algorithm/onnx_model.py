@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import numpy as np
 PREDICT_BATCH = 32
 # Answers of the same network by onnxruntime and by torch agree to about 1e-5 of the largest; far beyond, it is another.
 AGREEMENT = 1e-3
+LARGEST_FOLDED = 256 << 20
+"""The bytes of a model that is still folded: it goes through a file, and files of a run lie in its memory."""
 
 
 class OnnxModel:
@@ -68,6 +72,39 @@ def with_size(model: Any, height: int, width: int) -> Any:
     rows.dim_value, columns.dim_value = height, width
     del changed.graph.value_info[:]  # shapes in between, as they were at the old size
     return changed
+
+
+def with_constants_folded(model: Any) -> Any:
+    """Return a copy in which all that is the same for every picture is computed already, by onnxruntime.
+
+    What a trace computes from a picture's size becomes a constant, and paddings become part of their convolutions.
+    The caller checks the answers: what depends on the number of pictures in a batch may be folded too.
+    """
+    import onnx
+    import onnxruntime
+
+    single = copy.deepcopy(model)
+    values = (single.graph.input[0], single.graph.output[0])
+    batch = values[0].type.tensor_type.shape.dim[0].dim_param or "batch"
+    for value in values:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(written)
+        onnxruntime.InferenceSession(single.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        folded = onnx.load(written)
+    for value in (folded.graph.input[0], folded.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = batch
+    del folded.graph.value_info[:]
+    used = {"", *(node.domain for node in folded.graph.node)}
+    needed = [each for each in folded.opset_import if each.domain in used]
+    del folded.opset_import[:]
+    folded.opset_import.extend(needed)
+    return folded
 
 
 def append_linear(model: Any, weight: np.ndarray, bias: np.ndarray) -> Any:

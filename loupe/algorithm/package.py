@@ -1,14 +1,16 @@
 """Model packages: a trained network as safetensors and ONNX, with what is needed to use it and to trust it.
 
 A package is four files: `model.safetensors` (the network's weights), `model.onnx` (pictures in, probabilities out),
-`model.json` (labels, input, digests of the others) and `golden.npz` (pictures with the expected answers).
+`model.json` (labels, input, digests of the others) and `golden.npz` (pictures with the expected answers). Where an INT8
+model answers the same, `model.int8.onnx` is the fifth, and the member `int8` of model.json names it; who does not know
+that member loses nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ __all__ = ["OnnxModel", "PictureNetwork", "Preprocessing", "answering", "append_
 FORMAT = "loupe-model/1"
 TOLERANCE = 1e-3
 GOLDEN_PICTURES = 8
+INT8_FILE = "model.int8.onnx"
 
 
 class ExportMismatch(RuntimeError):
@@ -112,5 +115,24 @@ def write_package(
         "seed": seed,
         "files": digests,
     }
-    paths["model.json"].write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    _write_document(paths["model.json"], document)
     return paths
+
+
+def add_int8(paths: Mapping[str, Path], model: Any, golden_probabilities: np.ndarray) -> dict[str, Path]:
+    """Add an INT8 model to a written package and return all paths by name.
+
+    model: an onnx.ModelProto from pictures to probabilities. golden_probabilities: float32 [K, C], its own answers for
+    the golden pictures.
+    """
+    file, manifest = paths["model.json"].with_name(INT8_FILE), paths["model.json"]
+    file.write_bytes(model.SerializeToString())
+    document = json.loads(manifest.read_text(encoding="utf-8"))
+    document["files"][INT8_FILE] = hashlib.sha256(file.read_bytes()).hexdigest()
+    document["int8"] = {"file": INT8_FILE, "golden_probabilities": golden_probabilities.tolist()}
+    _write_document(manifest, document)
+    return {**paths, INT8_FILE: file}
+
+
+def _write_document(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

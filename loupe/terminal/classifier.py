@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from loupe import picture
-from loupe.errors import DataLoss, GateFailed, InvalidArgument, invalid
+from loupe.errors import GateFailed, invalid
+from loupe.terminal.model_folder import BATCH, GOLDEN_TOLERANCE, probabilities_of, read_model_folder
+from loupe.terminal.precision import Precision
+from loupe.terminal.quicker import quicker
 
-FORMAT = "loupe-model/1"
-NEEDED_FILES = {"model.json", "model.onnx", "golden.npz"}
-GOLDEN_TOLERANCE = 1e-3
-BATCH = 32
 UNKNOWN = "unknown"
 """The label of a picture for which no class is likely enough."""
 
@@ -42,29 +39,41 @@ class Prediction:
 
 
 class Classifier:
-    """Answers with a model folder: model.json, model.onnx and golden.npz.
+    """Answers with a model folder: model.json, model.onnx, golden.npz and, where there is one, model.int8.onnx.
 
     threads: CPU threads of one inference; all that this process may use when None. They wait without spinning, so that
-    the rest of the machine stays usable. min_confidence: below this probability the answer is UNKNOWN. Raises
-    InvalidArgument for a folder that is not such a model, and for a min_confidence outside 0 to 1.
+    the rest of the machine stays usable. min_confidence: below this probability the answer is UNKNOWN. precision:
+    which file answers; AUTO tries which is quicker here, once on each machine. Afterwards it is FP32 or INT8. Raises
+    InvalidArgument for a folder that is not such a model, for a min_confidence outside 0 to 1, and for INT8 where the
+    model has none; GateFailed for INT8 where this CPU computes it otherwise; DataLoss for damaged files.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None, *, min_confidence: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int | None = None,
+        *,
+        min_confidence: float = 0.0,
+        precision: Precision = Precision.AUTO,
+    ) -> None:
         if not 0 <= min_confidence <= 1:  # also catches NaN
             raise invalid("min_confidence", min_confidence, "a probability from 0 to 1, for example 0.9")
         self.folder = folder
         self.min_confidence = min_confidence
-        self.labels, self.height, self.width = _document(folder)
+        self._model = read_model_folder(folder)
+        self.labels, self.height, self.width = self._model.labels, self._model.height, self._model.width
+        self.has_int8 = self._model.int8_golden is not None
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._session = _session(folder / "model.onnx", self._threads, len(self.labels))
+        self.precision = precision
+        if precision is Precision.AUTO:
+            self.precision = quicker(self._model, self._threads) if self.has_int8 else Precision.FP32
+        self._session = self._model.session(self.precision, self._threads)
+        if precision is Precision.INT8:
+            self.check_golden()  # it is not asked for otherwise where this CPU computes it wrongly
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Return float32 [N, C] for uint8 [N, height, width, 3], RGB."""
-        answers = [
-            self._session.run(["probabilities"], {"pictures": np.ascontiguousarray(pictures[start : start + BATCH])})[0]
-            for start in range(0, len(pictures), BATCH)
-        ]
-        return np.concatenate(answers) if answers else np.zeros((0, len(self.labels)), np.float32)
+        return probabilities_of(self._session, pictures, len(self.labels))
 
     def classify(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """Yield a prediction per picture, in their order; one that cannot be read gets its problem told."""
@@ -79,16 +88,12 @@ class Classifier:
 
     def check_golden(self) -> None:
         """Raise GateFailed when the golden pictures are answered otherwise than after training."""
-        with np.load(self.folder / "golden.npz", allow_pickle=False) as golden:
-            pictures, expected = golden["pictures"], golden["probabilities"]
-        if len(pictures) == 0:
-            raise GateFailed(f"the model in {self.folder} has no golden pictures", model=self.folder)
-        answers = self.probabilities(pictures)
-        difference = float(np.abs(answers - expected).max()) if answers.shape == expected.shape else float("inf")
-        if not difference <= GOLDEN_TOLERANCE:  # also catches NaN
+        difference = self._model.golden_difference(self._session, self.precision)
+        tolerance = GOLDEN_TOLERANCE[self.precision]
+        if not difference <= tolerance:  # also catches NaN
             raise GateFailed(
                 f"on this machine the model answers its golden pictures differently (by up to {difference:.2g}; "
-                f"at most {GOLDEN_TOLERANCE} is taken): it was altered, or this onnxruntime computes otherwise",
+                f"at most {tolerance} is taken): it was altered, or this onnxruntime computes otherwise",
                 model=self.folder,
                 difference=f"{difference:.3g}",
             )
@@ -122,51 +127,3 @@ def read_picture(path: Path) -> bytes:
     """Return a file's bytes, no more of them than tell that it is too large. Raises OSError."""
     with path.open("rb") as file:
         return file.read(picture.MAX_BYTES + 1)
-
-
-def _document(folder: Path) -> tuple[list[str], int, int]:
-    """Return what model.json says of the model: the labels, and height and width of a picture in pixels."""
-    file = folder / "model.json"
-    if not file.is_file():
-        raise invalid("model", str(folder), "a folder with a pulled model (model.json, model.onnx, golden.npz)")
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        form, labels = document["format"], document["labels"]
-        sides = document["input"]["height"], document["input"]["width"]
-        readable = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-        readable = readable and all(isinstance(side, int) and side > 0 for side in sides)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataLoss(f"{file} is damaged ({error!r}); pull the model again", file=file) from error
-    if form != FORMAT:
-        raise InvalidArgument(
-            f'{file} has the format "{form}"; expected "{FORMAT}": this model was made for another Loupe',
-            field="format",
-            value=form,
-            expected=FORMAT,
-        )
-    if not readable:
-        raise DataLoss(f"{file} is damaged (labels or input); pull the model again", file=file)
-    return labels, *sides
-
-
-def _session(file: Path, threads: int, classes: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        doors = [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()]
-    except Exception as error:  # onnxruntime's own errors have no base class but Exception
-        raise DataLoss(f"{file} cannot be loaded ({str(error)[:200]}); pull the model again", file=file) from error
-    if doors[0] != ["pictures"] or "probabilities" not in doors[1]:
-        raise DataLoss(f'{file} has inputs {doors[0]} and outputs {doors[1]}; expected "pictures", "probabilities"')
-    shape = session.get_outputs()[doors[1].index("probabilities")].shape
-    if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != classes):
-        raise DataLoss(
-            f"{file} answers with the shape {shape}, and model.json has {classes} labels; pull the model again"
-        )
-    return session

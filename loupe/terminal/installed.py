@@ -8,8 +8,6 @@ without one.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from loupe.errors import InvalidArgument, NotFound
 from loupe.names import ModelName, ModelVersionName
+from loupe.terminal.whole_files import write_whole
 
 if TYPE_CHECKING:
     from loupe.storage.v1.model_pb2 import ModelVersion
@@ -55,16 +54,7 @@ def record(version: ModelVersion) -> None:
     folder = default_folder(ModelVersionName.parse(version.name))
     folder.parent.mkdir(parents=True, exist_ok=True)
     document = {"model": version.name, "uid": version.uid, "released": version.released}
-    handle, temporary = tempfile.mkstemp(dir=folder.parent, prefix=f".{folder.name}.json.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(_record_of(folder))
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(_record_of(folder), json.dumps(document))
 
 
 def installed_versions(model: ModelName) -> list[Installed]:

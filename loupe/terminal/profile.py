@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from loupe.errors import FailedPrecondition, Unauthenticated
 from loupe.terminal.locks import file_lock
+from loupe.terminal.whole_files import write_whole
 
 VARIABLE = "LOUPE_PROFILE"
 LARGEST = 1 << 20
@@ -127,16 +127,7 @@ class ProfileStore:
     def save(self, profile: Profile) -> None:
         """Write the profile, mode 0600: readers see the old one or the new one, never half of it."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(asdict(profile), file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self.path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(self.path, json.dumps(asdict(profile)))
 
     def lock(self) -> AbstractAsyncContextManager[None]:
         """Keep other processes of this machine from refreshing the same login at the same time."""

@@ -15,11 +15,13 @@ from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, DataLoss, GateFailed, LoupeError, Unavailable
 from loupe.names import ModelVersionName
 from loupe.storage.v1 import model_pb2
-from loupe.terminal.classifier import NEEDED_FILES, Classifier
+from loupe.terminal.classifier import Classifier
 from loupe.terminal.connection import TRANSFER_RETRY_SECONDS
 from loupe.terminal.hashing import sha256_of
 from loupe.terminal.installed import default_folder, record
 from loupe.terminal.locks import file_lock
+from loupe.terminal.model_folder import NEEDED_FILES
+from loupe.terminal.precision import Precision
 from loupe.terminal.progress import PullProgress
 from loupe.terminal.targets import score_of, why_unreleased
 
@@ -156,7 +158,8 @@ async def _fetch(
 
 def _check_answers(folder: Path) -> None:
     try:
-        Classifier(folder).check_golden()
+        Classifier(folder, precision=Precision.FP32).check_golden()
+        Classifier(folder)  # what is quicker here is tried now, and not while somebody waits for an answer
     except LoupeError:
         shutil.rmtree(folder)
         raise

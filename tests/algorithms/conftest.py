@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from loupe.algorithm import quantization
 from loupe.algorithm.context import run_image
 from loupe.algorithm.host import Progress, Result
 from loupe.algorithm.local import LocalHost, PictureFolder, local_spec, read_folder
@@ -121,6 +122,12 @@ class Bench:
 def quiet_exports() -> None:
     """Keep pytest from collecting torch's trace of every export, which takes longer than the export."""
     logging.getLogger("torch.__trace").setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def no_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the INT8 model out, however long a run takes here: its own tests make it."""
+    monkeypatch.setattr(quantization, "SHORTEST_RUN_SECONDS", float("inf"))
 
 
 @pytest.fixture

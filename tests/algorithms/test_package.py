@@ -115,6 +115,38 @@ def test_a_usual_network_is_traced_which_is_quick(monkeypatch: pytest.MonkeyPatc
     export_onnx(small_network(), HOW)
 
 
+class PaddedBySize(nn.Module):
+    """Pads by as much as its input's size asks for, as networks that came from TensorFlow do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, stride=2)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        rows, columns = (side % 2 + 1 for side in pictures.shape[-2:])
+        return self.convolution(nn.functional.pad(pictures, (0, columns, 0, rows), value=0.0)).mean((2, 3))
+
+
+def kinds(model: onnx.ModelProto) -> set[str]:
+    return {node.op_type for node in model.graph.node}
+
+
+def test_paddings_are_folded_into_convolutions() -> None:
+    network = PaddedBySize().eval()
+    model = export_onnx(network, HOW)
+    assert not kinds(model) & {"Pad", "Shape"} and "Conv" in kinds(model)
+    onnx.checker.check_model(model)
+    expected = predict_torch(network, HOW, some_pictures(), np.arange(7), CPU)
+    np.testing.assert_allclose(OnnxModel(model, threads=1)(some_pictures()), expected, atol=1e-4)
+
+
+def test_a_fold_of_constants_that_answers_otherwise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = export_onnx(small_network(1), HOW)
+    monkeypatch.setattr(export, "with_constants_folded", lambda _: wrong)
+    expected = predict_torch(small_network(), HOW, some_pictures(), np.arange(7), CPU)
+    np.testing.assert_allclose(OnnxModel(export_onnx(small_network(), HOW), 1)(some_pictures()), expected, atol=1e-4)
+
+
 class Uneven(nn.Module):
     """Pools to a grid that its input cannot be cut into evenly, which no trace can say in ONNX."""
 

@@ -157,7 +157,8 @@ def test_fine_tuning_takes_over_where_the_head_does_not_do(bench, textures, weig
 
     def useless_head(*arguments):
         head = fitted(*arguments)
-        return replace(head, weight=torch.zeros_like(head.weight), bias=torch.zeros_like(head.bias), accuracy=0.1, score=0.1)
+        nothing = {"weight": torch.zeros_like(head.weight), "bias": torch.zeros_like(head.bias)}
+        return replace(head, **nothing, accuracy=0.1, score=0.1)
 
     monkeypatch.setattr(ladder, "fit_head", useless_head)
     result = bench.run("finetune", textures, target=0.9, **finetune(weights, parameters={"batch_size": 8}))

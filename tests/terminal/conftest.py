@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,12 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_model(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a model folder whose answer is the brightness: dark, bright."""
+    """Writes a model folder whose answer is the brightness: dark, bright.
 
-    def make(name: str = "model", golden_shift: float = 0.0) -> Path:
+    int8: with a second file, which computes the same; its golden answers are off by int8_shift.
+    """
+
+    def make(name: str = "model", golden_shift: float = 0.0, *, int8: bool = False, int8_shift: float = 0.0) -> Path:
         from onnx import TensorProto, helper, numpy_helper, save
 
         nodes = [
@@ -88,14 +92,16 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
         expected = exponents / exponents.sum(axis=1, keepdims=True) + golden_shift
         np.savez(place / "golden.npz", pictures=pictures, probabilities=expected.astype(np.float32))
-        document = {
+        document: dict[str, Any] = {
             "format": "loupe-model/1",
             "labels": ["dark", "bright 零件"],
             "input": {"height": 8, "width": 8, "channels": "RGB", "type": "uint8"},
-            "files": {
-                file: hashlib.sha256((place / file).read_bytes()).hexdigest() for file in ("model.onnx", "golden.npz")
-            },
         }
+        if int8:
+            shutil.copy(place / "model.onnx", place / "model.int8.onnx")
+            golden = (expected - golden_shift + int8_shift).tolist()
+            document["int8"] = {"file": "model.int8.onnx", "golden_probabilities": golden}
+        document["files"] = {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in place.iterdir()}
         (place / "model.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
         return place
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loupe.terminal.classifier import BATCH, Classifier
+from loupe.terminal.classifier import Classifier
+from loupe.terminal.model_folder import BATCH
 from loupe.terminal.saliency import MOST_PATCHES, Explanations, explained, saliency
 
 

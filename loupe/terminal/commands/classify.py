@@ -19,6 +19,7 @@ from loupe.patterns import ID
 from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command
 from loupe.terminal.commands.lazy import errors, names
 from loupe.terminal.commands.models import Below, pull
+from loupe.terminal.precision import Precision
 from loupe.terminal.tables import facts, line, percent
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ async def classify(
     matrix_csv: Annotated[
         Path | None, typer.Option("--matrix-csv", metavar="FILE", help="With a score: write the matrix as CSV.")
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option("--precision", help="Which of the model's files answers; auto: the quicker one on this machine."),
+    ] = Precision.AUTO,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; else all.")] = None,
     allow_below_target: Below = False,
 ) -> None:
@@ -101,9 +106,11 @@ async def classify(
     watched = await asyncio.to_thread(FolderWatch, watch) if watch else None
 
     async def load(folder: Path) -> Classifier:
-        return await asyncio.to_thread(Classifier, folder, threads, min_confidence=min_confidence)
+        return await asyncio.to_thread(Classifier, folder, threads, min_confidence=min_confidence, precision=precision)
 
     classifier = await load(await _model_folder(cli, model, allow_below_target))
+    if classifier.has_int8:
+        cli.note(f"its {classifier.precision.upper()} model answers")
     with await asyncio.to_thread(_opened, cli, classifier, csv, explain, more=watched is not None) as answers:
         expansion = await _answer_named(answers, words)
         if watched:
@@ -212,7 +219,7 @@ class Answers:
             self._tell(chunk)
 
     def _next(self, predictions: Iterator[Prediction]) -> list[tuple[Prediction, Path | None]]:
-        from loupe.terminal.classifier import BATCH
+        from loupe.terminal.model_folder import BATCH
 
         if self._explanations is None:
             return [(one, None) for one in islice(predictions, BATCH)]
