@@ -1,0 +1,64 @@
+"""Ultralytics' smallest classifier in the same time: what many an engineer would try first.
+
+    python -m bench.ultralytics_classifier --data FOLDER --work FOLDER [--seconds 420] [--size 224] [--threads 2]
+
+It starts at random, since its weights come from a hub. --data holds splits.csv; --work gets the folders of pictures
+that it wants, as links. `pip install ultralytics` first. The last line printed is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+FOLDERS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+
+
+def link_pictures(data: Path, work: Path) -> Path:
+    """Return a folder with train, val and test, each with a folder per class, of links to the pictures."""
+    with (data / "splits.csv").open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            source = data / row["path"]
+            link = work / "pictures" / FOLDERS[row["split"]] / row["label"] / f"{number}{source.suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(source.resolve())
+    return work / "pictures"
+
+
+def main() -> None:
+    """Train, answer the test pictures, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=420)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    import numpy as np
+    import torch
+    from ultralytics import YOLO  # type: ignore[import-not-found]  # installed by who wants this figure
+
+    from loupe.metrics import METRICS, score
+
+    torch.set_num_threads(asked.threads)
+    pictures = link_pictures(asked.data, asked.work)
+    model = YOLO("yolo11n-cls.yaml")
+    model.train(
+        data=str(pictures), imgsz=asked.size, time=asked.seconds / 3600, epochs=1000, device="cpu", workers=0,
+        seed=asked.seed, project=str(asked.work / "runs"), plots=False, verbose=False,
+    )  # fmt: skip
+    labels = {name: number for number, name in model.names.items()}
+    truth, said = [], []
+    for folder in sorted((pictures / "test").iterdir()):
+        for result in model.predict(str(folder), imgsz=asked.size, stream=True, verbose=False):
+            truth.append(labels[folder.name])
+            said.append(int(result.probs.top1))
+    figures = {metric: score(metric, np.array(truth), np.array(said), len(labels)) for metric in METRICS}
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
