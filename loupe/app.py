@@ -15,6 +15,7 @@ import uvloop
 from loupe import telemetry
 from loupe.access import Authorizer
 from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
+from loupe.byte_budget import ByteBudget
 from loupe.concurrency import race
 from loupe.discovery import Discovery
 from loupe.identity import JwksVerifier, TokenVerifier
@@ -104,8 +105,12 @@ class MeshApp(Generic[S]):
         *,
         verifier: TokenVerifier | None = None,
         authorizer: Authorizer | None = None,
+        budget: ByteBudget | None = None,
     ) -> None:
-        """Say what the doors serve. Tokens are checked with auth's keys and calls decided by auth, unless given."""
+        """Say what the doors serve. Tokens are checked with auth's keys and calls decided by auth, unless given.
+
+        budget: see MeshServer.
+        """
         if authorizer is None:
             authorizer = self._remote = RemoteAuthorizer(self.auth)
         self.server = MeshServer(
@@ -114,6 +119,7 @@ class MeshApp(Generic[S]):
             authorizer=authorizer,
             servicers=servicers,
             max_message_bytes=self.max_message_bytes,
+            budget=budget,
         )
 
     async def auth(self) -> grpc.aio.Channel:

@@ -1,14 +1,18 @@
-"""Structured waiting: several things at once, and steps that a cancelled caller must not cut in half."""
+"""Structured waiting: several things at once, steps that a cancelled caller must not cut in half, and interrupts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_INTERRUPTS: WeakKeyDictionary[asyncio.Task[Any], Exception] = WeakKeyDictionary()
 
 
 async def gather(*work: Awaitable[Any]) -> list[Any]:
@@ -68,3 +72,27 @@ def shielded_method(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[
         return await shielded(method(*args, **kwargs))
 
     return whole
+
+
+def interrupt(task: asyncio.Task[Any], error: Exception) -> None:
+    """End the interruptible block in which a task waits with an error, as if what it waits for had raised it.
+
+    Only for a task that is known to be in such a block; the first error counts.
+    """
+    if task not in _INTERRUPTS:
+        _INTERRUPTS[task] = error
+        task.cancel()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let `interrupt` end the block with an error. A task that is cancelled in the same moment is cancelled."""
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        yield
+    except asyncio.CancelledError:
+        error = _INTERRUPTS.pop(task, None)
+        if error is None or task.uncancel() > 0:
+            raise
+        raise error from None

@@ -5,6 +5,9 @@ from __future__ import annotations
 MAX_DIGESTS = 20_000
 """Digests in one message: of blobs that are looked for or asked for."""
 
+MAX_HEADER_BYTES = 64 << 10
+"""Size of the first message of a client stream to storage."""
+
 MAX_IMAGE_BYTES = 64 << 20
 """Size of a packed algorithm image."""
 

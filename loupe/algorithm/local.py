@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
-from loupe.picture import BadPicture, decode, digest
+from loupe.picture import DECODER, BadPicture, decode, digest
 from loupe.picture_folders import SPLIT_NAMES, SUFFIXES, class_folders, walk_class
 
 SPLITS_FILE = "splits.csv"
@@ -121,7 +121,7 @@ class LocalHost:
         return self._spec
 
     def pictures(self, height: int, width: int) -> Path:
-        target = self._cache / f"{self._folder.identity}-{height}x{width}.npy"
+        target = self._cache / f"{self._folder.identity}-{height}x{width}-{DECODER.rpartition('-')[2]}.npy"
         if not target.exists():
             partial = target.with_suffix(f".{os.getpid()}.partial")
             shape = (len(self._folder.paths), height, width, 3)

@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 import inspect
 import time
+import traceback
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias, cast
+from typing import Any, Self, TypeAlias, cast
 
 import grpc
 import structlog
 
 from loupe import errors, telemetry
+from loupe.byte_budget import ByteBudget, Hold, read_message
 from loupe.common.v1 import access_pb2
+from loupe.concurrency import interrupt, interruptible
 from loupe.errors import LoupeError
 from loupe.identity import Caller, set_caller
+from loupe.limits import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, MAX_SMALL_MESSAGE_BYTES
 from loupe.rpc.gate import Context, Gate
 from loupe.rpc.status import DETAILS_KEY, to_status
 from loupe.rpc.strangers import Strangers, short
@@ -40,12 +44,22 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
     strangers: given at a public door. There a caller is recognised by the token before a byte of a message is read,
     and the messages of calls that need none are read at these places only. At an internal door the certificate was
     checked when the connection was made.
+
+    budget: where it is given, the first message of a call is read only when there is room for the longest one. What a
+    client stream brings after that is read by its handler.
     """
 
-    def __init__(self, table: Mapping[str, access_pb2.Access], gate: Gate, strangers: Strangers | None = None) -> None:
+    def __init__(
+        self,
+        table: Mapping[str, access_pb2.Access],
+        gate: Gate,
+        strangers: Strangers | None = None,
+        budget: ByteBudget | None = None,
+    ) -> None:
         self._table = table
         self._gate = gate
         self._strangers = strangers
+        self._budget = budget
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -86,37 +100,55 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
         if rule is None or not rule.public:
             strangers = None
         deserializer = handler.request_deserializer if strangers is None else short(handler.request_deserializer)
+        budget = self._budget if rule is not None and not method.startswith(EXEMPT) else None
         # A unary call and a stream of one message are the same on the wire, but of a stream nothing is read unasked.
-        streaming = handler.request_streaming or strangers is not None
+        streaming = handler.request_streaming or strangers is not None or budget is not None
         behaviour = handler.stream_stream or handler.unary_stream or handler.stream_unary or handler.unary_unary
 
-        async def admit(request: Any, context: Context) -> tuple[Any, Permit]:
+        async def admit(request: Any, context: Context) -> Permit:
             if rule is None:
                 raise errors.PermissionDenied("this call has no row in the access table and is refused to everybody")
             permit = Permit(self._gate, rule, await self._gate.identify(rule, context))
+            if budget is not None:
+                request = _Messages(context)
             if strangers is not None:
                 request = strangers.each(aiter(request), context.peer())
-            await permit.ask_for(await _first(request) if streaming else request)
+            first = request
+            if streaming:
+                first, permit.hold = await _first(request, budget, permit.caller)
+            try:
+                if permit.hold is not None:
+                    _require_short(handler, permit.hold.size)
+                await permit.ask_for(first)
+            except BaseException:
+                permit.forget()
+                raise
             set_caller(permit.caller)
-            return permit.messages(request) if handler.request_streaming else permit.first, permit
+            permit.rest = request if handler.request_streaming else None
+            return permit
 
-        async def serve_stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def serve_stream(request: Any, context: Context) -> None:
+            # It writes by itself: were gRPC to do that, a call that ends while its reader stalls could not say why.
             async with self._call(method, context):
-                request, permit = await admit(request, context)
+                permit = await admit(request, context)
+                permit.release()
                 async with permit.held():
                     if not inspect.isasyncgenfunction(behaviour):  # gRPC's own health service writes by itself
-                        await behaviour(request, context)
+                        await behaviour(permit.request(), context)
                         return
-                    async for response in behaviour(request, context):
-                        yield response
+                    await _send(behaviour(permit.request(), context), context)
 
         async def serve(request: Any, context: Context) -> Any:
             async with self._call(method, context):
-                request, permit = await admit(request, context)
+                permit = await admit(request, context)
                 if not handler.request_streaming:
-                    return await behaviour(request, context)
+                    try:
+                        return await behaviour(permit.request(), context)
+                    finally:
+                        permit.forget()
+                permit.release()
                 async with permit.held():
-                    return await behaviour(request, context)
+                    return await behaviour(permit.request(), context)
 
         kind = f"{'stream' if streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
         made: Handler = getattr(grpc, f"{kind}_rpc_method_handler")(
@@ -130,19 +162,28 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         started = time.perf_counter()
         code = grpc.StatusCode.OK
+        serving = asyncio.current_task()
+        assert serving is not None
         try:
-            yield
+            with interruptible():
+                yield
         except LoupeError as error:
+            # gRPC keeps the error that ends a call with every frame that it came through; these let go of messages.
+            traceback.clear_frames(error.__traceback__)
             code, status = to_status(error)
             details = ((DETAILS_KEY, status.SerializeToString()),)
             await context.abort(code, error.message, trailing_metadata=details)
-        except (asyncio.CancelledError, GeneratorExit):
+        except _PeerGoneError as error:
             code = grpc.StatusCode.CANCELLED
-            raise
+            raise cast(BaseException, error.__cause__) from None
         except grpc.aio.AbortError:
             code = grpc.StatusCode.UNKNOWN  # told by the handler itself; ours never do
             raise
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and serving.cancelling():
+                code = grpc.StatusCode.CANCELLED
+                raise
+            # Of a call that ends as cancelled, and that nobody cancelled, gRPC would tell its caller nothing, for ever.
             incident = uuid.uuid4().hex
             log.exception("unexpected error", method=method, incident=incident)
             code, status = to_status(
@@ -155,11 +196,51 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             log.debug("call", method=method, code=code.name, milliseconds=round(seconds * 1e3, 2))
 
 
-async def _first(messages: AsyncIterator[Any]) -> Any:
+class _PeerGoneError(Exception):
+    """The other side of a call does not listen any more; the cause is what gRPC says."""
+
+
+async def _send(responses: AsyncGenerator[Any, None], context: Context) -> None:
+    async with contextlib.aclosing(responses):
+        async for response in responses:
+            try:
+                await context.write(response)
+            except grpc.aio.InternalError as error:
+                raise _PeerGoneError from error
+
+
+class _Messages:
+    """The messages of a call as they are read; unlike gRPC's own iterator it keeps none until the next one has come."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self._context.read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return message
+
+
+async def _first(messages: AsyncIterator[Any], budget: ByteBudget | None, caller: Caller) -> tuple[Any, Hold | None]:
     try:
-        return await anext(aiter(messages))
+        if budget is None:
+            return await anext(aiter(messages)), None
+        return await read_message(aiter(messages), budget, (str(caller.account or caller.service),), MAX_MESSAGE_BYTES)
     except StopAsyncIteration:
         raise errors.UploadIncomplete("the stream ended before its first message", committed=0) from None
+
+
+def _require_short(handler: Any, size: int) -> None:
+    """Refuse a long first message that would be kept for as long as a stream goes on."""
+    longest = MAX_HEADER_BYTES if handler.request_streaming else MAX_SMALL_MESSAGE_BYTES
+    if size > longest and (handler.request_streaming or handler.response_streaming):
+        raise errors.ResourceExhausted(
+            f"the first message has {size} bytes; at most {longest} are taken", limit="message_bytes"
+        )
 
 
 class Permit:
@@ -168,6 +249,8 @@ class Permit:
     def __init__(self, gate: Gate, rule: access_pb2.Access, caller: Caller) -> None:
         self.caller = caller
         self.first: Any = None
+        self.rest: AsyncIterator[Any] | None = None
+        self.hold: Hold | None = None
         self._gate = gate
         self._rule = rule
         self._changed = gate.authorizer.changed()
@@ -176,6 +259,20 @@ class Permit:
         """Raise unless the caller may make the call that begins with this message."""
         self.first = first
         await self._ask()
+
+    def release(self) -> None:
+        """Give back the room of the first message."""
+        if self.hold is not None:
+            self.hold.release()
+
+    def forget(self) -> None:
+        """Give back the room of the first message, and the message."""
+        self.first = None
+        self.release()
+
+    def request(self) -> Any:
+        """Return what the handler takes: the message, or the stream of them."""
+        return self.first if self.rest is None else self.messages(self.rest)
 
     async def _ask(self) -> None:
         # Taken before the question: a change while the answer is on its way asks once more.
@@ -193,7 +290,9 @@ class Permit:
         yield self.first
         async for message in rest:
             await self.confirm()
-            yield message
+            box = [message]
+            del message  # or it stayed in memory until the next one has come
+            yield box.pop()
         await self.confirm()
 
     @contextlib.asynccontextmanager
@@ -204,7 +303,6 @@ class Permit:
             return
         serving = asyncio.current_task()
         assert serving is not None
-        verdict: list[LoupeError] = []
 
         async def watch() -> None:
             while True:
@@ -212,17 +310,12 @@ class Permit:
                 try:
                     await self.confirm()
                 except LoupeError as error:
-                    verdict.append(error)
-                    serving.cancel()
+                    interrupt(serving, error)
                     return
 
         watcher = asyncio.create_task(watch(), name="access-watch")
         try:
-            yield
-        except asyncio.CancelledError:
-            if not verdict:
-                raise
-            serving.uncancel()
-            raise verdict[0] from None
+            with interruptible():
+                yield
         finally:
             watcher.cancel()

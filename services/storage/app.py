@@ -13,6 +13,7 @@ import obstore.store
 
 from loupe import database
 from loupe.app import MeshApp
+from loupe.byte_budget import ByteBudget
 from loupe.errors import FailedPrecondition
 from loupe.idempotency import RequestLog
 from loupe.limits import MAX_MESSAGE_BYTES
@@ -48,6 +49,10 @@ from services.storage.projects.projects import Projects
 from services.storage.projects.servicer import ProjectServicer
 from services.storage.settings import StorageSettings
 
+# The first messages of calls are read apart from the parts of streams: neither keeps the other waiting.
+_FIRST_BYTES = 8 * MAX_MESSAGE_BYTES
+_FIRST_SECONDS = 2.0
+
 
 class Storage:
     """What this service does, over one folder and one database.
@@ -70,6 +75,8 @@ class Storage:
         files = _files(settings, disk)
         url = settings.database_url or database.sqlite_url(state, "storage")
         self.database = Database(database.create_engine(url), RequestLog(now))
+        self.first_messages = ByteBudget(_FIRST_BYTES, 2 * MAX_MESSAGE_BYTES, _FIRST_SECONDS)
+        self._coming = _budget(settings.upload_bytes, settings.stalled_seconds)
         self._lock = state / "lock"
         self._packs = Packs(state / "open", files, disk, self.database, settings.pack_bytes)
         self._decoders = decoders or Decoders(settings.decoding_processes)
@@ -78,7 +85,9 @@ class Storage:
         self.blobs = Blobs(self.database, files)
         self.blob_uploads = BlobUploads(self.blobs, self._staging, settings.max_blob_bytes)
         self.picture_uploads = PictureUploads(self.database, self._packs, self._indexer)
-        self.downloads = Downloads(self.database, self._packs, files)
+        self.downloads = Downloads(
+            self.database, self._packs, files, _budget(settings.download_bytes, settings.stalled_seconds)
+        )
         self.algorithms = Algorithms(self.database, files, disk, staging=state / "staging" / "algorithms", now=now)
         self._projects = Projects(self.database, memberships, now)
         self._datasets = Datasets(self.database, now)
@@ -89,13 +98,14 @@ class Storage:
 
     def registrations(self) -> list[Registration]:
         """Return the gRPC services, for a MeshServer."""
-        blobs = BlobServicer(self.picture_uploads, self.blobs, self.blob_uploads, self.downloads)
+        blobs = BlobServicer(self.picture_uploads, self.blobs, self.blob_uploads, self.downloads, self._coming)
+        datasets = DatasetServicer(self._datasets, self._versions, self._coming)
         models = ModelServicer(self._models, self.checkpoints, Fences(self.database), self.downloads)
         return [
             (add_ProjectServiceServicer_to_server, ProjectServicer(self._projects)),
             (add_BlobServiceServicer_to_server, blobs),
-            (add_DatasetServiceServicer_to_server, DatasetServicer(self._datasets, self._versions)),
-            (add_AlgorithmServiceServicer_to_server, AlgorithmServicer(self.algorithms)),
+            (add_DatasetServiceServicer_to_server, datasets),
+            (add_AlgorithmServiceServicer_to_server, AlgorithmServicer(self.algorithms, self._coming)),
             (add_ModelServiceServicer_to_server, models),
         ]
 
@@ -115,7 +125,7 @@ class Storage:
         await self.algorithms.recover()
         closing.push_async_callback(self._decoders.close)
         closing.push_async_callback(self._indexer.close)
-        self._indexer.start()
+        await self._indexer.start()
 
     async def stop(self) -> None:
         """End background work and close everything."""
@@ -131,7 +141,7 @@ class StorageApp(MeshApp[StorageSettings]):
     def __init__(self, settings: StorageSettings) -> None:
         super().__init__(settings)
         self._storage = Storage(settings, AuthMemberships(self.auth))
-        self.serves(self._storage.registrations())
+        self.serves(self._storage.registrations(), budget=self._storage.first_messages)
 
     async def start(self) -> None:
         """Recover, serve, and register in Consul."""
@@ -139,6 +149,10 @@ class StorageApp(MeshApp[StorageSettings]):
         await self._storage.start()
         await self.open_doors()
         await self.register(self.settings.instance)
+
+
+def _budget(total: int, stalled_seconds: float) -> ByteBudget:
+    return ByteBudget(total, total // 2, stalled_seconds)
 
 
 def _files(settings: StorageSettings, disk: Disk) -> Files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from loupe.limits import MAX_MESSAGE_BYTES
 from loupe.settings import ServiceSettings
 
 
@@ -26,4 +27,13 @@ class StorageSettings(ServiceSettings):
     """Free space that uploads leave on the disk, so that the database can still be written."""
 
     decoding_processes: int = Field(default=1, ge=1, le=64)
-    """Processes that decode uploaded pictures. They run at low priority."""
+    """Processes that decode uploaded pictures, at low priority; one more decodes those that take long."""
+
+    upload_bytes: int = Field(default=8 * MAX_MESSAGE_BYTES, ge=2 * MAX_MESSAGE_BYTES)
+    """Bytes of uploads that are in memory at a time; a project, and an account, has half of them at most."""
+
+    download_bytes: int = Field(default=128 << 20, ge=64 << 20)
+    """Bytes of downloads that are in memory at a time; a project, and an account, has half of them at most."""
+
+    stalled_seconds: float = Field(default=20.0, gt=0)
+    """How long a stream may keep its share while nothing comes or goes and somebody else waits for it."""

@@ -6,6 +6,7 @@ import tomllib
 
 from deploy.algorithms import BUILT_IN
 from loupe.algorithm import image
+from loupe.algorithm.reserved import is_reserved
 
 
 def test_a_changed_built_in_image_has_a_version_of_its_own() -> None:
@@ -17,3 +18,9 @@ def test_a_changed_built_in_image_has_a_version_of_its_own() -> None:
         manifest, digest = image.inspect(archive), image.digest(archive)
         recorded = published[manifest.name].get(manifest.version)
         assert recorded == digest, f"{manifest.name}: needs a new version, and a line in published.toml with {digest}"
+
+
+def test_the_names_of_built_in_images_are_reserved() -> None:
+    """Or an account could take a version that the next Loupe ships."""
+    for path in BUILT_IN.glob("*/algorithm.toml"):
+        assert is_reserved(image.inspect(image.pack(path.parent)).name)

@@ -92,18 +92,23 @@ class Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
     """Answers with the caller's account; breaks on demand; streams for ever; counts what comes and what it made."""
 
     def __init__(self) -> None:
-        self.received = self.made = 0
+        self.received = self.made = self.sent = 0
 
     async def GetDataset(self, request, context):
         if request.name.endswith("/broken"):
             raise RuntimeError("a secret detail")
         if request.name.endswith("/bad"):
             raise invalid("name", request.name, "something else")
+        if request.name.endswith("/stopped"):
+            raise asyncio.CancelledError
         caller = current_caller()
         return dataset_service_pb2.GetDatasetResponse(dataset={"name": str(caller.account)})
 
     async def ReadDatasetItems(self, request, context):
         yield dataset_service_pb2.ReadDatasetItemsResponse()
+        while request.name.endswith("/long"):
+            self.sent += 1
+            yield dataset_service_pb2.ReadDatasetItemsResponse(items=[{"label": "x" * (1 << 20)}])
         await asyncio.Event().wait()
 
     async def CreateDatasetVersion(self, request_iterator, context):
@@ -252,6 +257,12 @@ async def test_the_unexpected_tells_an_incident_and_nothing_else(terminal) -> No
     assert len(caught.value.metadata["incident"]) == 32
 
 
+async def test_a_step_that_was_cancelled_inside_is_told_as_the_unexpected(terminal) -> None:
+    """Nobody cancelled the call, and its caller waits for an answer."""
+    with pytest.raises(Internal):
+        await asyncio.wait_for(get(terminal("anna"), "projects/mine/datasets/stopped"), 5)
+
+
 async def test_a_compressed_message_is_refused_before_it_is_inflated(terminal) -> None:
     """A gzip frame of a few bytes could hold gigabytes."""
     stub = dataset_service_pb2_grpc.DatasetServiceStub(terminal("anna"))
@@ -302,6 +313,21 @@ async def test_an_open_stream_ends_when_the_right_is_gone(terminal, mesh) -> Non
     mesh[1].change()
     with pytest.raises(PermissionDenied):
         await asyncio.wait_for(anext(stream), 5)
+
+
+async def test_a_reader_that_stalls_is_told_that_its_right_is_gone(terminal, mesh, datasets) -> None:
+    """As soon as it reads on, after what was on its way."""
+    stub = dataset_service_pb2_grpc.DatasetServiceStub(terminal("anna"))
+    request = dataset_service_pb2.ReadDatasetItemsRequest(name="projects/mine/datasets/long")
+    stream = aiter(stub.ReadDatasetItems(request))
+    await anext(stream)
+    await eventually(lambda: datasets.sent >= 2)
+    mesh[1].parameter = 1
+    mesh[1].change()
+    async with asyncio.timeout(10):
+        with pytest.raises(PermissionDenied):
+            async for _ in stream:
+                pass
 
 
 async def test_a_client_stream_ends_when_the_right_is_gone_and_nothing_is_committed(terminal, mesh, datasets) -> None:

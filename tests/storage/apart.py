@@ -50,8 +50,9 @@ async def storage_apart(settings: StorageSettings) -> AsyncIterator[tuple[Client
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=pipe, stdout=nowhere)
     assert process.stdin is not None
     try:
-        async with open_channel(settings, "anna") as channel, asyncio.timeout(30):
-            await channel.channel_ready()
+        async with open_channel(settings, "anna") as channel:
+            async with asyncio.timeout(30):
+                await channel.channel_ready()
             yield Client(channel), Memory(process.pid)
     finally:
         process.stdin.close()

@@ -242,7 +242,11 @@ class House:
         self.auth = MadeUpAuth()
         self.storage = Storage(settings, self.auth, disk=disk, decoders=decoders)
         self.server = MeshServer(
-            settings, verifier=NameIsToken(), authorizer=self.auth, servicers=self.storage.registrations()
+            settings,
+            verifier=NameIsToken(),
+            authorizer=self.auth,
+            servicers=self.storage.registrations(),
+            budget=self.storage.first_messages,
         )
         self._channels: list[grpc.aio.Channel] = []
 

@@ -30,10 +30,10 @@ from services.storage.blobs.uploads import BlobClosing, BlobOrder
 from services.storage.files.disk import Disk
 from services.storage.models.store import Checkpoint
 from services.storage.pictures.admission import UploadedPicture
-from services.storage.pictures.decoders import Decoders, Encoded
-from services.storage.pictures.inspection import Inspected
+from services.storage.pictures.decoders import Decoders, Encoded, Turn
 from services.storage.pictures.uploads import PictureClosing
 from services.storage.settings import StorageSettings
+from services.storage.streams import Held
 from tests.storage.archives import packed
 from tests.storage.house import MadeUpAuth
 from tests.storage.photographs import jpeg, sha256
@@ -80,10 +80,10 @@ class NoDecoders(Decoders):
     async def warm(self) -> None:
         """warm starts nothing."""
 
-    async def inspect(self, pictures: Sequence[Encoded]) -> list[Inspected]:
+    async def inspect(self, pictures: Sequence[Encoded], *, patient: bool = False) -> Turn:
         """inspect waits for ever."""
         await asyncio.Event().wait()
-        return []
+        return Turn()
 
 
 class MortalDisk(Disk):
@@ -178,7 +178,9 @@ async def store(storage: Storage, acknowledged: int, begin: Callable[[str], None
     begin("files")
     for start in range(0, len(PICTURES), BATCH):
         pictures = [UploadedPicture(sha256(data), data) for data in PICTURES[start : start + BATCH]]
-        async for answer in storage.picture_uploads.receive(PROJECT, _parts([pictures], _pictures_closing(pictures))):
+        async for answer in storage.picture_uploads.receive(
+            PROJECT, _held(_parts([pictures], _pictures_closing(pictures)))
+        ):
             assert answer.stored_count == len(pictures)
             if answer.complete:
                 _note(acknowledged, *(each.digest for each in pictures))
@@ -222,6 +224,11 @@ async def _parts(parts: Iterable[Part], closing: Closing) -> AsyncIterator[Part 
     for part in parts:
         yield part
     yield closing
+
+
+async def _held(parts: AsyncIterator[Part]) -> AsyncIterator[Held[Part]]:
+    async for part in parts:
+        yield Held(part)
 
 
 async def live(disk: MortalDisk, state: Path) -> None:

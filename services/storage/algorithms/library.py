@@ -11,10 +11,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import structlog
+
 from loupe import paging
+from loupe.algorithm.manifest import FILE_NAME
+from loupe.algorithm.reserved import is_reserved
 from loupe.concurrency import shielded
 from loupe.errors import (
     AlreadyExists,
+    BadAlgorithm,
     DigestMismatch,
     ResourceExhausted,
     SizeMismatch,
@@ -23,13 +28,15 @@ from loupe.errors import (
 )
 from loupe.limits import MAX_IMAGE_BYTES
 from loupe.names import AccountName, AlgorithmName, AlgorithmVersionName, check_sha256
-from services.storage.algorithms.messages import built_in, encode_version
+from services.storage.algorithms.messages import built_in, creator_of, encode_version, is_built_in
 from services.storage.algorithms.store import AlgorithmRow, AlgorithmTable
 from services.storage.algorithms.verification import VerifiedImage, verify
 from services.storage.database.session import Database, Session
 from services.storage.files.chunks import ChunkedFile, Measured, read_chunks
 from services.storage.files.disk import Disk, full_disk_is_exhaustion
 from services.storage.files.files import Files
+
+log = structlog.get_logger(__name__)
 
 _NO_LIMIT = 1 << 30
 
@@ -63,8 +70,9 @@ class Algorithms:
     ) -> AlgorithmRow:
         """Verify a packed image and put it into the library; the same image again is the same version.
 
-        creator: None for an image that ships with Loupe. Raises BadAlgorithm, AlreadyExists, DigestMismatch,
-        SizeMismatch, UploadIncomplete, ResourceExhausted; then nothing of it stays.
+        creator: None for an image that ships with Loupe. The names of those are reserved: an upload under one is
+        BadAlgorithm, and one from before the name was reserved makes way for the image that ships. Raises BadAlgorithm,
+        AlreadyExists, DigestMismatch, SizeMismatch, UploadIncomplete, ResourceExhausted; then nothing of it stays.
         """
         check_sha256("header.digest", header.digest)
         if header.size > MAX_IMAGE_BYTES:
@@ -99,6 +107,7 @@ class Algorithms:
                 await shielded(asyncio.to_thread(self._write, descriptor, part, received))
                 total.update(part)
                 received += len(part)
+                del part  # or it stayed in memory until the next one has come
         finally:
             os.close(descriptor)
         raise UploadIncomplete("the stream ended without its closing message; send the image again", committed=0)
@@ -109,7 +118,7 @@ class Algorithms:
 
     async def _join(self, packed: Path, verified: VerifiedImage, creator: AccountName | None) -> AlgorithmRow:
         async with self._database.read() as session:
-            there = await _same_or_taken(session, verified)
+            there = await _same_or_taken(session, verified, creator)
         if there is None:
             await self._files.publish(packed, _key(verified.measured.digest))
         try:
@@ -122,12 +131,22 @@ class Algorithms:
 
     async def _write_row(self, session: Session, verified: VerifiedImage, creator: AccountName | None) -> AlgorithmRow:
         table = AlgorithmTable(session)
-        row = await _same_or_taken(session, verified)
+        row = await _same_or_taken(session, verified, creator)
         if row is not None:
             document = built_in(row.document) if creator is None else row.document
             if document != row.document:
                 await table.replace_document(row, document)
+            await _settle_newest(table, row.algorithm)
             return replace(row, document=document)
+        squatter = await table.find(verified.name.algorithm, verified.name.version)
+        if squatter is not None:
+            log.warning(
+                "an upload had taken the version of an image that ships with Loupe; it was removed",
+                version=str(squatter.name),
+                creator=creator_of(squatter.document),
+                digest=squatter.digest,
+            )
+            await table.remove(squatter)
         measured = verified.measured
         row = AlgorithmRow(
             verified.name.algorithm,
@@ -139,10 +158,14 @@ class Algorithms:
             encode_version(verified, uuid.uuid4().hex, creator, self._now()),
         )
         await table.add(row)
+        await _settle_newest(table, row.algorithm)
         return row
 
     async def get(self, name: AlgorithmVersionName) -> AlgorithmRow:
-        """Return a version; "latest" is the one that joined last. Raises NotFound."""
+        """Return a version; "latest" is the one that joined last, of a built-in algorithm the last that is built in.
+
+        Raises NotFound.
+        """
         return await self._find(name)
 
     async def page(self, algorithm: str, page_size: int, page_token: str) -> tuple[Sequence[AlgorithmRow], str]:
@@ -168,7 +191,14 @@ class Algorithms:
             yield data
 
     async def recover(self) -> None:
-        """Remove, after a start, images that never joined and what was being verified."""
+        """Remove, after a start, images that never joined and what was being verified.
+
+        What is the newest version of an algorithm is settled anew: names may have been reserved since.
+        """
+        async with self._database.write() as session:
+            table = AlgorithmTable(session)
+            for algorithm in await table.algorithms():
+                await _settle_newest(table, algorithm)
         for key in await self._files.keys("algorithms"):
             await self._remove_unknown(key.rsplit("/", 1)[1])
         await asyncio.to_thread(shutil.rmtree, self._staging, ignore_errors=True)
@@ -187,15 +217,38 @@ class Algorithms:
         return row
 
 
-async def _same_or_taken(session: Session, verified: VerifiedImage) -> AlgorithmRow | None:
-    row = await AlgorithmTable(session).find(verified.name.algorithm, verified.name.version)
-    if row is not None and row.digest != verified.measured.digest:
+async def _settle_newest(table: AlgorithmTable, algorithm: str) -> None:
+    """Of an algorithm that ships with Loupe, no upload from before its name was reserved is the newest version."""
+    rows = await table.page_versions(algorithm, _NO_LIMIT, _NO_LIMIT)
+    shipped = next((row.sequence for row in rows if is_built_in(row.document)), None)
+    if shipped is not None or is_reserved(algorithm):
+        await table.set_newest(algorithm, shipped)
+
+
+async def _same_or_taken(session: Session, verified: VerifiedImage, creator: AccountName | None) -> AlgorithmRow | None:
+    """Return the row of the very same image; None where this one is to join, also in an uploaded one's place."""
+    table, name = AlgorithmTable(session), verified.name
+    row = await table.find(name.algorithm, name.version)
+    if row is not None and row.digest == verified.measured.digest:
+        return row
+    rows = await table.page_versions(name.algorithm, _NO_LIMIT, _NO_LIMIT)
+    ships = is_reserved(name.algorithm) or any(is_built_in(each.document) for each in rows)
+    if ships and creator is not None:
+        raise BadAlgorithm(
+            f'the image is refused: "{name.algorithm}" is the name of an algorithm that ships with Loupe; '
+            "give yours another one",
+            entry=FILE_NAME,
+            problem="reserved_name",
+        )
+    if row is not None and ships and not is_built_in(row.document):
+        return None
+    if row is not None:
         raise AlreadyExists(
             f"{verified.name} is there with another content; give the image another version",
             resource=verified.name,
             digest=row.digest,
         )
-    return row
+    return None
 
 
 def _agree(header: ImageClosing, closing: ImageClosing, received: int, digest: str) -> None:

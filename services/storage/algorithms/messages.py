@@ -30,7 +30,18 @@ def built_in(document: bytes) -> bytes:
     if version.built_in:
         return document
     version.built_in = True
+    version.creator = ""
     return version.SerializeToString(deterministic=True)
+
+
+def is_built_in(document: bytes) -> bool:
+    """Say whether a version ships with Loupe."""
+    return AlgorithmVersion.FromString(document).built_in
+
+
+def creator_of(document: bytes) -> str:
+    """Return the account that uploaded a version; empty when it is built in."""
+    return AlgorithmVersion.FromString(document).creator
 
 
 def pack_version(document: bytes) -> AlgorithmVersion:

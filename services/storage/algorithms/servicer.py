@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 
+from loupe.byte_budget import ByteBudget
 from loupe.identity import current_caller
 from loupe.names import AlgorithmVersionName
 from loupe.storage.v1 import algorithm_service_pb2 as rpc
 from loupe.storage.v1.algorithm_service_pb2_grpc import AlgorithmServiceServicer
 from services.storage.algorithms.library import Algorithms, ImageClosing
 from services.storage.algorithms.messages import pack_version
-from services.storage.streams import open_stream, parts
+from services.storage.streams import open_stream, parties, parts
 
 _PARTS: Mapping[str, Callable[[rpc.PublishAlgorithmVersionRequest], bytes | ImageClosing]] = {
     "chunk": lambda part: part.chunk,
@@ -21,8 +22,9 @@ _PARTS: Mapping[str, Callable[[rpc.PublishAlgorithmVersionRequest], bytes | Imag
 class AlgorithmServicer(AlgorithmServiceServicer):
     """Serves loupe.storage.v1.AlgorithmService."""
 
-    def __init__(self, algorithms: Algorithms) -> None:
+    def __init__(self, algorithms: Algorithms, budget: ByteBudget) -> None:
         self._algorithms = algorithms
+        self._budget = budget
 
     async def PublishAlgorithmVersion(
         self, request_iterator: AsyncIterator[rpc.PublishAlgorithmVersionRequest], context: object
@@ -32,7 +34,8 @@ class AlgorithmServicer(AlgorithmServiceServicer):
         announced = ImageClosing(header.digest, header.size)
         # The one caller without an account is the deployment, which brings the built-in images.
         creator = current_caller().account
-        version = await self._algorithms.publish(announced, parts(request_iterator, _PARTS), creator)
+        coming = parts(request_iterator, _PARTS, self._budget, parties())
+        version = await self._algorithms.publish(announced, coming, creator)
         return rpc.PublishAlgorithmVersionResponse(algorithm_version=pack_version(version.document))
 
     async def GetAlgorithmVersion(

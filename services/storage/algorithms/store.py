@@ -81,6 +81,20 @@ class AlgorithmTable:
         await self._connection.execute(older.values(newest=False))
         await self._connection.execute(versions.insert().values(newest=True, **row.__dict__))
 
+    async def remove(self, row: AlgorithmRow) -> None:
+        """Remove a version."""
+        key = (versions.c.algorithm == row.algorithm) & (versions.c.version == row.version)
+        await self._connection.execute(versions.delete().where(key))
+
+    async def algorithms(self) -> list[str]:
+        """Return the ids of all algorithms."""
+        return list((await self._connection.execute(sa.select(versions.c.algorithm).distinct())).scalars())
+
+    async def set_newest(self, algorithm: str, sequence: int | None) -> None:
+        """Make one version of an algorithm the newest, or none."""
+        newest = versions.c.sequence == sequence if sequence is not None else sa.false()
+        await self._connection.execute(versions.update().where(versions.c.algorithm == algorithm).values(newest=newest))
+
     async def replace_document(self, row: AlgorithmRow, document: bytes) -> None:
         """Change what is said about a version; never its image."""
         key = (versions.c.algorithm == row.algorithm) & (versions.c.version == row.version)

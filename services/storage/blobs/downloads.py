@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
+from loupe.byte_budget import ByteBudget, Hold, Parties
 from loupe.errors import BlobMissing, DataLoss, invalid
 from loupe.identity import AttemptGrant
 from loupe.names import ProjectName
@@ -13,7 +15,7 @@ from services.storage.blobs.blobs import blob_file, check_digests
 from services.storage.blobs.fences import require_current
 from services.storage.blobs.store import BlobRow, BlobTable
 from services.storage.database.session import Database
-from services.storage.files.chunks import CHUNK, read_chunks
+from services.storage.files.chunks import CHUNK, READ_AHEAD, read_chunks
 from services.storage.files.files import Files
 from services.storage.pictures.packs import Packs
 from services.storage.pictures.store import PictureRow, PictureTable
@@ -31,23 +33,38 @@ class Chunk:
     data: bytes
 
 
-_Started = tuple[list[Located], asyncio.Task[list[bytes]]]
-"""A group of blobs, and the reading of those of them that are pictures."""
+@dataclass(frozen=True)
+class _Started:
+    """A group of blobs, the room that they take, and the reading of those of them that are pictures."""
+
+    group: list[Located]
+    hold: Hold
+    reading: asyncio.Task[list[bytes]]
 
 
 class Downloads:
-    """Reads what one project has."""
+    """Reads what one project has.
 
-    def __init__(self, database: Database, packs: Packs, files: Files) -> None:
+    budget: memory for what was read and is not sent yet.
+    """
+
+    def __init__(self, database: Database, packs: Packs, files: Files, budget: ByteBudget) -> None:
         self._database = database
         self._packs = packs
         self._files = files
+        self._budget = budget
 
     async def read(
-        self, project: ProjectName, digests: Sequence[str], offset: int, grant: AttemptGrant | None = None
-    ) -> AsyncIterator[list[Chunk]]:
+        self,
+        project: ProjectName,
+        digests: Sequence[str],
+        offset: int,
+        grant: AttemptGrant | None = None,
+        who: Parties = (),
+    ) -> AsyncGenerator[list[Chunk], None]:
         """Yield messages of about 1 MiB: the blobs in the order asked for, the first from an offset on.
 
+        who: for whom the bytes are counted. A reader that takes nothing for too long while others wait is cut off.
         Raises BlobMissing before anything is sent when the project lacks one, DataLoss before a damaged one,
         StaleAttempt.
         """
@@ -57,18 +74,30 @@ class Downloads:
         if not 0 <= offset <= located[0].size:
             raise invalid("offset", offset, f"0 to the first blob's size, {located[0].size}")
         groups = _groups(located)
-        ahead: _Started | None = self._start(project.project, next(groups))
+        started: deque[_Started] = deque()
+        following: list[Located] | None = next(groups)
         try:
-            while ahead is not None:
-                current, following = ahead, next(groups, None)
-                ahead = self._start(project.project, following) if following else None
-                async for message in self._messages(project.project, current, offset):
-                    yield message
+            while started or following:
+                if following and not started:
+                    started.append(self._start(project.project, following, await self._take(who, following)))
+                    following = next(groups, None)
+                # The next group is read ahead if there is room for it, and waited for only with empty hands.
+                if following and (hold := self._budget.try_take(who, _size(following))) is not None:
+                    started.append(self._start(project.project, following, hold))
+                    following = next(groups, None)
+                async for message in self._messages(project.project, started[0], offset):
+                    with started[0].hold.waiting_for_peer():
+                        yield message
+                started.popleft().hold.release()
                 offset = 0
         finally:
-            if ahead is not None:
-                ahead[1].cancel()
-                await asyncio.gather(ahead[1], return_exceptions=True)
+            for each in started:
+                each.hold.release()
+                each.reading.cancel()
+            await asyncio.gather(*(each.reading for each in started), return_exceptions=True)
+
+    async def _take(self, who: Parties, group: list[Located]) -> Hold:
+        return await self._budget.take(who, _size(group))
 
     async def _locate(self, project: str, digests: Sequence[str], grant: AttemptGrant | None) -> list[Located]:
         async with self._database.read() as session:
@@ -83,10 +112,10 @@ class Downloads:
             raise BlobMissing(message, digest=missing[0], count=len(missing))
         return [found[digest] for digest in digests]
 
-    def _start(self, project: str, group: list[Located]) -> _Started:
+    def _start(self, project: str, group: list[Located], hold: Hold) -> _Started:
         """Read a group while the one before it is sent; a large blob is read only as it is sent."""
         pictures = [row for row in group if isinstance(row, PictureRow)]
-        return group, asyncio.create_task(self._read_pictures(project, pictures))
+        return _Started(group, hold, asyncio.create_task(self._read_pictures(project, pictures)))
 
     async def _read_pictures(self, project: str, rows: Sequence[PictureRow]) -> list[bytes]:
         try:
@@ -98,9 +127,9 @@ class Downloads:
             raise
 
     async def _messages(self, project: str, started: _Started, offset: int) -> AsyncIterator[list[Chunk]]:
-        group, reading = started
+        group = started.group
         first = group[0]
-        found = await reading
+        found = await started.reading
         if isinstance(first, BlobRow):
             async for position, data in read_chunks(self._files, blob_file(project, first), offset):
                 yield [Chunk(first.digest, position, first.size, data)]
@@ -113,6 +142,13 @@ class Downloads:
             chunks = [Chunk(row.digest, 0, row.size, data) for row, data in zip(group, found, strict=True)]
             chunks[0] = Chunk(first.digest, offset, first.size, found[0][offset:])
             yield chunks
+
+
+def _size(group: Sequence[Located]) -> int:
+    """Return the bytes of a group that are in memory at a time."""
+    if isinstance(group[0], BlobRow):
+        return min(group[0].size, READ_AHEAD * CHUNK)
+    return sum(row.size for row in group)
 
 
 def _groups(rows: Sequence[Located]) -> Iterator[list[Located]]:

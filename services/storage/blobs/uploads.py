@@ -71,6 +71,7 @@ class BlobUploads:
                     await upload.commit(part)
                     return
                 await upload.append(part)
+                del part  # or it stayed in memory until the next one has come
             message = f"the stream ended without its closing message; go on at {upload.position}"
             raise UploadIncomplete(message, committed=upload.position)
         finally:

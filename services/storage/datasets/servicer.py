@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from loupe.byte_budget import ByteBudget
 from loupe.names import DatasetName, DatasetVersionName, ProjectName
 from loupe.rpc.calls import acting_account
 from loupe.storage.v1 import dataset_service_pb2 as rpc
@@ -11,15 +12,16 @@ from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 from services.storage.datasets import messages
 from services.storage.datasets.datasets import Datasets
 from services.storage.datasets.versions import DatasetVersions
-from services.storage.streams import open_stream, parts
+from services.storage.streams import open_stream, parties, parts
 
 
 class DatasetServicer(DatasetServiceServicer):
     """Serves loupe.storage.v1.DatasetService."""
 
-    def __init__(self, datasets: Datasets, versions: DatasetVersions) -> None:
+    def __init__(self, datasets: Datasets, versions: DatasetVersions, budget: ByteBudget) -> None:
         self._datasets = datasets
         self._versions = versions
+        self._budget = budget
 
     async def CreateDataset(self, request: rpc.CreateDatasetRequest, context: object) -> rpc.CreateDatasetResponse:
         """Make a data set without versions."""
@@ -46,7 +48,9 @@ class DatasetServicer(DatasetServiceServicer):
         """Make a version of pictures that were uploaded before."""
         header = await open_stream(request_iterator, lambda first: first.header)
         order = messages.unpack_order(header, acting_account())
-        return messages.pack_created(await self._versions.create(order, parts(request_iterator, messages.PARTS)))
+        who = parties(ProjectName(order.dataset.project))
+        coming = parts(request_iterator, messages.PARTS, self._budget, who)
+        return messages.pack_created(await self._versions.create(order, coming))
 
     async def GetDatasetVersion(
         self, request: rpc.GetDatasetVersionRequest, context: object

@@ -18,7 +18,8 @@ log = structlog.get_logger(__name__)
 CHUNK = 1 << 20
 """Bytes that are read and checked at once."""
 
-_READ_AHEAD = 4
+READ_AHEAD = 4
+"""Chunks that are read together."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ async def read_chunks(files: Files, file: ChunkedFile, offset: int = 0) -> Async
     size, position = file.measured.size, offset
     while position < size:
         first = position // CHUNK
-        starts = range(first * CHUNK, min(size, (first + _READ_AHEAD) * CHUNK), CHUNK)
+        starts = range(first * CHUNK, min(size, (first + READ_AHEAD) * CHUNK), CHUNK)
         ranges = [(start, min(CHUNK, size - start)) for start in starts]
         try:
             found = await files.read(file.key, ranges)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from loupe.identity import current_caller
 from loupe.names import JobName, ModelName, ModelVersionName, ProjectName
@@ -65,8 +66,10 @@ class ModelServicer(ModelServiceServicer):
         """Send a version's file."""
         name = ModelVersionName.parse(request.name)
         file = await self._models.file(name, request.filename)
-        async for chunks in self._downloads.read(ProjectName(name.project), [file.digest], request.offset):
-            yield rpc.DownloadModelFileResponse(chunk=chunks[0].data)
+        found = self._downloads.read(ProjectName(name.project), [file.digest], request.offset)
+        async with aclosing(found):
+            async for chunks in found:
+                yield rpc.DownloadModelFileResponse(chunk=chunks[0].data)
 
     async def RaiseFence(self, request: rpc.RaiseFenceRequest, context: object) -> rpc.RaiseFenceResponse:
         """Refuse what older attempts of a job write from now on."""

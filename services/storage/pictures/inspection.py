@@ -23,12 +23,19 @@ class Inspected:
     """What decoding told. problem: empty for a whole picture; a broken one has no hash and no thumbnail.
 
     perceptual_hash: imagehash's phash, 64 bits in 8 bytes. thumbnail: 16x16 grey levels in 256 bytes, row by row.
+    frames: how many pages or frames the file has; the first was taken.
     """
 
     digest: str
     problem: str = ""
     perceptual_hash: bytes | None = None
     thumbnail: bytes | None = None
+    frames: int = 1
+
+
+def warm() -> None:
+    """Import what is only imported over the first picture: no picture pays for that."""
+    _hash(Image.new("L", (_SIZE, _SIZE)))
 
 
 def inspect(digest: str, data: bytes) -> Inspected:
@@ -37,7 +44,13 @@ def inspect(digest: str, data: bytes) -> Inspected:
         pixels = picture.decode(data, _SIZE, _SIZE)
     except BadPicture as error:
         return Inspected(digest, str(error))
+    except MemoryError:
+        return Inspected(digest, "decoding it takes too much memory")
     grey = Image.fromarray(pixels).convert("L")
-    bits = imagehash.phash(grey, hash_size=8, highfreq_factor=_SIZE // 8).hash
     thumbnail = np.asarray(grey.reduce(_SIZE // THUMBNAIL_SIZE))
-    return Inspected(digest, "", np.packbits(bits).tobytes(), thumbnail.tobytes())
+    return Inspected(digest, "", _hash(grey), thumbnail.tobytes(), picture.count_frames(data))
+
+
+def _hash(grey: Image.Image) -> bytes:
+    bits = imagehash.phash(grey, hash_size=8, highfreq_factor=_SIZE // 8).hash
+    return np.packbits(bits).tobytes()

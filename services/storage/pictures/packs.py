@@ -7,7 +7,7 @@ import hashlib
 import os
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from services.storage.files.files import Files, Range, read_ranges
 from services.storage.pictures.store import PackRow, PictureRow, PictureTable
 
 log = structlog.get_logger(__name__)
+
+_WRITTEN_AT_ONCE = 8 << 20
 
 
 @dataclass
@@ -71,14 +73,14 @@ class Packs:
         What is not indexed when the process dies is cut off at the next start. Raises ResourceExhausted.
         """
         state = self._projects[project]
-        data = b"".join(pictures)
+        size = sum(len(picture) for picture in pictures)
         async with state.lock:
             pack = state.current
             if pack is None:
                 pack = state.current = await asyncio.to_thread(self._create, project)
             start = pack.end
-            await shielded(asyncio.to_thread(self._write, pack, data))
-            pack.end += len(data)
+            await shielded(asyncio.to_thread(self._write, pack, pictures, size))
+            pack.end += size
             pack.unindexed += 1
             if pack.end >= self._pack_bytes:
                 pack.full, state.current = True, None
@@ -86,7 +88,7 @@ class Packs:
         for picture in pictures[:-1]:
             positions.append(positions[-1] + len(picture))
         try:
-            yield Placed(PackRow(pack.name, project, start + len(data), False), positions)
+            yield Placed(PackRow(pack.name, project, start + size, False), positions)
         finally:
             pack.unindexed -= 1
             if pack.full and not pack.unindexed:
@@ -98,11 +100,14 @@ class Packs:
         with full_disk_is_exhaustion():
             return _OpenPack(name, project, path, self._disk.create(path), 0)
 
-    def _write(self, pack: _OpenPack, data: bytes) -> None:
-        self._disk.require_space(self._folder, len(data))
+    def _write(self, pack: _OpenPack, pictures: Sequence[bytes], size: int) -> None:
+        self._disk.require_space(self._folder, size)
         try:
             with full_disk_is_exhaustion():
-                self._disk.write(pack.descriptor, data, pack.end)
+                position = pack.end
+                for data in _joined(pictures):
+                    self._disk.write(pack.descriptor, data, position)
+                    position += len(data)
                 self._disk.sync(pack.descriptor)
         except BaseException:
             os.ftruncate(pack.descriptor, pack.end)
@@ -195,6 +200,19 @@ class Packs:
             if state.current is not None:
                 os.close(state.current.descriptor)
                 state.current = None
+
+
+def _joined(pictures: Sequence[bytes]) -> Iterator[bytes]:
+    """Join small pictures, so that they are written at once; a large one is not copied."""
+    small: list[bytes] = []
+    size = 0
+    for picture in pictures:
+        if small and size + len(picture) > _WRITTEN_AT_ONCE:
+            yield b"".join(small)
+            small, size = [], 0
+        small.append(picture)
+        size += len(picture)
+    yield b"".join(small)
 
 
 def _key(project: str, pack: str) -> str:

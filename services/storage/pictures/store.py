@@ -71,7 +71,10 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class IndexRow:
-    """What decoding told of a picture; a broken one has no hash (8 bytes) or thumbnail (256 bytes)."""
+    """What decoding told of a picture; a broken one has no hash (8 bytes) or thumbnail (256 bytes).
+
+    problem: why it is broken, or what is to be said of a whole one.
+    """
 
     digest: str
     size: int
@@ -128,10 +131,15 @@ class PictureTable:
         )
         return {row[0]: PictureRow(*row) for row in await self._connection.execute(query, array.parameters)}
 
-    async def to_decode(self, limit: int) -> list[tuple[str, str]]:
-        """Return (project, digest) of pictures that nobody decoded yet."""
-        query = sa.select(pictures.c.project, pictures.c.digest).where(pictures.c.state == TO_DECODE).limit(limit)
-        return [(row.project, row.digest) for row in await self._connection.execute(query)]
+    async def projects_to_decode(self) -> list[str]:
+        """Return the projects that have pictures that nobody decoded yet."""
+        query = sa.select(pictures.c.project).where(pictures.c.state == TO_DECODE).distinct()
+        return list((await self._connection.execute(query)).scalars())
+
+    async def to_decode(self, project: str, limit: int) -> list[str]:
+        """Return digests of a project's pictures that nobody decoded yet."""
+        query = sa.select(pictures.c.digest).where(pictures.c.project == project, pictures.c.state == TO_DECODE)
+        return list((await self._connection.execute(query.limit(limit))).scalars())
 
     async def undecoded(self, project: str, digests: Sequence[str]) -> list[str]:
         """Return those of the digests that nobody decoded yet."""

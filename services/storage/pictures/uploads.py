@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
+from loupe.byte_budget import Hold
 from loupe.concurrency import shielded
 from loupe.errors import SizeMismatch, UploadIncomplete
 from loupe.names import ProjectName
@@ -15,6 +16,7 @@ from services.storage.pictures.indexing import Indexer
 from services.storage.pictures.packs import Packs
 from services.storage.pictures.store import PictureRow, PictureTable
 from services.storage.projects.projects import find_project
+from services.storage.streams import Held
 
 _BATCHES_AHEAD = 6
 
@@ -42,6 +44,7 @@ Part = Sequence[UploadedPicture] | PictureClosing
 @dataclass(frozen=True)
 class _Coming:
     pictures: Sequence[UploadedPicture]
+    hold: Hold
     verdicts: asyncio.Task[list[Verdict | None]]
 
 
@@ -55,6 +58,7 @@ class _Ended:
 @dataclass(frozen=True)
 class _Batch:
     pictures: Sequence[UploadedPicture]
+    hold: Hold
     verdicts: Sequence[Verdict | None]
 
     def checked(self) -> Iterator[tuple[UploadedPicture, Verdict | None]]:
@@ -72,7 +76,7 @@ class PictureUploads:
         self._packs = packs
         self._indexer = indexer
 
-    async def receive(self, project: ProjectName, parts: AsyncIterator[Part]) -> AsyncIterator[Answer]:
+    async def receive(self, project: ProjectName, parts: AsyncIterator[Held[Part]]) -> AsyncIterator[Answer]:
         """Answer each batch once it is durable, and the closing once counts and bytes agree.
 
         Raises UploadIncomplete when the stream ends without its closing, SizeMismatch when the closing does not agree;
@@ -81,7 +85,8 @@ class PictureUploads:
         async with self._database.read() as session:
             await find_project(session, project)
         ahead: asyncio.Queue[_Ahead] = asyncio.Queue(_BATCHES_AHEAD)
-        reader = asyncio.create_task(_read_ahead(parts, ahead), name="upload-reader")
+        held: set[Hold] = set()
+        reader = asyncio.create_task(_read_ahead(parts, ahead, held), name="upload-reader")
         received = received_bytes = stored = 0
         try:
             while True:
@@ -89,7 +94,9 @@ class PictureUploads:
                 if batches:
                     received += sum(len(each.pictures) for each in batches)
                     received_bytes += sum(len(picture.data) for each in batches for picture in each.pictures)
-                    for added, said in await shielded(self._store(project.project, batches)):
+                    answers = await shielded(self._store(project.project, batches))
+                    _release(batches, held)
+                    for added, said in answers:
                         stored += added
                         yield Answer(stored, said)
                 if isinstance(end, PictureClosing):
@@ -104,7 +111,9 @@ class PictureUploads:
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
-            self._indexer.wake()
+            for hold in held:
+                hold.release()
+            self._indexer.wake(project.project)
 
     async def _store(self, project: str, batches: Sequence[_Batch]) -> list[tuple[int, list[Verdict]]]:
         """Store batches with one sync and one commit.
@@ -150,21 +159,32 @@ async def _take(ahead: asyncio.Queue[_Ahead]) -> tuple[list[_Batch], PictureClos
         part = await ahead.get()
         if not isinstance(part, _Coming):
             return batches, part
-        batches.append(_Batch(part.pictures, await part.verdicts))
+        batches.append(_Batch(part.pictures, part.hold, await part.verdicts))
     return batches, None
 
 
-async def _read_ahead(parts: AsyncIterator[Part], ahead: asyncio.Queue[_Ahead]) -> None:
-    """Hand on what comes, checked in a thread while earlier batches are written."""
+async def _read_ahead(parts: AsyncIterator[Held[Part]], ahead: asyncio.Queue[_Ahead], held: set[Hold]) -> None:
+    """Hand on what comes, checked in a thread while earlier batches are written; `held` is the room that it takes."""
     try:
-        async for part in parts:
+        async for coming in parts:
+            held.add(coming.hold)
+            part = coming.part
             if isinstance(part, PictureClosing):
                 await ahead.put(part)
                 return
-            await ahead.put(_Coming(part, asyncio.create_task(asyncio.to_thread(check, part))))
+            await ahead.put(_Coming(part, coming.hold, asyncio.create_task(asyncio.to_thread(check, part))))
+            del coming, part  # or they stayed in memory until the next one has come
         await ahead.put(_Ended())
     except Exception as error:
         await ahead.put(_Ended(error))
+
+
+def _release(batches: list[_Batch], held: set[Hold]) -> None:
+    """Give back the room of batches, which are forgotten: they need not wait until their answers are sent."""
+    for batch in batches:
+        batch.hold.release()
+        held.discard(batch.hold)
+    batches.clear()
 
 
 def _agree(what: str, announced: int, received: int) -> None:

@@ -14,12 +14,11 @@ import numpy as np
 
 from loupe.concurrency import gather
 from loupe.errors import DataLoss, ResourceExhausted
+from loupe.picture import DECODER
 from services.trainer.cache.decoders import BATCH, Decoders
 from services.trainer.cache.packs import PackCache
 from services.trainer.clients.storage import PictureSource
 
-# Part of an array's name: arrays of another decoder are other arrays.
-DECODER = "loupe.picture-1"
 CHUNK = 1024
 BLOCK, HEADER = 4096, 128
 
@@ -176,6 +175,7 @@ def _use(array: Path, target: Path) -> bool:
 
 
 def _name(digests: Sequence[str], height: int, width: int) -> str:
+    # Arrays of another decoder are other arrays.
     name = hashlib.sha256(f"{DECODER} {height} {width}".encode())
     for digest in digests:
         name.update(bytes.fromhex(digest))

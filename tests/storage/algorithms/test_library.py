@@ -24,10 +24,11 @@ from loupe.errors import (
 from loupe.limits import MAX_IMAGE_BYTES
 from loupe.storage.v1 import algorithm_pb2
 from loupe.storage.v1 import algorithm_service_pb2 as messages
+from services.storage.algorithms import library
 from services.storage.settings import StorageSettings
 from tests.storage.apart import storage_apart
 from tests.storage.archives import packed
-from tests.storage.house import Client, House, insist
+from tests.storage.house import Client, House, insist, open_house
 from tests.storage.photographs import sha256
 
 
@@ -109,6 +110,64 @@ async def test_the_newest_is_the_one_that_joined_last(anna: Client) -> None:
     assert await listed(anna, "algorithms/mine") == expected
     with pytest.raises(NotFound):
         await downloaded(anna, "algorithms/mine/versions/3")
+
+
+async def latest(client: Client, algorithm: str) -> algorithm_pb2.AlgorithmVersion:
+    request = messages.GetAlgorithmVersionRequest(name=f"algorithms/{algorithm}/versions/latest")
+    return (await client.algorithms.GetAlgorithmVersion(request)).algorithm_version
+
+
+@pytest.mark.parametrize("name", ["finetune", "scratch", "loupe-next"])
+async def test_the_names_of_what_ships_with_loupe_are_reserved(anna: Client, name: str) -> None:
+    """Also before the deployment has published anything under them."""
+    with pytest.raises(BadAlgorithm, match="ships with Loupe") as caught:
+        await publish(anna, packed(name, "99"))
+    assert caught.value.problem == "reserved_name"
+    assert await listed(anna) == []
+
+
+async def test_a_name_is_reserved_once_something_ships_under_it(house: House, anna: Client) -> None:
+    """No other image joins as a newer version; the very image that ships may come again."""
+    await publish(house.service("deploy"), packed("base", "1"))
+    with pytest.raises(BadAlgorithm, match="ships with Loupe"):
+        await publish(anna, packed("base", "99"))
+    assert (await publish(anna, packed("base", "1"))).built_in
+    assert (await latest(anna, "base")).built_in
+
+
+async def squat(house: House, *images: bytes) -> None:
+    """Put images of anna's into the library as they were taken before names were reserved."""
+    for archive in images:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(library, "is_reserved", lambda algorithm: False)
+            await publish(house.client("anna"), archive)
+
+
+async def test_what_was_squatted_makes_way(house: House, anna: Client) -> None:
+    """The deployment's image takes the place of an upload under its very version, and is the newest at once."""
+    await squat(house, packed("finetune", "1", b"evil"), packed("finetune", "99", b"evil"))
+    version = await publish(house.service("deploy"), packed("finetune", "1"))
+    assert version.built_in
+    assert not version.creator
+    assert (await latest(anna, "finetune")).name == version.name
+    assert await downloaded(anna, version.name) == packed("finetune", "1")
+    assert await listed(anna) == [version.name]
+    assert await publish(house.service("deploy"), packed("finetune", "1")) == version
+    with pytest.raises(AlreadyExists):
+        await publish(house.service("deploy"), packed("finetune", "1", b"another build of the same version"))
+
+
+async def test_what_was_squatted_is_no_default_after_a_start(storage_settings: StorageSettings) -> None:
+    """Before the deployment has published, "latest" of a reserved name is nothing; a squatter is not taken for it."""
+    async with open_house(storage_settings) as house:
+        await squat(house, packed("finetune", "99", b"evil"), packed("mine", "1"))
+        assert (await latest(house.client(), "finetune")).creator == "accounts/anna"
+    async with open_house(storage_settings) as house:
+        with pytest.raises(NotFound):
+            await latest(house.client(), "finetune")
+        assert (await latest(house.client(), "mine")).creator == "accounts/anna"
+        await publish(house.service("deploy"), packed("finetune", "1"))
+        assert (await latest(house.client(), "finetune")).built_in
 
 
 EVIL = {

@@ -1,0 +1,14 @@
+"""The names of algorithms that ship with Loupe, now or later: nobody else publishes under them."""
+
+from __future__ import annotations
+
+BUILT_IN_NAMES = frozenset({"finetune", "scratch"})
+"""The algorithms that ship with this Loupe."""
+
+RESERVED_PREFIX = "loupe-"
+"""What the names of later ones may begin with."""
+
+
+def is_reserved(algorithm: str) -> bool:
+    """Say whether only the deployment publishes versions of this algorithm."""
+    return algorithm in BUILT_IN_NAMES or algorithm.startswith(RESERVED_PREFIX)
