@@ -27,6 +27,14 @@ STAMP = VENV / "loupe-setup.json"
 LOCK = CHECKOUT / "requirements.lock"
 BENCH_LOCK = CHECKOUT / "bench" / "requirements.lock"
 OLDEST = (3, 11)
+BYTECODE_ELSEWHERE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+STARTED = (
+    *("services.auth.app", "services.storage.app", "services.scheduler.app", "services.trainer.app"),
+    *("deploy.demo.__main__", "deploy.demo.scenes", "deploy.demo.surfaces"),
+    *("deploy.local.__main__", "deploy.local.supervise", "loupe.terminal.cli", "loupe.terminal.classifier"),
+    *("loupe.algorithm.warm", "sklearn.metrics", "cleanlab.filter", "torch._dynamo"),
+)
+"""What is imported where somebody waits: by the mesh's processes, at a terminal, and by a job."""
 
 
 class SetUpError(Exception):
@@ -55,7 +63,8 @@ def _check_python() -> None:
 
 
 def _set_up(*, bench: bool) -> None:
-    wanted = {"environment": str(VENV), "packages": _fingerprint(LOCK, CHECKOUT / "pyproject.toml")}
+    packages = _fingerprint(LOCK, CHECKOUT / "pyproject.toml")
+    wanted = {"environment": str(VENV), "packages": packages, "bytecode": packages}
     if bench:
         wanted["bench"] = _fingerprint(BENCH_LOCK)
     if _is_done(wanted):
@@ -72,8 +81,9 @@ def _set_up(*, bench: bool) -> None:
             _bootstrap_uv()
             _install(LOCK, "packages (about 5 GB the first time; torch is most of it)")
             _install_project()
-            _compile_what_sandboxes_import()
             done = {}
+        if done.get("bytecode") != wanted["bytecode"]:
+            _compile_what_starts()
         if bench and done.get("bench") != wanted["bench"]:
             _install(BENCH_LOCK, "packages of the benchmarks")
         _ensure_bubblewrap()
@@ -181,10 +191,16 @@ def _install(lock: Path, what: str) -> None:
     )
 
 
-def _compile_what_sandboxes_import() -> None:
-    """Leave bytecode, as uv does not and a sandbox may not: else each would compile torch at its start."""
-    _say("compiling what a job imports")
-    _run([PYTHON, "-c", "import loupe.algorithm.warm"], "torch could not be imported; the lines above say why.")
+def _compile_what_starts() -> None:
+    """Leave bytecode, as uv does not and a sandbox may not: else each process compiles what it imports at its start.
+
+    Also where the environment says that Python writes none, as in many containers.
+    """
+    _say("compiling what the mesh and its jobs import")
+    environment = {name: value for name, value in os.environ.items() if name not in BYTECODE_ELSEWHERE}
+    program = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    complaint = "what was installed could not be imported; the lines below say why."
+    _run([PYTHON, "-c", program, *STARTED], complaint, environment)
 
 
 def _install_project() -> None:
@@ -251,8 +267,9 @@ def _output(command: list[str | Path]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def _run(command: list[str | Path], complaint: str) -> None:
-    done = subprocess.run(command, env=_uv_environment(), cwd=CHECKOUT, capture_output=True, text=True, check=False)
+def _run(command: list[str | Path], complaint: str, environment: dict[str, str] | None = None) -> None:
+    environment = _uv_environment() if environment is None else environment
+    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SetUpError(f"{complaint}\n{(done.stdout + done.stderr).strip()[-4000:]}")
 

@@ -32,6 +32,8 @@ _BLOCK = "10s"
 _RETRY_SECONDS = 0.5
 _LOCK_DELAY_SECONDS = 1
 _LISTED_TRIES, _LISTED_SECONDS = 40, 0.05
+_NOT_READY = ("No cluster leader", "ACL not found")
+"""What an agent says that has just started: it cannot tell yet who may do what."""
 _FAILURES = (consul.ConsulException, requests.RequestException)
 
 
@@ -114,8 +116,11 @@ class Discovery:
         alive: locks and keys would be held for ever by somebody who is gone.
         """
         assert self._registration is not None, "register() comes first"
-        with contextlib.suppress(consul.ConsulException):  # newer agents call it an error when there was none
+        try:
             await self._call(self._consul.agent.service.deregister, self._registration.instance)
+        except consul.ConsulException as error:  # newer agents call it an error when there was none
+            if any(word in str(error) for word in _NOT_READY):
+                raise
 
     async def _pass_check(self) -> None:
         try:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from sklearn.metrics import balanced_accuracy_score
 
 from deploy.local.endpoints import MeshEndpoints
 from loupe.errors import PermissionDenied
+from loupe.metrics import BALANCED_ACCURACY, score_of_counts
 from loupe.names import AccountName, DatasetName
 from loupe.scheduler.v1 import training_job_pb2
 from loupe.storage.v1 import dataset_pb2
@@ -166,10 +166,11 @@ async def classify(
     said = [answer.label for answer in answers]
     story.test_images = len(held_out)
     story.accuracy = sum(map(str.__eq__, truths, said)) / max(1, len(truths))
-    story.balanced_accuracy = float(balanced_accuracy_score(truths, said))
     matrix = [[0] * len(classifier.labels) for _ in classifier.labels]
     for truth, answer in zip(truths, said, strict=True):
         matrix[classifier.labels.index(truth)][classifier.labels.index(answer)] += 1
+    right = [row[index] for index, row in enumerate(matrix)]
+    story.balanced_accuracy = score_of_counts(BALANCED_ACCURACY, right, [sum(row) for row in matrix])
     story.console.print(ConfusionView(Confusion(classifier.labels, matrix)))
     story.console.print(
         f"  {story.accuracy:.2%} of {story.test_images} pictures right "

@@ -207,22 +207,17 @@ class LocalMesh:
         return build(self.state, self._shape, self._names, binary, self._environment)
 
     def _start_tiers(self, processes: Sequence[Process], deadline: float) -> None:
-        first = [process.name for process in processes if process.tier == Tier.INFRASTRUCTURE]
-        rest = [process.name for process in processes if process.tier != Tier.INFRASTRUCTURE]
-        if first:
-            self._bring_up(first, deadline)
-        if "consul" in first:
-            consul.ensure_tokens(self.state, self._shape.ports["consul-http"], self._shape.trainers)
-        if rest:
-            self._bring_up(rest, deadline)
-        if "storage" in rest:
-            self._fill_library()
-
-    def _bring_up(self, names: Sequence[str], deadline: float) -> None:
+        """Start all at once, the lower tiers first: what is above waits by itself for what is below."""
+        names = [process.name for process in processes]
         if missing := [name for name in names if self._supervisor.alive(name) is None]:
             self._say(f"starting {', '.join(missing)}")
         self._supervisor.start(names)
+        self._wait([process.name for process in processes if process.tier == Tier.INFRASTRUCTURE], deadline)
+        if "consul" in names:
+            consul.ensure_tokens(self.state, self._shape.ports["consul-http"], self._shape.trainers)
         self._wait(names, deadline)
+        if "storage" in names:
+            self._fill_library()
 
     def _fill_library(self) -> None:
         own = ToolCertificates(*(self.state.tls / name for name in ("ca.pem", "deploy.pem", "deploy.key")))

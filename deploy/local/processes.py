@@ -23,7 +23,7 @@ FIXED_PORTS = frozenset({"auth-public", "consul-server"})
 
 
 class Tier(IntEnum):
-    """The order of start and stop: what is below must be there for what is above."""
+    """The order of start and stop: what is above waits at its start for what is below, and needs it to its end."""
 
     INFRASTRUCTURE = 0
     SERVICE = 1

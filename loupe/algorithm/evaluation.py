@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from loupe.metrics import METRICS, score
+from loupe.metrics import METRICS, score, wilson_interval
 
 MATRIX_CLASSES = 100
 LABEL_ERRORS = 100
@@ -34,16 +34,13 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
     log_loss: in nats. worst_classes: up to WORST_CLASSES labels of least recall, those with a recall of 1 left out.
     confusion_matrix: rows are true classes, columns answers; None above MATRIX_CLASSES classes.
     """
-    from scipy.stats import binomtest
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    every = np.arange(len(labels))
+    # sklearn.metrics and scipy.stats have all this, and take longer to import than the usual job's training does.
     predicted = probabilities.argmax(axis=1)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        classes, predicted, labels=every, zero_division=0.0
-    )
-    correct = int((predicted == classes).sum())
-    interval = binomtest(correct, len(classes)).proportion_ci(0.95, method="wilson")
+    every = (classes[predicted == classes], classes, predicted)
+    right, support, answered = (np.bincount(each, minlength=len(labels)) for each in every)
+    precision, recall = _ratio(right, answered), _ratio(right, support)
+    f1 = _ratio(2 * right, answered + support)
+    correct = int(right.sum())
     small = len(labels) <= MATRIX_CLASSES
     per_class = [
         {
@@ -58,12 +55,24 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
     return {
         "pictures": len(classes),
         **{metric: score(metric, classes, predicted, len(labels)) for metric in METRICS},
-        "accuracy_interval": [float(interval.low), float(interval.high)],
+        "accuracy_interval": list(wilson_interval(correct, len(classes))),
         "log_loss": log_loss(probabilities, classes),
         "per_class": per_class,
         "worst_classes": _worst(per_class),
-        "confusion_matrix": confusion_matrix(classes, predicted, labels=every).tolist() if small else None,
+        "confusion_matrix": confusion_matrix(predicted, classes, len(labels)).tolist() if small else None,
     }
+
+
+def confusion_matrix(answers: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
+    """Return int [count, count]: how often each true class, a row, got each answer, a column.
+
+    answers, classes: int [M], in 0..count - 1.
+
+    >>> confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    matrix: np.ndarray = np.bincount(classes * count + answers, minlength=count**2).reshape(count, count)
+    return matrix
 
 
 def log_loss(probabilities: np.ndarray, classes: np.ndarray) -> float:
@@ -110,8 +119,6 @@ def likely_label_errors(
     classes: int [N], the given labels of the whole data set; digests: N, its pictures'. score: the probability of the
     given label, 0..1. Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021.
     """
-    from cleanlab.filter import find_label_issues
-
     given = classes[sample.indices]
     # cleanlab wants classes 0..K-1, each of them given at least once.
     present = np.unique(given)
@@ -121,6 +128,10 @@ def likely_label_errors(
     probabilities = np.clip(probabilities, 1e-12, None)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     compact = np.searchsorted(present, given)
+    if (probabilities.argmax(axis=1) == compact).all():
+        return []  # cleanlab doubts no label that is the answer, too; it takes a second to import
+    from cleanlab.filter import find_label_issues
+
     ranked = find_label_issues(compact, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     return [
         {
@@ -131,6 +142,12 @@ def likely_label_errors(
         }
         for row in ranked[:LABEL_ERRORS]
     ]
+
+
+def _ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """Return parts / wholes, and 0 where there is no whole."""
+    ratio: np.ndarray = np.divide(parts, wholes, out=np.zeros(len(wholes)), where=wholes > 0)
+    return ratio
 
 
 def _worst(per_class: Sequence[dict[str, Any]]) -> list[str]:

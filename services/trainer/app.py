@@ -160,4 +160,5 @@ class TrainerApp(MeshApp[TrainerSettings]):
             limits=settings.limits(),
             runner=settings.runner,
             modules=tuple(filter(None, settings.warm_modules.split(","))),
+            idle_modules=tuple(filter(None, settings.idle_modules.split(","))),
         )

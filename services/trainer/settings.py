@@ -70,8 +70,15 @@ class TrainerSettings(ServiceSettings):
     """What runs an algorithm image inside: module:function(folder, host)."""
 
     warm_modules: str = "loupe.algorithm.warm"
-    """Modules that a warm sandbox has imported, separated by commas. The default has all that the usual job loads from
-    its first step to its report (about 0.8 GB a slot); "torch,torchvision" keeps half of that for a slower start."""
+    """Modules that a warm sandbox has imported, separated by commas. The default has all that the usual job loads up to
+    its first step (about 0.4 GB a slot beside what all slots share; torch with CUDA alone takes 0.3)."""
+
+    idle_modules: str = (
+        "torch.fx.experimental.symbolic_shapes,"
+        "scipy.special,scipy.optimize,scipy.stats,pandas,sklearn.metrics,cleanlab.filter"
+    )
+    """Modules that a warm sandbox imports behind those as long as no job comes, separated by commas. The default has
+    what networks are made with and what reports take (about 0.1 GB a slot); a job that comes earlier imports them."""
 
     @field_validator("cluster", "trainer")
     @classmethod

@@ -34,6 +34,31 @@ def test_metrics_are_those_worked_out_by_hand() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_the_figures_of_each_class_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    rng = np.random.default_rng(0)
+    classes, predicted = rng.integers(0, 3, 200), rng.integers(0, 4, 200)
+    found = evaluate(answers(predicted.tolist()), classes, LABELS)
+    every = {"labels": np.arange(4), "zero_division": 0.0}
+    expected = precision_recall_fscore_support(classes, predicted, **every)
+    for name, figures in zip(("precision", "recall", "f1", "pictures"), expected, strict=True):
+        assert [row[name] for row in found["per_class"]] == pytest.approx(figures, abs=1e-6)
+    assert found["confusion_matrix"] == confusion_matrix(classes, predicted, labels=np.arange(4)).tolist()
+
+
+def test_labels_that_are_the_answers_are_not_doubted() -> None:
+    """cleanlab says the same of them, however unsure the answers are."""
+    from cleanlab.filter import find_label_issues
+
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), 300)
+    classes = probabilities.argmax(axis=1)
+    sample = OutOfSample(np.arange(300), probabilities.astype(np.float32))
+    assert likely_label_errors(sample, classes, LABELS[:3], [""] * 300) == []
+    assert len(find_label_issues(classes, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)) == 0
+
+
 def test_a_class_that_never_occurs_does_not_count() -> None:
     found = evaluate(answers([0, 1]), np.array([0, 1]), LABELS)
     assert found["balanced_accuracy"] == 1.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loupe.algorithm import pipe
 from loupe.algorithm.pipe import MAX_MESSAGE, HostGone, HostRefused, PipeError, PipeHost
 
 
@@ -64,3 +65,19 @@ def test_the_host_refuses_what_could_not_go_through(tmp_path: Path) -> None:
         host.save_checkpoint(Path("../x"))
     with pytest.raises(PipeError, match="at most 1048576"):
         host._call("finish", report={"x": "y" * MAX_MESSAGE})
+
+
+def test_what_is_imported_while_idle_ends_with_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that comes meanwhile waits for one module, not for all of them."""
+    trainer = Trainer(tmp_path)
+    imported: list[str] = []
+
+    def import_module(name: str) -> None:
+        imported.append(name)
+        if name == "second":
+            trainer.send({"type": "job"})
+
+    monkeypatch.setattr(pipe.importlib, "import_module", import_module)
+    pipe._import_while_idle(trainer.host, ["first", "", "second", "third"])
+    assert imported == ["first", "second"]
+    trainer.host.wait_for_job()

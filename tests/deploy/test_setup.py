@@ -44,7 +44,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(setup, "_bootstrap_uv", lambda: done.append("uv"))
     monkeypatch.setattr(setup, "_install", lambda lock, _: done.append(f"install {lock.parent.name}/{lock.name}"))
     monkeypatch.setattr(setup, "_install_project", lambda: done.append("project"))
-    monkeypatch.setattr(setup, "_compile_what_sandboxes_import", lambda: done.append("bytecode"))
+    monkeypatch.setattr(setup, "_compile_what_starts", lambda: done.append("bytecode"))
     monkeypatch.setattr(setup, "_ensure_bubblewrap", lambda: done.append("bubblewrap"))
     monkeypatch.setattr(setup, "_ensure_consul", lambda: done.append("consul") or sys.executable)
     return done
@@ -62,6 +62,26 @@ def test_only_what_is_missing_is_done(checkout: Path, steps: list[str]) -> None:
     steps.clear()
     assert setup.main(["bench"]) == setup.main([]) == 0
     assert steps == []
+
+
+def test_bytecode_that_an_earlier_set_up_left_out_is_made(checkout: Path, steps: list[str]) -> None:
+    setup.main([])
+    stamp = json.loads(setup.STAMP.read_text())
+    setup.STAMP.write_text(json.dumps({name: value for name, value in stamp.items() if name != "bytecode"}))
+    steps.clear()
+    setup.main([])
+    assert steps == ["bytecode", "bubblewrap", "consul"]
+
+
+def test_bytecode_is_left_also_where_python_is_told_to_write_none(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(checkout / "elsewhere"))
+    monkeypatch.setattr(setup, "STARTED", ("started",))
+    (checkout / "started.py").touch()
+    setup._compile_what_starts()
+    assert list((checkout / "__pycache__").glob("started.*.pyc"))
 
 
 @pytest.mark.parametrize("file", ["requirements.lock", "pyproject.toml"])

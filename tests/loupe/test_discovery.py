@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from consul import ConsulException
 
 from deploy.local.mesh import LocalMesh
 from loupe.discovery import Discovery
@@ -106,6 +107,31 @@ async def test_an_id_that_somebody_else_took_keeps_nobody_out(consul: LocalMesh)
             return [i.internal for i in await squatter.instances("loupe-storage")] == ["127.0.0.1:2"]
 
         await eventually(found)
+
+
+@pytest.mark.parametrize("answer", ["500 No cluster leader", "403 ACL not found"])
+async def test_a_predecessor_is_dismissed_as_soon_as_the_agent_can(
+    consul: LocalMesh, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    """A process may start beside its agent, which has no leader then and knows no token."""
+    async with process(consul, "storage") as storage:
+        dismiss, tries = storage._consul.agent.service.deregister, []
+
+        def deregister(instance: str) -> object:
+            tries.append(instance)
+            if len(tries) < 3:
+                raise ConsulException(answer)
+            return dismiss(instance)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage._consul.agent.service, "deregister", deregister)
+            await storage.register("loupe-storage", "storage", "127.0.0.1:1", "127.0.0.1:2")
+
+            async def found() -> bool:
+                return [i.id for i in await storage.instances("loupe-storage")] == ["storage"]
+
+            await eventually(found)
+        assert tries == ["storage"] * 3
 
 
 async def test_the_lock_has_one_leader_and_goes_on_to_the_next(consul: LocalMesh) -> None:

@@ -81,6 +81,7 @@ async def trainer(request, service_settings, storage: Storage) -> AsyncIterator[
         sandbox=request.param,
         warm=0,
         warm_modules="",
+        idle_modules="",
         runner="bare_runner:run_image",
     )
     nowhere: Any = NoConsul(settings)
@@ -208,6 +209,7 @@ async def test_a_trainer_told_to_end_leaves_nothing_running(service_settings, sa
             "LOUPE_CLUSTER": "north",
             "LOUPE_TRAINER": "a",
             "LOUPE_WARM_MODULES": "",
+            "LOUPE_IDLE_MODULES": "",
             "LOUPE_RUNNER": "json:dumps",
             "LOUPE_SANDBOX": sandbox,
             "LOUPE_CONSUL_URL": f"http://127.0.0.1:{free_port()}",

@@ -23,7 +23,8 @@ class SlotPlan:
     """How many jobs run at once, and how a sandbox for one is prepared.
 
     warm: how many sandboxes wait ready, at most. threads: CPU threads of a job. runner, modules: what is imported
-    before the job is known. ready_seconds: how long that may take.
+    before the job is known. ready_seconds: how long that may take. idle_modules: what is imported behind that as long
+    as no job comes.
     """
 
     count: int = 1
@@ -34,6 +35,7 @@ class SlotPlan:
     runner: str = RUNNER
     modules: Sequence[str] = ()
     ready_seconds: float = 300.0
+    idle_modules: Sequence[str] = ()
 
 
 @dataclass
@@ -67,7 +69,7 @@ async def start_warm(
     """
     data, work = sandbox.inside(folder)
     arguments = ["--channel", "{channel}", "--data", data, "--work", work, "--runner", plan.runner]
-    arguments += ["--warm", ",".join(plan.modules)]
+    arguments += ["--warm", ",".join(plan.modules), "--idle", ",".join(plan.idle_modules)]
     launch = Launch(
         "loupe.algorithm.pipe",
         folder,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -43,6 +43,21 @@ def test_a_killed_process_is_back_within_seconds(infrastructure: LocalMesh, proc
     assert time.monotonic() - started < 3
     infrastructure.wait_healthy(process)
     assert next(s for s in infrastructure.status() if s.name == process).restarts == restarts + 1
+
+
+def test_services_start_beside_what_they_wait_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They import while Consul elects its leader."""
+    started: list[list[str]] = []
+    start = Supervisor.start
+
+    def note(supervisor: Supervisor, names: Sequence[str]) -> None:
+        started.append(list(names))
+        start(supervisor, names)
+
+    monkeypatch.setattr(Supervisor, "start", note)
+    with LocalMesh(tmp_path / "mesh", processes=["consul", "storage"], lifeline=True) as mesh:
+        assert {status.name: status.state for status in mesh.status()} == {"consul": "healthy", "storage": "healthy"}
+    assert started == [["consul", "storage"]]
 
 
 def test_a_second_start_leaves_running_processes_alone(infrastructure: LocalMesh) -> None:
