@@ -32,7 +32,7 @@ class TrainingPlan:
     Averaging", 1992); 0 for none. blends: at the end, weights that are by these parts the trained ones and else those
     that training began with are tried too (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
     looks: how often an epoch the validation pictures are looked at. floor: the validation accuracy that training began
-    with; it is left when it is clearly below that at two looks in a row.
+    with; it is left when it is clearly below that at two looks in a row, in the beginning far below.
     """
 
     size: int

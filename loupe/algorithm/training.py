@@ -28,6 +28,8 @@ VALIDATION_BATCH = 64
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_SHARE = 0.1
 LOOKS_BELOW = 2
+# In the first part of a training, which is so long, the accuracy may be so much lower than it began with.
+EARLY, EARLY_DIP = 0.4, 0.05
 
 
 @dataclass(frozen=True)
@@ -287,9 +289,7 @@ class TrainingLoop:
         Only whole epochs are candidates for the best: the more often one looks, the sooner chance alone shows a target.
         """
         score, accuracy, loss = self.measure()
-        floor = self.plan.floor
-        noise = math.sqrt(floor * (1 - floor) / len(self.context.data.validation))
-        self._below = self._below + 1 if accuracy < floor - noise else 0
+        self._below = self._below + 1 if accuracy < self._bearable(epoch, step) else 0
         self.left = self.left or self._below >= LOOKS_BELOW
         metric = self.context.target_metric
         other = metric != metrics.ACCURACY
@@ -306,6 +306,16 @@ class TrainingLoop:
             **judged,
         )
         return score, accuracy
+
+    def _bearable(self, epoch: int, step: int) -> float:
+        """Return the accuracy below which training only makes the network worse.
+
+        It may dip below the floor while the rate is high, but not by much, and not for long.
+        """
+        floor = self.plan.floor
+        noise = math.sqrt(floor * (1 - floor) / len(self.context.data.validation))
+        early = self._place(epoch, step) < EARLY * self.steps * self.epochs
+        return floor - noise - (EARLY_DIP if early else 0.0)
 
     def blend(self) -> None:
         """Try weights between those that training began with and its best, and keep what measures best.

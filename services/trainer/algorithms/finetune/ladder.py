@@ -31,11 +31,11 @@ LARGE = 224
 LARGE_PICTURES = 20_000
 EPOCHS = {"blocks": 12, "full": 25}
 RANDOM_EPOCHS = 60
-TRUNK_RATE = 0.2
-HEAD_FEATURES = 512
+TRUNK_RATE = 0.8
+HEAD_FEATURES = 160
 AVERAGE = 0.98
 LOOKS = 4
-MIXUP = 0.4
+MIXUP = 0.2
 BLENDS = (0.25, 0.5, 0.75)
 _PARTS = {"blocks": "last blocks", "full": "whole network"}
 
