@@ -31,7 +31,7 @@ class TrainingPlan:
     which is then what is measured and kept (Polyak and Juditsky, "Acceleration of Stochastic Approximation by
     Averaging", 1992); 0 for none. blends: at the end, weights that are by these parts the trained ones and else those
     that training began with are tried too (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
-    looks: how often an epoch the validation pictures are looked at. floor: the validation accuracy that training began
+    looks: how often the validation pictures are looked at in the first epoch; in later ones it is once. floor: the validation accuracy that training began
     with; it is left when it is clearly below that at two looks in a row, in the beginning far below.
     """
 

@@ -28,7 +28,7 @@ MOST_ACCURACY_LOST = 0.005
 SHORTEST_RUN_SECONDS = 10.0
 """A run that was done sooner makes no INT8 model: it takes two seconds, which are for who waits too many then."""
 LONGEST_SECONDS = 20.0
-"""How long calibrating may take; and without so much left of its budget, a run makes no INT8 model."""
+"""How long calibrating may take; and a run that has overdrawn its budget by as much makes no INT8 model."""
 CALIBRATION_PICTURES = 64
 _BATCH = 8
 _QUANTIZED = ("Conv", "Clip", "Relu", "Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
@@ -110,8 +110,8 @@ def _check_worthwhile(model: Any, slack: Slack) -> None:
         raise NotQuantized(f"the model is larger than {LARGEST_FOLDED >> 20} MB")
     if slack.elapsed < SHORTEST_RUN_SECONDS:
         raise NotQuantized(f"the run was done within {SHORTEST_RUN_SECONDS:.0f} s")
-    if slack.left < LONGEST_SECONDS:
-        raise NotQuantized(f"less than {LONGEST_SECONDS:.0f} s of the budget were left")
+    if slack.left < -LONGEST_SECONDS:
+        raise NotQuantized(f"the budget was overdrawn by more than {LONGEST_SECONDS:.0f} s")
 
 
 def quantize(model: Any, next_batch: Callable[[int], np.ndarray | None], threads: int) -> Any:

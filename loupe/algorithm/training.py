@@ -204,6 +204,11 @@ class TrainingLoop:
                 torch._foreach_lerp_(ours, theirs, 1 - decay)
         return loss.detach()
 
+    def _looks(self, epoch: int) -> set[int]:
+        """Return the steps within an epoch after which the validation pictures are looked at."""
+        looks = self.plan.looks if epoch == 1 else 1
+        return {round(self.steps * look / looks) for look in range(1, looks)} - {0, self.steps}
+
     def _answers(self, inputs: torch.Tensor) -> torch.Tensor:
         with autocast(self.context.device):
             logits: torch.Tensor = self.network(inputs)
@@ -226,7 +231,7 @@ class TrainingLoop:
         # Dropout and mixup draw from torch's global generator.
         torch.manual_seed(self.context.seed * 1_000_003 + epoch)
         self._learn()
-        looks = {round(self.steps * look / self.plan.looks) for look in range(1, self.plan.looks)} - {0, self.steps}
+        looks = self._looks(epoch)
         since, pictures_seen = time.monotonic(), 0
         total = torch.zeros((), device=self.context.device)
         for step, (inputs, classes) in enumerate(self.batches(epoch), start=1):
