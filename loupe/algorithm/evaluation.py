@@ -13,6 +13,8 @@ from loupe.metrics import METRICS, score, wilson_interval
 MATRIX_CLASSES = 100
 LABEL_ERRORS = 100
 WORST_CLASSES = 5
+CALIBRATION_BINS = 15
+OPERATING_POINTS = 200
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
 
     probabilities: [M, C]; classes: int [M], the true ones; labels: C names. accuracy_interval: low and high at 95 %
     (Wilson, "Probable Inference", 1927). accuracy, balanced_accuracy, lowest_recall: those of `loupe.metrics`.
-    log_loss: in nats. worst_classes: up to WORST_CLASSES labels of least recall, those with a recall of 1 left out.
-    confusion_matrix: rows are true classes, columns answers; None above MATRIX_CLASSES classes.
+    log_loss: in nats. calibration_error: as below. worst_classes: up to WORST_CLASSES labels of least recall, those
+    with a recall of 1 left out. confusion_matrix: rows are true classes, columns answers; None above MATRIX_CLASSES
+    classes.
     """
     # sklearn.metrics and scipy.stats have all this, and take longer to import than the usual job's training does.
     predicted = probabilities.argmax(axis=1)
@@ -57,6 +60,7 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
         **{metric: score(metric, classes, predicted, len(labels)) for metric in METRICS},
         "accuracy_interval": list(wilson_interval(correct, len(classes))),
         "log_loss": log_loss(probabilities, classes),
+        "calibration_error": calibration_error(probabilities, classes),
         "per_class": per_class,
         "worst_classes": _worst(per_class),
         "confusion_matrix": confusion_matrix(predicted, classes, len(labels)).tolist() if small else None,
@@ -85,6 +89,46 @@ def log_loss(probabilities: np.ndarray, classes: np.ndarray) -> float:
     """
     chosen = probabilities[np.arange(len(classes)), classes].astype(np.float64)
     return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
+
+
+def calibration_error(probabilities: np.ndarray, classes: np.ndarray) -> float:
+    """Return the expected calibration error: how far the confidence of answers is from the share that is right, 0..1.
+
+    It is the mean over CALIBRATION_BINS bins of equal width, weighted by their pictures. probabilities: [M, C], the
+    largest of a row is its confidence; classes: int [M]. Guo et al., "On Calibration of Modern Neural Networks", 2017.
+
+    >>> round(calibration_error(np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]), np.array([0, 1, 1])), 4)
+    0.4
+    """
+    confidences = probabilities.max(axis=1).astype(np.float64)
+    gaps = confidences - (probabilities.argmax(axis=1) == classes)
+    bins = np.clip(np.ceil(confidences * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    return float(np.abs(np.bincount(bins, weights=gaps)).sum() / len(classes))
+
+
+def operating_points(probabilities: np.ndarray, classes: np.ndarray) -> list[tuple[float, int, int]]:
+    """Return what comes of answering only from a confidence on: (confidence, answered, wrong of these), JSON-able.
+
+    probabilities: [M, C]; classes: int [M]. By falling confidence, the first and the last for each number of wrong
+    answers, so the last row answers all; of more than OPERATING_POINTS rows fewer and fewer are taken. Confidences are
+    rounded down to six digits, as far as two runtimes agree.
+
+    >>> rows = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    >>> operating_points(rows, np.array([0, 0, 0, 0]))
+    [(0.9, 1, 0), (0.8, 2, 0), (0.7, 3, 1), (0.6, 4, 1)]
+    """
+    confidences = np.floor(probabilities.max(axis=1).astype(np.float64) * 1e6 + 1e-3) / 1e6
+    missed = probabilities.argmax(axis=1) != classes
+    falling, ranks = np.unique(-confidences, return_inverse=True)
+    answered = np.cumsum(np.bincount(ranks))
+    wrong = np.cumsum(np.bincount(ranks, weights=missed)).astype(int)
+    changes = np.diff(wrong) > 0
+    rows = np.flatnonzero(np.append(True, changes) | np.append(changes, True))
+    if len(rows) > OPERATING_POINTS:
+        half = OPERATING_POINTS // 2
+        spread = np.geomspace(half, len(rows) - 1, half).round().astype(int)
+        rows = rows[np.union1d(np.arange(half), spread)]
+    return [(float(-falling[row]), int(answered[row]), int(wrong[row])) for row in rows]
 
 
 def calibrate_temperature(logits: np.ndarray, classes: np.ndarray) -> float:

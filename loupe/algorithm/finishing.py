@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from loupe.algorithm.dataset import Dataset
-from loupe.algorithm.evaluation import OutOfSample, calibrate_temperature, evaluate, likely_label_errors, softmax
+from loupe.algorithm.evaluation import (
+    OutOfSample,
+    calibrate_temperature,
+    evaluate,
+    likely_label_errors,
+    operating_points,
+    softmax,
+)
 from loupe.algorithm.export import Preprocessing, export_onnx, predict_torch
 from loupe.algorithm.host import Host, Progress, RunSpec
 from loupe.algorithm.onnx_model import OnnxModel, append_softmax
@@ -70,6 +77,7 @@ def conclude(
         temperature=temperature,
         golden_pictures=golden_pictures,
         golden_probabilities=golden_probabilities,
+        operating_points=operating_points(validation, known),
         seed=spec.seed,
     )
     # Only now are the models final, and only now may the test labels be seen.

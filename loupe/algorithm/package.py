@@ -3,7 +3,8 @@
 A package is four files: `model.safetensors` (the network's weights), `model.onnx` (pictures in, probabilities out),
 `model.json` (labels, input, digests of the others) and `golden.npz` (pictures with the expected answers). Where an INT8
 model answers the same, `model.int8.onnx` is the fifth, and the member `int8` of model.json names it; who does not know
-that member loses nothing.
+that member loses nothing. So it is with `operating_points`: how many of the validation pictures the model answers from
+which confidence on, and how many of these wrongly, in FP32.
 """
 
 from __future__ import annotations
@@ -85,12 +86,14 @@ def write_package(
     temperature: float,
     golden_pictures: np.ndarray,
     golden_probabilities: np.ndarray,
+    operating_points: Sequence[tuple[float, int, int]],
     seed: int,
 ) -> dict[str, Path]:
     """Write the four files of a package and return their paths by name.
 
     model: an onnx.ModelProto from pictures to probabilities. golden_pictures: uint8 [K, H, W, 3], with
-    golden_probabilities float32 [K, C], the model's answers for them.
+    golden_probabilities float32 [K, C], the model's answers for them. operating_points: those of
+    `loupe.algorithm.evaluation` on the validation pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / name for name in ("model.safetensors", "model.onnx", "golden.npz", "model.json")}
@@ -113,6 +116,7 @@ def write_package(
         "temperature": temperature,
         "architecture": architecture,
         "seed": seed,
+        "operating_points": {"split": "validation", "rows": operating_points},
         "files": digests,
     }
     _write_document(paths["model.json"], document)

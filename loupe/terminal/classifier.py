@@ -13,6 +13,7 @@ import numpy as np
 
 from loupe import picture
 from loupe.errors import GateFailed, invalid
+from loupe.terminal.abstention import OperatingPoint, require_point
 from loupe.terminal.model_folder import BATCH, GOLDEN_TOLERANCE, probabilities_of, read_model_folder
 from loupe.terminal.precision import Precision
 from loupe.terminal.quicker import quicker
@@ -42,10 +43,14 @@ class Classifier:
     """Answers with a model folder: model.json, model.onnx, golden.npz and, where there is one, model.int8.onnx.
 
     threads: CPU threads of one inference; all that this process may use when None. They wait without spinning, so that
-    the rest of the machine stays usable. min_confidence: below this probability the answer is UNKNOWN. precision:
-    which file answers; AUTO tries which is quicker here, once on each machine. Afterwards it is FP32 or INT8. Raises
-    InvalidArgument for a folder that is not such a model, for a min_confidence outside 0 to 1, and for INT8 where the
-    model has none; GateFailed for INT8 where this CPU computes it otherwise; DataLoss for damaged files.
+    the rest of the machine stays usable. min_confidence: below this probability the answer is UNKNOWN. max_error:
+    instead of it, the share of the answers that may be wrong; operating_point then is what was chosen for it, and FP32
+    answers, whose validation pictures vouch for it. precision: which file answers; AUTO tries which is quicker here,
+    once on each machine. Afterwards it is FP32 or INT8. Raises InvalidArgument for a folder that is not such a model,
+    for a min_confidence or max_error that is no such number or goes with nothing else that was asked, and for INT8
+    where the model has none; GateFailed for INT8 where this CPU computes it otherwise; NotVouchedFor where the
+    validation pictures cannot vouch for max_error, FailedPrecondition where the model says nothing of them; DataLoss
+    for damaged files.
     """
 
     def __init__(
@@ -54,13 +59,22 @@ class Classifier:
         threads: int | None = None,
         *,
         min_confidence: float = 0.0,
+        max_error: float | None = None,
         precision: Precision = Precision.AUTO,
     ) -> None:
         if not 0 <= min_confidence <= 1:  # also catches NaN
             raise invalid("min_confidence", min_confidence, "a probability from 0 to 1, for example 0.9")
+        if max_error is not None:
+            _check_max_error(max_error, min_confidence, precision)
+            precision = Precision.FP32
         self.folder = folder
-        self.min_confidence = min_confidence
+        self.min_confidence, self.max_error = min_confidence, max_error
         self._model = read_model_folder(folder)
+        self.operating_point: OperatingPoint | None = None
+        if max_error is not None:
+            self.operating_point = require_point(self._model.operating_points, max_error, folder)
+            self.min_confidence = self.operating_point.min_confidence
+        self.validation_pictures = self._model.operating_points[-1].answered if self._model.operating_points else 0
         self.labels, self.height, self.width = self._model.labels, self._model.height, self._model.width
         self.has_int8 = self._model.int8_golden is not None
         self._threads = threads or len(os.sched_getaffinity(0))
@@ -121,6 +135,15 @@ class Classifier:
         unknown = not confidence >= self.min_confidence
         answer = UNKNOWN if unknown else label
         return Prediction(path, answer, confidence, row.tolist(), likeliest=label, unknown=unknown)
+
+
+def _check_max_error(max_error: float, min_confidence: float, precision: Precision) -> None:
+    if not 0 < max_error < 1:  # also catches NaN
+        raise invalid("max_error", max_error, "a share above 0 and below 1, for example 0.01 for 1 %")
+    if min_confidence:
+        raise invalid("max_error", max_error, "either max_error, which chooses a least confidence, or min_confidence")
+    if precision is Precision.INT8:
+        raise invalid("precision", precision, "fp32 or auto: max_error rests on the confidences of FP32")
 
 
 def read_picture(path: Path) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from loupe.errors import DataLoss, GateFailed, InvalidArgument, invalid
+from loupe.terminal.abstention import MOST_PICTURES, OperatingPoint
 from loupe.terminal.hashing import sha256_of
 from loupe.terminal.precision import Precision
 
@@ -28,7 +30,8 @@ class ModelFolder:
     """What model.json says. labels: C of them. height, width: of a picture in pixels.
 
     digests: sha256 in hex, by file. int8_golden: float32 [K, C], what the INT8 model answers for the golden pictures;
-    None where there is no INT8 model.
+    None where there is no INT8 model. operating_points: of the FP32 model, by falling confidence; none in a model of an
+    earlier Loupe.
     """
 
     folder: Path
@@ -37,6 +40,7 @@ class ModelFolder:
     width: int
     digests: Mapping[str, str]
     int8_golden: np.ndarray | None
+    operating_points: Sequence[OperatingPoint]
 
     def session(self, precision: Precision, threads: int) -> Any:
         """Return the onnxruntime session of FP32 or INT8. Raises DataLoss, and InvalidArgument without an INT8 model.
@@ -102,6 +106,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
         readable = readable and all(isinstance(side, int) and side > 0 for side in sides)
         digests = {str(name): str(digest) for name, digest in dict(document.get("files", {})).items()}
         int8_golden = _int8_golden(document)
+        operating_points = _operating_points(document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataLoss(f"{file} is damaged ({error!r}); pull the model again", file=file) from error
     if form != FORMAT:
@@ -113,7 +118,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
         )
     if not readable:
         raise DataLoss(f"{file} is damaged (labels or input); pull the model again", file=file)
-    return ModelFolder(folder, labels, *sides, digests, int8_golden)
+    return ModelFolder(folder, labels, *sides, digests, int8_golden, operating_points)
 
 
 def _int8_golden(document: Mapping[str, Any]) -> np.ndarray | None:
@@ -122,6 +127,27 @@ def _int8_golden(document: Mapping[str, Any]) -> np.ndarray | None:
     if not isinstance(told, dict) or told.get("file") != INT8_FILE:
         return None
     return np.asarray(told["golden_probabilities"], np.float32)
+
+
+def _operating_points(document: Mapping[str, Any]) -> list[OperatingPoint]:
+    """Return the operating points, none where the document has none of the form that is known here.
+
+    Raises ValueError for points that cannot be.
+    """
+    told = document.get("operating_points")
+    if not isinstance(told, dict) or not isinstance(told.get("rows"), list):
+        return []
+    points = [OperatingPoint(float(at), int(answered), int(wrong)) for at, answered, wrong in told["rows"]]
+    possible = all(0 <= one.wrong <= one.answered <= MOST_PICTURES and 0 <= one.min_confidence <= 1 for one in points)
+    ordered = all(
+        before.min_confidence > after.min_confidence
+        and before.answered < after.answered
+        and before.wrong <= after.wrong
+        for before, after in itertools.pairwise(points)
+    )
+    if not (possible and ordered):
+        raise ValueError("operating_points")
+    return points
 
 
 def _session(file: Path, threads: int, classes: int) -> Any:

@@ -8,7 +8,16 @@ import math
 import numpy as np
 import pytest
 
-from loupe.algorithm.evaluation import OutOfSample, calibrate_temperature, evaluate, likely_label_errors, softmax
+from loupe.algorithm.evaluation import (
+    OPERATING_POINTS,
+    OutOfSample,
+    calibrate_temperature,
+    calibration_error,
+    evaluate,
+    likely_label_errors,
+    operating_points,
+    softmax,
+)
 
 LABELS = ("零件", "b", "c", "never seen")
 
@@ -29,6 +38,8 @@ def test_metrics_are_those_worked_out_by_hand() -> None:
     assert found["per_class"][0]["recall"] == pytest.approx(2 / 3, abs=1e-6)
     assert found["worst_classes"] == ["b", "零件"]
     assert found["log_loss"] == pytest.approx((4 * -math.log(0.7) + 2 * -math.log(0.1)) / 6, rel=1e-5)
+    # All answers have a confidence of 0.7, and 4 of 6 are right.
+    assert found["calibration_error"] == pytest.approx(0.7 - 4 / 6, abs=1e-6)
     # Wilson's interval for 4 of 6 at 95 %, by its formula with z = 1.959964.
     assert found["accuracy_interval"] == pytest.approx([0.29999, 0.90323], abs=1e-4)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -79,6 +90,34 @@ def test_temperature_cools_what_is_too_sure() -> None:
     logits = rng.normal(0, 1.5, (4000, 3))
     classes = np.array([rng.choice(3, p=row) for row in softmax(logits)])
     assert calibrate_temperature(3 * logits, classes) == pytest.approx(3.0, rel=0.1)
+
+
+def test_bins_of_calibration_do_not_make_up_for_each_other() -> None:
+    """Too sure by 0.2 in one bin of three pictures and not sure enough by 0.4 in another of two."""
+    rows = np.array([[0.9, 0.1]] * 2 + [[0.87, 0.13]] + [[0.6, 0.4]] * 2)
+    classes = np.array([0, 1, 0, 0, 0])
+    high, low = abs(0.9 + 0.9 + 0.87 - 2), abs(0.6 + 0.6 - 2)
+    assert calibration_error(rows, classes) == pytest.approx((high + low) / 5)
+    assert calibration_error(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 0])) == pytest.approx(0.25)
+
+
+def test_operating_points_are_those_worked_out_by_hand() -> None:
+    sure = np.array([0.6, 0.9, 0.8, 0.8, 0.7, 0.95, 0.65], np.float32)
+    wrong = np.array([1, 0, 1, 1, 0, 0, 0])
+    rows = operating_points(np.stack([sure, 1 - sure], axis=1), wrong)
+    assert [(round(at, 4), *counts) for at, *counts in rows] == [
+        (0.95, 1, 0), (0.9, 2, 0), (0.8, 4, 2), (0.65, 6, 2), (0.6, 7, 3),
+    ]  # fmt: skip
+    assert json.loads(json.dumps(rows)) == [list(row) for row in rows]
+
+
+def test_many_operating_points_are_thinned_where_they_say_little() -> None:
+    sure, wrong = np.linspace(1, 0.5, 20_000), np.random.default_rng(0).integers(0, 2, 20_000)
+    rows = operating_points(np.stack([sure, 1 - sure], axis=1), wrong)
+    assert OPERATING_POINTS - 20 <= len(rows) <= OPERATING_POINTS
+    counts = [row[2] for row in rows]
+    assert set(np.diff(counts[:100])) == {0, 1} and counts[99] >= 49 and max(np.diff(counts)) > 10
+    assert rows[-1][1:] == (20_000, int(wrong.sum()))
 
 
 def test_label_errors_are_found_by_digest_with_the_better_label() -> None:

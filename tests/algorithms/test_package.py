@@ -253,6 +253,8 @@ def test_finish_hands_over_a_whole_package(bench, textures) -> None:
     assert document["format"] == "loupe-model/1"
     assert document["labels"] == list(textures.labels)
     assert document["input"]["height"] == document["input"]["width"] == 32
+    assert document["operating_points"]["split"] == "validation"
+    assert document["operating_points"]["rows"][-1][1] == result.report["validation"]["pictures"]
     for name, expected in document["files"].items():
         assert hashlib.sha256(result.artifacts[name].read_bytes()).hexdigest() == expected
     golden = np.load(result.artifacts["golden.npz"], allow_pickle=False)

@@ -11,6 +11,7 @@ from loupe.metrics import (
     BALANCED_ACCURACY,
     LOWEST_RECALL,
     METRICS,
+    rate_is_below,
     reaches,
     score,
     score_of_counts,
@@ -82,3 +83,15 @@ def test_the_interval_is_scipys(right: int, total: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     expected = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
     assert wilson_interval(right, total) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rate", "wrong", "total"),
+    [(0.01, 0, 230), (0.01, 3, 900), (0.05, 10, 300), (0.5, 4, 10), (0.02, 150, 9000), (1e-4, 2, 10**6)],
+)
+def test_the_test_of_a_rate_is_the_binomial_distribution(rate: float, wrong: int, total: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    probability = float(stats.binom.cdf(wrong, total, rate))
+    assert rate_is_below(rate, wrong, total, probability * 1.001)
+    assert not rate_is_below(rate, wrong, total, probability * 0.999)
+    assert not rate_is_below(rate, total, total, 0.1) and not rate_is_below(rate, 0, 0, 0.1)

@@ -43,6 +43,7 @@ app = typer.Typer()
     "loupe classify screws part.png --project line-7",
     "loupe classify models/screws/2 new/ 'more/**/*.png'",
     "loupe classify screws --watch camera/ --csv answers.csv",
+    "loupe classify screws new/ --max-error 0.01    # unknown where more than 1 % would be wrong",
     "loupe classify screws test/ --matrix    # test/ has a folder per class: the answers are scored",
 )
 async def classify(
@@ -67,6 +68,14 @@ async def classify(
     min_confidence: Annotated[
         float, typer.Option("--min-confidence", metavar="P", help="Below this probability, answer unknown.")
     ] = 0.0,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            "--max-error",
+            metavar="RATE",
+            help="Answer unknown as far as it takes to be wrong in at most this share of the answers, 0.01 for 1 %.",
+        ),
+    ] = None,
     csv: Annotated[
         Path | None,
         typer.Option("--csv", metavar="FILE", help="Also write the answers as CSV; with --watch, add to the file."),
@@ -91,6 +100,9 @@ async def classify(
     In path and label, tab, newline, backslash and control characters are written as \t, \n, \\ and \x1b. For a folder
     with a folder per class, named as the model's classes, the score follows on stderr, with --json as the last line.
 
+    With --max-error, the confidence that it takes is found by the model's validation pictures, and told first, with
+    --json as the first line. Where they cannot vouch for so low a rate, nothing is answered and the exit code is 3.
+
     With --watch, a version that `loupe follow` installs meanwhile is used from then on.
 
     A picture that cannot be read gets its problem told instead, the others go on, and the exit code is 6.
@@ -106,7 +118,11 @@ async def classify(
     watched = await asyncio.to_thread(FolderWatch, watch) if watch else None
 
     async def load(folder: Path) -> Classifier:
-        return await asyncio.to_thread(Classifier, folder, threads, min_confidence=min_confidence, precision=precision)
+        classifier = await asyncio.to_thread(
+            Classifier, folder, threads, min_confidence=min_confidence, max_error=max_error, precision=precision
+        )
+        _tell_operating_point(cli, classifier)
+        return classifier
 
     classifier = await load(await _model_folder(cli, model, allow_below_target))
     if classifier.has_int8:
@@ -114,8 +130,10 @@ async def classify(
     with await asyncio.to_thread(_opened, cli, classifier, csv, explain, more=watched is not None) as answers:
         expansion = await _answer_named(answers, words)
         if watched:
-            newest = _installed(cli, model, allow_below_target)
-            await _answer_arriving(answers, watched, lambda: _renewed(cli, answers.classifier, newest, load))
+            newest, passed_over = _installed(cli, model, allow_below_target), set[Path]()
+            await _answer_arriving(
+                answers, watched, lambda: _renewed(cli, answers.classifier, newest, load, passed_over)
+            )
     if answers.score:
         _tell_score(cli, answers.score, matrix, matrix_csv)
     elif matrix or matrix_csv:
@@ -124,6 +142,21 @@ async def classify(
         cli.note(f"{answers.broken} of {answers.count} pictures could not be read")
     if answers.broken or expansion.empty:
         raise Ended(BAD_INPUT)
+
+
+def _tell_operating_point(cli: Cli, classifier: Classifier) -> None:
+    """Tell from which confidence on there are answers for a --max-error, and what that came to in validation."""
+    point, max_error, pictures = classifier.operating_point, classifier.max_error, classifier.validation_pictures
+    if point is None or max_error is None:
+        return
+    if cli.as_json:
+        told = {"max_error": max_error, **point._asdict(), "validation_pictures": pictures}
+        cli.emit({"operating_point": told})
+    cli.note(
+        f"answers from a confidence of {point.min_confidence:g} on, for at most {100 * max_error:.4g} % wrong: of the "
+        f"{pictures} validation pictures {point.answered} are answered ({percent(point.answered / pictures)}), "
+        f"{point.wrong} of them wrongly"
+    )
 
 
 def _check_explain(explain: Path | None, sources: Sequence[Path]) -> None:
@@ -168,15 +201,25 @@ async def _renewed(
     classifier: Classifier,
     newest: Callable[[], Installed] | None,
     load: Callable[[Path], Awaitable[Classifier]],
+    passed_over: set[Path],
 ) -> Classifier:
-    """Return a classifier with the newest version that was installed in the meantime; else the one that there is."""
+    """Return a classifier with the newest version that was installed in the meantime; else the one that there is.
+
+    passed_over: the versions of which was told already that they do not do; it is added to.
+    """
     if newest is None:
         return classifier
     # A version that went, or that cannot be loaded, is no reason to stop what works.
     with contextlib.suppress(errors.LoupeError, OSError):
         found = newest()
         if found.folder != classifier.folder:
-            classifier = await load(found.folder)
+            try:
+                classifier = await load(found.folder)
+            except errors.FailedPrecondition as error:
+                if found.folder not in passed_over:
+                    cli.note(f"goes on without {found.name}: {error}")
+                passed_over.add(found.folder)
+                raise
             cli.note(f"from now on with {found.name}")
     return classifier
 
