@@ -31,8 +31,9 @@ class TrainingPlan:
     which is then what is measured and kept (Polyak and Juditsky, "Acceleration of Stochastic Approximation by
     Averaging", 1992); 0 for none. blends: at the end, weights that are by these parts the trained ones and else those
     that training began with are tried too (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
-    looks: how often the validation pictures are looked at in the first epoch; in later ones it is once. floor: the validation accuracy that training began
-    with; it is left when it is clearly below that at two looks in a row, in the beginning far below.
+    looks: how often the validation pictures are looked at in the first epoch; in later ones it is once. floor: the
+    validation accuracy that training began with; it is left when it is clearly below that at two looks in a row, in the
+    beginning far below.
     """
 
     size: int
@@ -67,7 +68,7 @@ def steps_per_epoch(pictures: int, batch_size: int) -> int:
     return steps - 1 if steps > 1 and pictures % batch_size == 1 else steps
 
 
-def learning_rate(plan: TrainingPlan, step: float, steps: int) -> float:
+def learning_rate(plan: TrainingPlan, step: int, steps: int) -> float:
     """Return the rate of a step, from 0: it rises evenly in the warm-up and then falls along a cosine to a hundredth.
 
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017; without restarts.

@@ -260,16 +260,17 @@ class TrainingLoop:
         self.context.stop_if_asked()
         self.epoch = epoch
 
-    def _place(self, epoch: int, step: int) -> float:
+    def _place(self, epoch: int, step: int) -> int:
         """Return how many steps of the plan lie behind this one, or more when the time runs out before the steps.
 
-        So the rate has fallen when the budget ends, too (Li et al., "Budgeted Training", 2020).
+        So the rate has fallen when the budget ends, too (Li et al., "Budgeted Training", 2020). Only whole steps that the
+        clock is ahead count: where there is time enough, the rate depends on the steps alone.
         """
         done = (epoch - 1) * self.steps + step - 1
-        left = self.context.seconds_left()
         if math.isinf(self._seconds):
             return done
-        return max(done, (1 - max(0.0, left) / self._seconds) * self.steps * self.epochs)
+        spent = 1 - max(0.0, self.context.seconds_left()) / self._seconds
+        return max(done, int(spent * self.steps * self.epochs))
 
     def _learn(self) -> None:
         """Put the network into the state in which it learns."""

@@ -101,6 +101,14 @@ def test_the_rate_falls_with_the_time_that_is_left(loop_for, monkeypatch, left: 
     assert rate <= loop.plan.learning_rate * (1.0 if behind < 1 else 0.011)
 
 
+def test_with_time_enough_the_rate_depends_on_the_steps_alone(loop_for, monkeypatch) -> None:
+    """The same weights come out of a run that was cut off, however long its steps took."""
+    loop = loop_for(seconds=14_400.0)
+    monkeypatch.setattr(loop, "_seconds", 14_400.0)
+    monkeypatch.setattr(loop.context, "seconds_left", lambda: 14_398.7)
+    assert [loop._place(1, 1), loop._place(1, 2)] == [0, 1]
+
+
 def test_without_a_budget_the_rate_depends_on_the_steps_alone(loop_for) -> None:
     loop = loop_for()
     assert math.isinf(loop.context.seconds_left())

@@ -50,7 +50,7 @@ FINAL = {
     training_job_pb2.JOB_STATE_CANCELLED,
 }
 # Trainings whose accuracy does not matter: one by its epochs, the other as long on a fast machine as on a slow one.
-EPOCHS = 20
+EPOCHS = 12
 LONG: dict[str, Any] = {
     "algorithm_version": "algorithms/scratch/versions/latest",
     "parameters": {"size": 32, "epochs": EPOCHS, "patience": EPOCHS},
