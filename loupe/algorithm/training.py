@@ -263,8 +263,8 @@ class TrainingLoop:
     def _place(self, epoch: int, step: int) -> int:
         """Return how many steps of the plan lie behind this one, or more when the time runs out before the steps.
 
-        So the rate has fallen when the budget ends, too (Li et al., "Budgeted Training", 2020). Only whole steps that the
-        clock is ahead count: where there is time enough, the rate depends on the steps alone.
+        So the rate has fallen when the budget ends, too (Li et al., "Budgeted Training", 2020). The clock counts whole
+        steps, and only when it is ahead: where there is time enough, the rate depends on the steps alone.
         """
         done = (epoch - 1) * self.steps + step - 1
         if math.isinf(self._seconds):

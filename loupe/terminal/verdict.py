@@ -10,11 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from loupe.metrics import ACCURACY, spoken
+from loupe.forecast import forecast_of
+from loupe.metrics import ACCURACY, reaches, spoken
 from loupe.terminal.confusion import ConfusionView, confusion_of
 from loupe.terminal.escapes import LONGEST_TEXT, escaped
 from loupe.terminal.tables import facts, line, percent, table
-from loupe.terminal.targets import target_text
+from loupe.terminal.targets import score_of, target_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -62,6 +63,21 @@ def metric_rows(metrics: ModelMetrics) -> list[tuple[str, str]]:
         if metrics.target_metric:
             rows.append(("lowest recall", percent(metrics.test_lowest_recall)))
     return rows
+
+
+def forecast_text(report: Mapping[str, Any], metrics: ModelMetrics) -> str:
+    """Return what the target would have needed by the report's learning curve; empty where it was reached.
+
+    >>> from loupe.storage.v1.model_pb2 import ModelMetrics
+    >>> report = {"labels": ["dent"], "notes": {"forecast": {"low": 90, "high": 150, "classes": ["dent"]}}}
+    >>> forecast_text(report, ModelMetrics(target_accuracy=0.97, validation_accuracy=0.9))
+    'about 90 to 150 more training pictures, of dent first, for 97.00 %'
+    >>> forecast_text(report, ModelMetrics(target_accuracy=0.97, validation_accuracy=0.98))
+    ''
+    """
+    if reaches(score_of(metrics), metrics.target_accuracy) or not isinstance(labels := report.get("labels"), list):
+        return ""
+    return forecast_of(report.get("notes"), labels, target_text(metrics))
 
 
 def render_result(

@@ -14,7 +14,7 @@ from loupe.terminal.commands.matrix import CsvOption, MatrixOption, PngOption, w
 from loupe.terminal.progress import pull_bar
 from loupe.terminal.tables import GAP, facts, shortened, size, table, when, width_of
 from loupe.terminal.targets import why_unreleased
-from loupe.terminal.verdict import metric_rows, read_report, report_parts
+from loupe.terminal.verdict import forecast_text, metric_rows, read_report, report_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,11 +133,12 @@ async def model_show(
 def _version_view(version: ModelVersion, *, whole: bool) -> RenderableType:
     from rich.console import Group
 
-    made = version.lineage
+    made, report = version.lineage, read_report(version.report_json)
     pairs = [
         ("model", version.name),
         ("released", "yes" if version.released else f"no: it {why_unreleased(version.metrics)}"),
         *metric_rows(version.metrics),
+        ("would need", forecast_text(report, version.metrics)),
         ("classes", ", ".join(version.labels)),
         ("files", ", ".join(f"{one.filename} ({size(one.size)})" for one in version.files)),
         ("job", f"{made.job}, attempt {made.attempt} on {made.trainer}" if made.job else ""),
@@ -148,7 +149,7 @@ def _version_view(version: ModelVersion, *, whole: bool) -> RenderableType:
         ("code", made.code_version),
         ("created", when(version.create_time)),
     ]
-    return Group(facts(pairs), *report_parts(read_report(version.report_json), {}, whole=whole))
+    return Group(facts(pairs), *report_parts(report, {}, whole=whole))
 
 
 @command(model_app, "pull", "loupe model pull screws --project line-7", "loupe model pull screws/versions/2 --to m/")

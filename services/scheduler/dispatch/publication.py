@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from loupe.errors import AlgorithmFailed
 from loupe.escapes import escaped
+from loupe.forecast import forecast_of
 from loupe.labels import MAX_LENGTH, normalise_label
 from loupe.metrics import ACCURACY, reaches, spoken
 from services.scheduler.clients.storage import ModelLineage, ModelMetrics, ModelVersion
@@ -45,6 +46,7 @@ class _Report(_Part):
     validation: _Scores
     test: _Scores | None = None
     label_errors: list[object] = Field(default=[], max_length=_MAX_ITEMS)
+    notes: object = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def _verdict(job: Job, outcome: str, report: _Report, reached: bool) -> str:
     if worst and not reached:
         shown = ", ".join(escaped(each, MAX_LENGTH) for each in worst)
         sentences.append(f"Hardest to tell: {shown}.")
+    if not reached and (forecast := forecast_of(report.notes, report.labels, target)):
+        sentences.append(f"By the learning curve it takes {forecast}.")
     if report.label_errors:
         count = len(report.label_errors)
         sentences.append(f"{count} {'label looks' if count == 1 else 'labels look'} wrong; the report names them.")

@@ -10,7 +10,10 @@ import loupe
 from services.trainer.sandbox import decoder
 from services.trainer.sandbox.leftovers import remove
 
-PARTS = ("__init__.py", "metrics.py", "patterns.py", "picture.py", "algorithm")
+PARTS = (
+    *("__init__.py", "escapes.py", "forecast.py", "labels.py", "metrics.py", "patterns.py", "picture.py"),
+    "algorithm",
+)
 
 
 def make_code_folder(folder: Path) -> Path:

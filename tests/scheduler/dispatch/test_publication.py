@@ -101,6 +101,48 @@ def test_a_verdict_is_short_and_steers_no_terminal() -> None:
     assert verdict.endswith("x…, d, e.")
 
 
+def missed(**more: object) -> str:
+    """Return the verdict on a report with more in it that missed its target."""
+    result = replace(unpack_finished(finished("plateau")), report_json=report_json(0.8, **more))
+    return prepare(job_with(result), result).result.verdict
+
+
+def test_a_verdict_tells_what_the_missed_target_would_have_needed() -> None:
+    """By the forecast in the report's notes; a target that was reached needs none."""
+    notes = {"forecast": {"low": 900, "high": 1500, "classes": ["scratch"]}}
+    said = "By the learning curve it takes about 900 to 1,500 more training pictures, of scratch first, for 95.00 %."
+    assert said in missed(notes=notes)
+    assert "10 times as many" in missed(notes={"forecast": {"low": None, "high": None}})
+    reached = replace(unpack_finished(finished()), report_json=report_json(0.99, notes=notes))
+    assert "learning curve" not in prepare(job_with(reached), reached).result.verdict
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        "x",
+        {"forecast": None},
+        {"forecast": [1]},
+        {"forecast": {"low": 1}},
+        {"forecast": {"low": "900", "high": 1500}},
+        {"forecast": {"low": True, "high": 5}},
+        {"forecast": {"low": 10**30, "high": 10**31}},
+        {"forecast": {"low": 9, "high": 5}},
+        {"forecast": {"low": -1, "high": 5}},
+        {"forecast": {"low": None, "high": 5}},
+    ],
+)
+def test_what_is_no_forecast_is_not_told(notes: object) -> None:
+    """Notes are free to hold anything: the model is published all the same."""
+    assert "learning curve" not in missed(notes=notes)
+
+
+def test_a_forecast_names_only_classes_of_the_report() -> None:
+    evil = ["\x1b[2J", "x" * 600_000, "scratch", {}]
+    verdict = missed(notes={"forecast": {"low": 9, "high": 9, "classes": evil}})
+    assert "takes about 9 more training pictures for" in verdict and verdict.isprintable()
+
+
 def test_a_report_that_breaks_the_rule_of_labels_names_the_label() -> None:
     """What is wrong, and where."""
     result = replace(unpack_finished(finished()), report_json=report_json(labels=["good", "scra\x07tch"]))

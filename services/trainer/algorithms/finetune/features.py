@@ -14,6 +14,7 @@ from loupe.algorithm.export import PictureNetwork, Preprocessing, export_onnx
 from loupe.algorithm.onnx_model import answering, with_size
 
 from .backbones import Backbone
+from .forecast import Pace
 
 BATCH = 32
 SAVE_SECONDS = 15.0
@@ -25,12 +26,13 @@ class FrozenTrunk:
     """Computes a backbone's features of pictures; on a CPU by onnxruntime, about thrice as fast as torch there.
 
     The export is needed for the model package anyway. It is made once and used for every size at which it gives
-    the same features as torch.
+    the same features as torch. paces: what features cost, by size, where there were enough pictures to tell.
     """
 
     def __init__(self, context: Context, backbone: Backbone) -> None:
         self._context, self._backbone = context, backbone
         self._exports: dict[int, Any] = {}
+        self.paces: dict[int, Pace] = {}
 
     def by_torch(self, size: int) -> FeatureFunction:
         """Return the yardstick: a function from uint8 [B, size, size, 3] to float32 [B, D] that computes by torch."""
@@ -86,7 +88,9 @@ def compute_features(
     The first batch goes through torch, whatever comes after: it is there at once, and it is the yardstick.
     Raises Stopped.
     """
+    opened = time.monotonic()
     pictures = context.data.images(size)
+    opening = time.monotonic() - opened
     total = -(-len(rows) // BATCH)
     first = np.ascontiguousarray(pictures[rows[:BATCH]])
     expected = trunk.by_torch(size)(first)
@@ -107,4 +111,7 @@ def compute_features(
         if now - saved >= SAVE_SECONDS:
             keep({"size": size, "matrix": np.concatenate(parts)})
             saved = time.monotonic()
+    if done > before:
+        now = time.monotonic()
+        trunk.paces[size] = Pace(opening, (now - began) / (done - before), now - opened)
     return torch.from_numpy(np.concatenate(parts))

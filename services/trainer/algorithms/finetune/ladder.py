@@ -21,6 +21,7 @@ from loupe.metrics import ACCURACY, spoken
 from .backbones import Backbone, HeadedNetwork, MultiLevel, early_blocks
 from .cached import CachedRows, cached_rows
 from .features import BATCH, FrozenTrunk, compute_features
+from .forecast import Forecast, Step, learning_curve, measure, seconds_of_head, seconds_of_tuning
 from .head import DECAYS, Head, Table, cross_validated, fit_head
 from .prefix import split
 from .trial import candidates, choose_augmentation, sample
@@ -126,12 +127,40 @@ class Ladder:
         return len(self._context.data) <= LARGE_PICTURES and scores.get(128, 1.0) > scores.get(64, 0.0)
 
     def _train(self, stage: Stage, restored: Mapping[str, Any]) -> None:
+        began = self._context.elapsed
         if stage.depth == "head":
             accuracy, score = self._train_head(stage, restored.get("features"))
         else:
             accuracy, score = self._fine_tune(stage, restored.get("fit"))
         self._state["done"].append({"depth": stage.depth, "size": stage.size, "accuracy": accuracy, "score": score})
+        if stage.depth == "head" and self._target_reached() is None:
+            self._tell_forecast(stage, self._context.elapsed - began)
         self._checkpoint()
+
+    def _tell_forecast(self, stage: Stage, spent: float) -> None:
+        """Say once after each head what the target still needs: pictures, pixels, time. spent: seconds of the stage."""
+        step: Step | None = None
+        if (following := self._next()) is not None:
+            step = Step(following.depth, following.size, self._seconds_of(following, stage, spent))
+            self._state.setdefault("steps", []).append(vars(step))
+        if message := self._forecast().message(self._scores(), step, self._context.seconds_left()):
+            self._context.report("forecast", message=message)
+
+    def _seconds_of(self, following: Stage, last: Stage, spent: float) -> float | None:
+        """Return about how long a stage will take, None where nothing was measured. spent: seconds of the last one."""
+        if (pace := self._trunk.paces.get(last.size)) is None:
+            return None
+        pixels = (following.size / last.size) ** 2
+        if following.depth == "head":
+            return seconds_of_head(pace, len(self._rows), pixels, max(0.0, spent - pace.whole))
+        wanted, left = self._context.parameters["epochs"] or EPOCHS[following.depth], self._context.max_epochs
+        epochs = wanted if left is None else min(wanted, left)
+        return seconds_of_tuning(pace, following.depth, len(self._context.data.train), pixels, epochs)
+
+    def _forecast(self) -> Forecast:
+        context, best = self._context, self._state["best"]
+        curve = self._state.get("curve")
+        return Forecast(curve, context.target_metric, context.target_accuracy, best["score"], context.data.labels)
 
     def _checkpoint(self, **unfinished: Any) -> None:
         self._context.checkpoint({"ladder": self._state, **unfinished})
@@ -160,6 +189,9 @@ class Ladder:
         weights = {"weight": head.weight, "bias": head.bias, "out_of_sample": probabilities}
         self._keep_if_best(stage, head.accuracy, head.score, **weights)
         self._state["decays"][str(stage.size)] = head.decay
+        if "curve" not in self._state and not context.reaches_target(head.score):
+            measured = measure(table.rows(trained), table.rows(validated), head, context.seed)
+            self._state["curve"] = measured and learning_curve(measured, context.target_metric, context.seed)
         return head.accuracy, head.score
 
     def _report_head(self, stage: Stage, head: Head) -> None:
@@ -327,5 +359,6 @@ class Ladder:
                 "way": f"{way} at {size} px",
                 "rungs": self._state["done"],
                 "augmentation": self._state["tuning"],
+                "forecast": None if self._target_reached() else self._forecast().notes(self._state.get("steps", [])),
             },
         )
