@@ -119,6 +119,27 @@ def check_header(data: bytes) -> None:
     _require_canvas(*_QUICK[kind](data))
 
 
+@dataclass(frozen=True)
+class White:
+    """The sample that became 255. told: the file says so; else it is the least of its steps that no sample exceeds."""
+
+    value: float
+    told: bool = False
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture, and what a person should know of how it was read.
+
+    pixels: uint8 [height, width, 3], RGB. frames: the pages or frames of the file, of which the first was taken. white:
+    how samples of more than 8 bits were scaled; None for those of 8.
+    """
+
+    pixels: np.ndarray
+    frames: int = 1
+    white: White | None = None
+
+
 def count_frames(data: bytes) -> int:
     """Return how many pages or frames a file has, of which `decode` takes the first. Raises BadPicture."""
     return _examine(data)[1].frames
@@ -139,21 +160,28 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
     smallest of 2^8-1, 2^12-1, 2^16-1, 2^20-1, 2^24-1, 2^28-1 and 2^32-1 that no sample of this picture exceeds. It
     depends on this picture alone. Values below 0, and those that are no number, are black.
     """
+    return read(data, height, width).pixels
+
+
+def read(data: bytes, height: int, width: int) -> Decoded:
+    """Decode as `decode` does, and tell what was done. Raises BadPicture."""
     kind, facts = _examine(data)
     image = _open(kind, data)
     try:
         if kind == "JPEG":
             image.draft("RGB", (width * 2, height * 2))
-        wide = _wide_colour(image, facts, lambda: _open(kind, data))
+        wide, white = _wide_colour(image, facts, lambda: _open(kind, data))
         upright = ImageOps.exif_transpose(wide or image)
         if upright.mode.startswith("I") or upright.mode == "F":
-            upright = Image.fromarray(_eight_bits(np.asarray(upright), facts))
+            samples = np.asarray(upright)
+            white = _white(samples, facts)
+            upright = Image.fromarray(_eight_bits(samples, white, inverted=facts.inverted))
         colour = _on_black(upright)
         if colour.size != (width, height):
             colour = colour.resize((width, height), Image.Resampling.BILINEAR)
     except Exception as error:
         raise BadPicture("broken", f"the {kind} data are cut off or damaged") from error
-    return np.asarray(colour, dtype=np.uint8)
+    return Decoded(np.asarray(colour, dtype=np.uint8), facts.frames, white)
 
 
 @dataclass
@@ -461,29 +489,28 @@ _EXAMINED: dict[str, Callable[[bytes], _Facts]] = {
 # From samples to 8 bits.
 
 
-def _eight_bits(samples: np.ndarray, facts: _Facts) -> np.ndarray:
-    """Return uint8 of the same shape: one channel of samples of any type, white as `decode` says."""
-    white = _white(samples, facts)
+def _eight_bits(samples: np.ndarray, white: White, *, inverted: bool) -> np.ndarray:
+    """Return uint8 of the same shape: samples of any type, white as `decode` says. inverted: 0 is white."""
     scaled = samples.astype(np.float32)
-    scaled *= 255.0 / white
+    scaled *= 255.0 / white.value
     np.nan_to_num(scaled, copy=False, nan=0.0)
     np.clip(scaled, 0, 255, out=scaled)
     levels = scaled.astype(np.uint8)
-    return 255 - levels if facts.inverted else levels
+    return 255 - levels if inverted else levels
 
 
-def _white(samples: np.ndarray, facts: _Facts) -> float:
+def _white(samples: np.ndarray, facts: _Facts) -> White:
     peak = float(np.max(samples, initial=0, where=np.isfinite(samples)))
     if facts.white is not None and peak <= facts.white:
-        return float(facts.white)
+        return White(float(facts.white), told=True)
     if samples.dtype.kind == "f" and peak <= _BRIGHTEST_UNIT:
-        return 1.0
+        return White(1.0)
     if 0 < facts.significant < facts.bits and peak < 2**facts.significant:
         # PNG wants them shifted up to 16 bits, the low bits 0 or a copy of the high ones.
         shift = facts.bits - facts.significant
         low = np.bitwise_and(samples.astype(np.int64), 2**shift - 1)
-        return float(2**facts.significant - 1) if low.any() else float(2**facts.bits - 1)
-    return float(next((2**bits - 1 for bits in _BITS if peak <= 2**bits - 1), 2 ** _BITS[-1] - 1))
+        return White(float(2 ** (facts.significant if low.any() else facts.bits) - 1), told=True)
+    return White(float(next((2**bits - 1 for bits in _BITS if peak <= 2**bits - 1), 2 ** _BITS[-1] - 1)))
 
 
 _GREY_ALPHA = "LA;16B"
@@ -493,29 +520,33 @@ _LOW |= {"RGB;16N": "RGB;16B", "RGBA;16N": "RGBA;16B"}  # libtiff gives the mach
 
 def _wide_colour(
     image: ImageFile.ImageFile, facts: _Facts, again: Callable[[], ImageFile.ImageFile]
-) -> Image.Image | None:
+) -> tuple[Image.Image | None, White | None]:
     """Return colour of 16 bits whose upper bytes are almost empty, scaled by its range; None where nothing is to do.
+
+    And the white of all colour of 16 bits.
 
     Pillow keeps the upper byte of each sample. Read once more in the other byte order, it gives the lower one.
     """
     if facts.bits != 16 or image.mode not in ("RGB", "RGBA") or not image.tile:
-        return None
+        return None, None
+    whole = White(float(2**16 - 1))
     low = _lower_bytes(image, again)
     if low is None:
-        return None
+        return None, whole
     high = np.asarray(image)
     if high[..., :3].max(initial=0) >= 16:
-        return None
+        return None, whole
     samples = high.astype(np.uint16) << 8 | low
-    scaled = [_eight_bits(samples[..., :3], facts)]
+    white = _white(samples[..., :3], facts)
+    scaled = [_eight_bits(samples[..., :3], white, inverted=facts.inverted)]
     if samples.shape[2] == 4:
         alpha = samples[..., 3:]
-        white = _white(samples[..., :3], facts)
-        scaled.append(_eight_bits(alpha, _Facts(white=int(white))) if alpha.max(initial=0) <= white else high[..., 3:])
+        narrow = alpha.max(initial=0) <= white.value
+        scaled.append(_eight_bits(alpha, white, inverted=False) if narrow else high[..., 3:])
     wide = Image.fromarray(np.concatenate(scaled, axis=2))
     wide.info = image.info
     wide.getexif().update({0x0112: image.getexif().get(0x0112, 1)})
-    return wide
+    return wide, white
 
 
 def _lower_bytes(image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFile]) -> np.ndarray | None:

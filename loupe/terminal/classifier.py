@@ -14,6 +14,8 @@ import numpy as np
 from loupe import picture
 from loupe.errors import GateFailed, invalid
 from loupe.terminal.abstention import OperatingPoint, require_point
+from loupe.terminal.installed import MODEL_FILE
+from loupe.terminal.locks import Use
 from loupe.terminal.model_folder import BATCH, GOLDEN_TOLERANCE, probabilities_of, read_model_folder
 from loupe.terminal.precision import Precision
 from loupe.terminal.quicker import quicker
@@ -43,14 +45,14 @@ class Classifier:
     """Answers with a model folder: model.json, model.onnx, golden.npz and, where there is one, model.int8.onnx.
 
     threads: CPU threads of one inference; all that this process may use when None. They wait without spinning, so that
-    the rest of the machine stays usable. min_confidence: below this probability the answer is UNKNOWN. max_error:
-    instead of it, the share of the answers that may be wrong; operating_point then is what was chosen for it, and FP32
-    answers, whose validation pictures vouch for it. precision: which file answers; AUTO tries which is quicker here,
-    once on each machine. Afterwards it is FP32 or INT8. Raises InvalidArgument for a folder that is not such a model,
-    for a min_confidence or max_error that is no such number or goes with nothing else that was asked, and for INT8
-    where the model has none; GateFailed for INT8 where this CPU computes it otherwise; NotVouchedFor where the
-    validation pictures cannot vouch for max_error, FailedPrecondition where the model says nothing of them; DataLoss
-    for damaged files.
+    the rest of the machine stays usable. A version of the user's data folder is not cleared away while this lives.
+    min_confidence: below this probability the answer is UNKNOWN. max_error: instead of it, the share of the answers
+    that may be wrong; operating_point then is what was chosen for it, and FP32 answers, whose validation pictures vouch
+    for it. precision: which file answers; AUTO tries which is quicker here, once on each machine. Afterwards it is FP32
+    or INT8. Raises InvalidArgument for a folder that is not such a model, for a min_confidence or max_error that is no
+    such number or goes with nothing else that was asked, and for INT8 where the model has none; GateFailed for INT8
+    where this CPU computes it otherwise; NotVouchedFor where the validation pictures cannot vouch for max_error,
+    FailedPrecondition where the model says nothing of them; DataLoss for damaged files.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Classifier:
             self.operating_point = require_point(self._model.operating_points, max_error, folder)
             self.min_confidence = self.operating_point.min_confidence
         self.validation_pictures = self._model.operating_points[-1].answered if self._model.operating_points else 0
+        self._use = Use(folder / MODEL_FILE)
         self.labels, self.height, self.width = self._model.labels, self._model.height, self._model.width
         self.has_int8 = self._model.int8_golden is not None
         self._threads = threads or len(os.sched_getaffinity(0))

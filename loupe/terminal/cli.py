@@ -22,7 +22,7 @@ from loupe.terminal.commands import (
 EPILOG = (
     "First steps:  loupe login --server HOST:PORT --ca ca.pem anna;  loupe project create line-7;  "
     "loupe project use line-7;  loupe dataset push screws pictures/;  "
-    "loupe train screws --target-accuracy 0.97 --watch;  loupe classify screws part.png"
+    "loupe train screws --target 0.97 --watch;  loupe classify screws part.png"
     "\n\n"
     f"Exit codes:  {' · '.join(f'{code.value} {meaning}' for code, meaning in MEANINGS.items())}"
 )

@@ -24,7 +24,7 @@ MEANINGS = {
     Exit.OK: "it worked",
     Exit.UNEXPECTED: "something unexpected, or the job failed or was cancelled",
     Exit.USAGE: "the command line is wrong",
-    Exit.TARGET_MISSED: "the target was not reached, or the model was refused at its gate",
+    Exit.TARGET_MISSED: "the target was not reached, or on too few pictures, or the model was refused at its gate",
     Exit.NOT_FOUND: "there is no such thing, or you may not see it",
     Exit.DENIED: "not logged in, or not allowed",
     Exit.BAD_INPUT: "bad input, or part of it failed",

@@ -8,7 +8,7 @@ without one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,11 +26,15 @@ MODEL_FILE = "model.json"
 
 @dataclass(frozen=True)
 class Installed:
-    """A version that stands on this machine. released: it passed its gate, as the library said when it was pulled."""
+    """A version that stands on this machine.
+
+    released: it passed its gate, as the library said when it was pulled. named: somebody asked for this very version.
+    """
 
     name: ModelVersionName
     folder: Path
     released: bool
+    named: bool
 
 
 class NotInstalled(NotFound):
@@ -49,12 +53,24 @@ def default_folder(name: ModelVersionName) -> Path:
     return models_folder() / name.project / name.model / name.number
 
 
-def record(version: ModelVersion) -> None:
-    """Write what the library says of a version beside the place where it will stand: the old record or the new one."""
+def record(version: ModelVersion, *, named: bool = False) -> None:
+    """Write what the library says of a version beside the place where it will stand: the old record or the new one.
+
+    named: somebody asked for this very version; that is not forgotten.
+    """
     folder = default_folder(ModelVersionName.parse(version.name))
     folder.parent.mkdir(parents=True, exist_ok=True)
     document = {"model": version.name, "uid": version.uid, "released": version.released}
-    write_whole(_record_of(folder), json.dumps(document))
+    named = named or _recorded(folder).get("named") is True
+    write_whole(record_of(folder), json.dumps(document | {"named": named}))
+
+
+def record_named(name: ModelVersionName) -> None:
+    """Write down that somebody asked for this very version, which stands here with a record."""
+    folder = default_folder(name)
+    document = _recorded(folder)
+    if document and document.get("named") is not True:
+        write_whole(record_of(folder), json.dumps(dict(document) | {"named": True}))
 
 
 def installed_versions(model: ModelName) -> list[Installed]:
@@ -62,7 +78,7 @@ def installed_versions(model: ModelName) -> list[Installed]:
     place = models_folder() / model.project / model.model
     numbers = [one.name for one in _folders(place) if one.name.isascii() and one.name.isdigit()]
     names = [ModelVersionName(model.project, model.model, each) for each in sorted(numbers, key=int, reverse=True)]
-    return [Installed(one, place / one.number, _was_released(place / one.number)) for one in names]
+    return [_installed(one, place / one.number) for one in names]
 
 
 def newest_installed(model: ModelName, *, allow_below_target: bool = False) -> Installed:
@@ -110,20 +126,26 @@ def installed_model(model: str) -> ModelName:
     return ModelName(found[0], model)
 
 
+def record_of(folder: Path) -> Path:
+    """Return the file that says of the version in this folder what the library said."""
+    return folder.with_name(f".{folder.name}.json")
+
+
 def _folders(place: Path) -> Iterator[Path]:
     """Yield the folders of a place that hold a model."""
     if place.is_dir():
         yield from (one for one in place.iterdir() if (one / MODEL_FILE).is_file())
 
 
-def _record_of(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.json")
+def _installed(name: ModelVersionName, folder: Path) -> Installed:
+    document = _recorded(folder)
+    return Installed(name, folder, document.get("released") is True, document.get("named") is True)
 
 
-def _was_released(folder: Path) -> bool:
-    """Tell what the record says; without one, or with a damaged one, a version does not count as released."""
+def _recorded(folder: Path) -> Mapping[str, object]:
+    """Return what the record says; without one, or with a damaged one, a version does not count as released."""
     try:
-        document = json.loads(_record_of(folder).read_text(encoding="utf-8"))
+        document = json.loads(record_of(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and document.get("released") is True
+        return {}
+    return document if isinstance(document, dict) else {}

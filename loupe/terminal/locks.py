@@ -1,4 +1,4 @@
-"""A lock between processes of one machine, held on a file."""
+"""Locks between processes of one machine, held on files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from loupe.errors import Unavailable
+from loupe.errors import NotFound, Unavailable
 
 POLL_SECONDS = 0.05
 
@@ -34,6 +35,34 @@ async def file_lock(path: Path, seconds: float = 60.0) -> AsyncIterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+class Use:
+    """Keeps a file from being given up by `unused`, by any process of this machine, for as long as this object lives.
+
+    It does not make the file: what cannot be locked, as on some network folders, is used all the same. Raises OSError
+    for a file that is not there, NotFound for one that is being given up at this moment.
+    """
+
+    def __init__(self, path: Path) -> None:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            gone = not path.exists() or not os.path.samestat(os.fstat(handle), path.stat())
+        except BlockingIOError:
+            gone = True
+        except OSError:  # a file system without locks
+            gone = False
+        if gone:
+            raise NotFound(f"{path.parent} is being removed; use a newer version", resource=path.parent)
+
+
+@contextlib.contextmanager
+def unused(path: Path) -> Iterator[bool]:
+    """Tell whether nobody has a `Use` of this file, and let nobody get one until the block ends. Raises OSError."""
+    with path.open("rb") as file:
+        yield _take(file.fileno())
 
 
 def _take(handle: int) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from loupe.errors import Fact, NotFound
-from loupe.names import ModelVersionName
+from loupe.errors import Fact, NotFound, invalid
+from loupe.names import ModelName, ModelVersionName
 from loupe.storage.v1 import model_pb2
 from loupe.storage.v1 import model_service_pb2 as service
 from loupe.storage.v1.model_service_pb2_grpc import ModelServiceStub
+from loupe.terminal.clearing import clear
 from loupe.terminal.connection import Connection, Service, flatten
 from loupe.terminal.jobs import Jobs
 from loupe.terminal.progress import PullProgress
@@ -87,11 +89,13 @@ class Models:
         folder: Path | None = None,
         *,
         allow_below_target: bool = False,
+        named: bool = False,
         show: Callable[[PullProgress], None] = lambda progress: None,
     ) -> Pulled:
         """Bring a version to this machine, checked, and say where it is; see `loupe.terminal.pull`.
 
         name: its number may be "latest", the newest released one; with allow_below_target, the newest where none is.
+        named: this very version is wanted, and `follow` with `keep` leaves it alone.
         """
         try:
             version = await self.version(name)
@@ -103,7 +107,7 @@ class Models:
         def read(filename: str, offset: int) -> AsyncGenerator[bytes]:
             return self._chunks(version.name, filename, offset)
 
-        return await pull_version(version, read, folder, allow_below_target=allow_below_target, show=show)
+        return await pull_version(version, read, folder, allow_below_target=allow_below_target, named=named, show=show)
 
     def follow(
         self,
@@ -111,6 +115,7 @@ class Models:
         models: Collection[str] = (),
         *,
         once: bool = False,
+        keep: int | None = None,
         show: Callable[[PullProgress], None] = lambda progress: None,
         on_problem: Callable[[Problem], None] = lambda problem: None,
         poll_seconds: float = POLL_SECONDS,
@@ -118,16 +123,27 @@ class Models:
         """Yield the newest released version of each model as it stands on this machine, and each new one as it comes.
 
         project: "projects/{project}". models: ids of the models, also of ones that are yet to come; all when empty.
-        once: end when those of now are here. Each was checked and was installed beside the old one; see
+        once: end when those of now are here. keep: how many released versions of a model stay here, the newest; all
+        when None; see `loupe.terminal.clearing`. Each was checked and was installed beside the old one; see
         `loupe.terminal.releases`. A mesh that is away is waited for. A release arrives within a second or two after the
         end of a job that was active at the last look, else `poll_seconds` after it at most.
 
             async for arrived in loupe.models.follow("projects/line-7", ["screws"]):
                 classifier = Classifier(arrived.folder)
         """
+        if keep is not None and keep < 1:
+            raise invalid("keep", keep, "1 or more")
+
+        async def bring(version: str) -> Pulled:
+            pulled = await self.pull(version, show=show)
+            if keep is None:
+                return pulled
+            parsed = ModelVersionName.parse(version)
+            return replace(pulled, cleared=await clear(ModelName(parsed.project, parsed.model), keep))
+
         releases = Releases(
             lambda: self.list(project),
-            lambda version: self.pull(version, show=show),
+            bring,
             JobEnds(Jobs(self._connection), project).wait,
             wanted=models,
             on_problem=on_problem,

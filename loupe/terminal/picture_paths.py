@@ -105,7 +105,7 @@ async def listed(source: BinaryIO) -> AsyncGenerator[Sequence[Path]]:
 def _read_lines(source: BinaryIO, lines: queue.Queue[Path | OSError | None]) -> None:
     rest, separator = b"", b""
     try:
-        for chunk in _chunks(source):
+        for chunk in chunks(source):
             separator = separator or (b"\0" if b"\0" in chunk else b"\n")
             *whole, rest = (rest + chunk).split(separator)
             for line in whole:
@@ -116,7 +116,8 @@ def _read_lines(source: BinaryIO, lines: queue.Queue[Path | OSError | None]) -> 
         lines.put(error)
 
 
-def _chunks(source: BinaryIO) -> Iterator[bytes]:
+def chunks(source: BinaryIO) -> Iterator[bytes]:
+    """Yield what a source gives, as soon as it comes, to its end; a thread that waits here may be left behind."""
     try:
         handle = source.fileno()
     except OSError:  # it is no file of the operating system's

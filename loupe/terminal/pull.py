@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loupe.backoff import Backoff
@@ -16,6 +16,7 @@ from loupe.errors import AlreadyExists, DataLoss, GateFailed, LoupeError, Unavai
 from loupe.names import ModelVersionName
 from loupe.storage.v1 import model_pb2
 from loupe.terminal.classifier import Classifier
+from loupe.terminal.clearing import Cleared
 from loupe.terminal.connection import TRANSFER_RETRY_SECONDS
 from loupe.terminal.hashing import sha256_of
 from loupe.terminal.installed import default_folder, record
@@ -33,11 +34,15 @@ Read = Callable[[str, int], AsyncGenerator[bytes]]
 
 @dataclass(frozen=True)
 class Pulled:
-    """A version, and the folder where it stands. fresh: it was brought now; else it stood there already, whole."""
+    """A version, and the folder where it stands.
+
+    fresh: it was brought now; else it stood there already, whole. cleared: the older ones that went for it.
+    """
 
     version: model_pb2.ModelVersion
     folder: Path
     fresh: bool
+    cleared: Cleared = field(default_factory=Cleared)
 
 
 async def pull_version(
@@ -46,10 +51,13 @@ async def pull_version(
     folder: Path | None = None,
     *,
     allow_below_target: bool = False,
+    named: bool = False,
     show: Callable[[PullProgress], None] = lambda progress: None,
     backoff: Backoff | None = None,
 ) -> Pulled:
     """Make `folder` hold the version's files; nothing stands there before all of it is checked.
+
+    named: somebody asked for this very version, which `loupe.terminal.clearing` leaves alone.
 
     Raises GateFailed for a version that is not released, or does not answer its golden pictures here as it should;
     DataLoss for bytes that are not what the library says; Unavailable when storage stays away.
@@ -69,7 +77,7 @@ async def pull_version(
     async with file_lock(folder.parent / f".{folder.name}.lock"):
         if await asyncio.to_thread(_holds, folder, version):
             if recorded:
-                await asyncio.to_thread(record, version)
+                await asyncio.to_thread(record, version, named=named)
             return Pulled(version, folder, fresh=False)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / "model.json").exists():
             raise AlreadyExists(
@@ -79,7 +87,7 @@ async def pull_version(
         await _fetch_all(version, read, partial, show, backoff or Backoff(TRANSFER_RETRY_SECONDS))
         await asyncio.to_thread(_check_answers, partial)
         if recorded:
-            await asyncio.to_thread(record, version)
+            await asyncio.to_thread(record, version, named=named)
         await asyncio.to_thread(_install, partial, folder)
     return Pulled(version, folder, fresh=True)
 

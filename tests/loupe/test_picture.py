@@ -122,6 +122,18 @@ def test_what_a_file_says_of_its_white_holds() -> None:
     assert brightest(deep_png(RAMP[..., None] * 16, twelve)) == 254
 
 
+def test_what_became_white_is_told_and_who_said_so() -> None:
+    """None for samples of 8 bits."""
+    told = {kind: picture.read(data, 8, 8).white for kind, data in RAMPS.items()}
+    assert told.pop("16 bits") == told.pop("16 bits of colour") == picture.White(65535)
+    assert told.pop("32 bits") == picture.White(2**20 - 1)
+    assert {white.value for kind, white in told.items() if white} == {1, 255, 4095}
+    assert told["PNG that says 12 bits"] == picture.White(4095, told=True)
+    assert picture.read(encoded(Image.fromarray(RAMP), "TIFF", tiffinfo={281: 100}), 8, 8).white == picture.White(4095)
+    assert picture.read(deep_png(colour(RAMP * 2)), 8, 8).white == picture.White(65535)
+    assert picture.read(encoded(see_through(), "PNG"), 8, 8).white is None
+
+
 def test_dark_pictures_are_not_made_bright() -> None:
     """The rule knows 8, 12 and 16 bits; a picture of 16 bits that is not almost black stays as dark as it is."""
     assert brightest(encoded(Image.fromarray(RAMP * 2), "PNG")) == 31

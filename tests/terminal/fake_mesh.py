@@ -225,7 +225,8 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
         assert all(item.digest in self.mesh.blobs for item in items)
         self.mesh.datasets[header.parent].append(items)
         self.mesh.split = header.split
-        return datasets.CreateDatasetVersionResponse(dataset_version=self._version(header.parent, items))
+        version = self._version(header.parent, items)
+        return datasets.CreateDatasetVersionResponse(dataset_version=version, warnings=self.mesh.warnings)
 
     def _version(self, parent: str, items: list[Any]) -> Any:
         counts: dict[str, int] = {}
@@ -391,6 +392,7 @@ class FakeMesh:
         self.datasets: dict[str, list[list[Any]]] = {}
         self.split: Any = None
         self.item_cuts = 0
+        self.warnings: list[str] = []
         self.item_error: LoupeError = errors.Unavailable("storage goes down", dependency="storage")
         self.model: model_pb2.ModelVersion | None = None
         self.model_files: dict[str, bytes] = {}

@@ -140,6 +140,17 @@ def test_push_reports_problems_and_ends_with_6(loupe: Callable[..., Any], folder
     assert value["sent"]["pictures"] == 1
 
 
+def test_push_says_what_was_done_with_pictures(loupe: Callable[..., Any], mesh: FakeMesh, folder: Path) -> None:
+    mesh.warnings = ["several pages or frames, of which the first was taken: 1 picture (\x1bpages.tif)"]
+    result = loupe("dataset", "push", "screws", str(folder))
+    assert (
+        result.exit_code == 0
+        and r"note: several pages or frames, of which the first was taken: 1 picture (\x1bpages"
+        in (" ".join(result.stdout.split()))
+    )
+    assert json.loads(loupe("dataset", "push", "screws", str(folder), "--json").stdout)["warnings"] == mesh.warnings
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

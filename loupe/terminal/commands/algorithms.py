@@ -33,7 +33,10 @@ async def algorithm_list(
 
 
 @command(algorithm_app, "show", "loupe algorithm show finetune")
-async def algorithm_show(cli: Cli, algorithm: Annotated[str, typer.Argument(metavar="ALGORITHM")]) -> None:
+async def algorithm_show(
+    cli: Cli,
+    algorithm: Annotated[str, typer.Argument(metavar="ALGORITHM", help="finetune, or finetune/versions/1.2.")],
+) -> None:
     """Show an algorithm with its parameters: default, range, choices."""
     from rich.console import Group
 

@@ -7,15 +7,17 @@ import contextlib
 import functools
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
 import typer
 
 from loupe.patterns import ID
+from loupe.terminal.commands import camera as cameras
 from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command
 from loupe.terminal.commands.lazy import errors, names
 from loupe.terminal.commands.models import Below, pull
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
     from loupe.terminal.answers import AnswerFile
     from loupe.terminal.classifier import Classifier, Prediction
     from loupe.terminal.installed import Installed
-    from loupe.terminal.picture_paths import Expansion, FolderWatch
+    from loupe.terminal.picture_paths import Expansion
     from loupe.terminal.saliency import Explanations
     from loupe.terminal.score import Score
+    from loupe.terminal.unknown_pictures import UnknownPictures
 
 BAD_INPUT = 6
 
@@ -44,6 +47,7 @@ app = typer.Typer()
     "loupe classify models/screws/2 new/ 'more/**/*.png'",
     "loupe classify screws --watch camera/ --csv answers.csv",
     "loupe classify screws new/ --max-error 0.01    # unknown where more than 1 % would be wrong",
+    "loupe classify screws --camera 0 --interval 2 --min-confidence 0.9 --save-unknown unknown/",
     "loupe classify screws test/ --matrix    # test/ has a folder per class: the answers are scored",
 )
 async def classify(
@@ -65,6 +69,21 @@ async def classify(
         Path | None,
         typer.Option("--watch", metavar="DIR", help="Go on with what is written into this folder, until Ctrl-C."),
     ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            "--camera",
+            metavar="DEVICE",
+            help="Take pictures: from camera 0, /dev/video0, rtsp://camera/stream, or a video file, until Ctrl-C.",
+        ),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option("--interval", metavar="SECONDS", min=0.0, help="With --camera: between pictures; else 1."),
+    ] = None,
+    trigger: Annotated[
+        cameras.Trigger, typer.Option("--trigger", help="With --camera: take a picture every interval, or at Enter.")
+    ] = cameras.Trigger.INTERVAL,
     min_confidence: Annotated[
         float, typer.Option("--min-confidence", metavar="P", help="Below this probability, answer unknown.")
     ] = 0.0,
@@ -78,7 +97,13 @@ async def classify(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="FILE", help="Also write the answers as CSV; with --watch, add to the file."),
+        typer.Option(
+            "--csv", metavar="FILE", help="Also write the answers as CSV; with --watch or --camera, added to it."
+        ),
+    ] = None,
+    save_unknown: Annotated[
+        Path | None,
+        typer.Option("--save-unknown", metavar="DIR", help="Keep the pictures here that are answered with unknown."),
     ] = None,
     explain: Annotated[
         Path | None,
@@ -103,17 +128,21 @@ async def classify(
     With --max-error, the confidence that it takes is found by the model's validation pictures, and told first, with
     --json as the first line. Where they cannot vouch for so low a rate, nothing is answered and the exit code is 3.
 
-    With --watch, a version that `loupe follow` installs meanwhile is used from then on.
+    With --watch and --camera, a version that `loupe follow` installs meanwhile is used from then on. A picture of a
+    camera is called by when it was taken, and is gone afterwards unless --save-unknown keeps it.
 
     A picture that cannot be read gets its problem told instead, the others go on, and the exit code is 6.
     """
     from loupe.terminal.classifier import Classifier
     from loupe.terminal.picture_paths import FolderWatch
+    from loupe.terminal.unknown_pictures import UnknownPictures
 
     words = pictures or []
-    if not words and watch is None:
-        raise errors.invalid("pictures", "", "pictures, folders, patterns, - for paths on stdin, or --watch DIR")
-    _check_explain(explain, [*words, *([watch] if watch else [])])
+    taking = cameras.opened(camera, interval, trigger, others=bool(words) or watch is not None)
+    if not words and watch is None and taking is None:
+        raise errors.invalid("pictures", "", "pictures, folders, patterns, - for paths on stdin, --watch or --camera")
+    _check_outside("explain", explain, sources := [*words, *([watch] if watch else [])])
+    _check_outside("save-unknown", save_unknown, sources)
     # What is written from now on belongs to the watch, whatever is answered before.
     watched = await asyncio.to_thread(FolderWatch, watch) if watch else None
 
@@ -125,15 +154,26 @@ async def classify(
         return classifier
 
     classifier = await load(await _model_folder(cli, model, allow_below_target))
+    if save_unknown and not classifier.min_confidence:
+        raise errors.invalid(
+            "save-unknown", str(save_unknown), "--min-confidence P or --max-error RATE with it: else nothing is unknown"
+        )
     if classifier.has_int8:
         cli.note(f"its {classifier.precision.upper()} model answers")
-    with await asyncio.to_thread(_opened, cli, classifier, csv, explain, more=watched is not None) as answers:
+    arriving = taking or watched
+    with await asyncio.to_thread(_opened, cli, classifier, csv, explain, more=arriving is not None) as answers:
+        answers.fleeting = taking is not None
+        answers.unknown = await asyncio.to_thread(UnknownPictures, save_unknown) if save_unknown else None
         expansion = await _answer_named(answers, words)
-        if watched:
+        if arriving:
             newest, passed_over = _installed(cli, model, allow_below_target), set[Path]()
             await _answer_arriving(
-                answers, watched, lambda: _renewed(cli, answers.classifier, newest, load, passed_over)
+                answers,
+                arriving.arrivals(),
+                lambda: _renewed(cli, answers.classifier, newest, load, passed_over),
             )
+    if answers.unknown and answers.unknown.count:
+        cli.note(answers.unknown.told())
     if answers.score:
         _tell_score(cli, answers.score, matrix, matrix_csv)
     elif matrix or matrix_csv:
@@ -159,15 +199,15 @@ def _tell_operating_point(cli: Cli, classifier: Classifier) -> None:
     )
 
 
-def _check_explain(explain: Path | None, sources: Sequence[Path]) -> None:
-    """Refuse to write explanations to where they would be taken for pictures."""
-    for source in sources if explain else ():
-        if source.is_dir() and explain and explain.resolve().is_relative_to(source.resolve()):
-            raise errors.invalid("explain", str(explain), f"a folder outside of {source}, whose pictures are read")
+def _check_outside(field: str, folder: Path | None, sources: Sequence[Path]) -> None:
+    """Refuse to write pictures to where they would be taken for ones to classify."""
+    for source in sources if folder else ():
+        if source.is_dir() and folder and folder.resolve().is_relative_to(source.resolve()):
+            raise errors.invalid(field, str(folder), f"a folder outside of {source}, whose pictures are read")
 
 
 async def _model_folder(cli: Cli, model: str, allow_below_target: bool) -> Path:
-    from loupe.terminal.installed import MODEL_FILE, default_folder
+    from loupe.terminal.installed import MODEL_FILE, default_folder, record_named
 
     if newest := _installed(cli, model, allow_below_target):
         found = newest()
@@ -179,6 +219,7 @@ async def _model_folder(cli: Cli, model: str, allow_below_target: bool) -> Path:
     known = default_folder(name)
     # A version never changes: what was pulled and checked once can be used without the mesh.
     if name.number != "latest" and (known / MODEL_FILE).is_file():
+        await asyncio.to_thread(record_named, name)
         return known
     return (await pull(cli, str(name), None, allow_below_target)).folder
 
@@ -224,10 +265,19 @@ async def _renewed(
     return classifier
 
 
+class Answer(NamedTuple):
+    """A prediction, and where its explanation is and the copy that was kept of it, None where there is none."""
+
+    prediction: Prediction
+    explanation: Path | None
+    saved: Path | None
+
+
 class Answers:
     """Tells answers as they come: on stdout, to a CSV file, to a score, each with an explanation where one is wanted.
 
-    count and broken: the pictures that were told, and those of them that could not be read.
+    count and broken: the pictures that were told, and those of them that could not be read. unknown: what keeps those
+    that no class was sure of. fleeting: the pictures are gone afterwards, and are called by their names alone.
     """
 
     def __init__(
@@ -237,6 +287,8 @@ class Answers:
         self.score: Score | None = None
         self.count = 0
         self.broken = 0
+        self.unknown: UnknownPictures | None = None
+        self.fleeting = False
         self._cli = cli
         self._file = file
         self._explanations = explanations
@@ -261,28 +313,33 @@ class Answers:
         while chunk := await asyncio.to_thread(self._next, predictions):
             self._tell(chunk)
 
-    def _next(self, predictions: Iterator[Prediction]) -> list[tuple[Prediction, Path | None]]:
+    def _next(self, predictions: Iterator[Prediction]) -> list[Answer]:
         from loupe.terminal.model_folder import BATCH
 
-        if self._explanations is None:
-            return [(one, None) for one in islice(predictions, BATCH)]
-        return [
-            (one, None if one.problem else self._explanations.write(self.classifier, one.path))
-            for one in islice(predictions, 1)
-        ]
+        return [self._answer(one) for one in islice(predictions, 1 if self._explanations else BATCH)]
 
-    def _tell(self, chunk: Sequence[tuple[Prediction, Path | None]]) -> None:
+    def _answer(self, one: Prediction) -> Answer:
+        """Write what is wanted of a picture while it is there."""
+        explanation = None
+        if self._explanations and not one.problem:
+            explanation = self._explanations.write(self.classifier, one.path)
+        saved = self.unknown.keep(one) if self.unknown else None
+        if self.fleeting:
+            one = replace(one, path=saved or Path(one.path.name))
+        return Answer(one, explanation, saved)
+
+    def _tell(self, chunk: Sequence[Answer]) -> None:
         from loupe.terminal.answers import tsv_line
 
         lines, rows = [], []
-        for one, explanation in chunk:
+        for one, explanation, saved in chunk:
             true = self.score.add(one) if self.score else None
             true_label = "" if true is None else self.classifier.labels[true]
             self.count += 1
             self.broken += bool(one.problem)
             rows.append((one, true_label, explanation))
             if self._cli.as_json:
-                self._emit(one, true_label, explanation)
+                self._emit(one, true_label, explanation, saved)
             else:
                 lines.append(tsv_line(one, explanation) + "\n")
         sys.stdout.write("".join(lines))
@@ -290,7 +347,7 @@ class Answers:
         if self._file:
             self._file.add(rows)
 
-    def _emit(self, one: Prediction, true_label: str, explanation: Path | None) -> None:
+    def _emit(self, one: Prediction, true_label: str, explanation: Path | None, saved: Path | None) -> None:
         value: dict[str, object] = {
             "path": one.path,
             "label": one.label,
@@ -303,6 +360,8 @@ class Answers:
             value["true_label"] = true_label or None
         if self._explanations:
             value["explanation"] = explanation
+        if self.unknown:
+            value["saved"] = saved
         probabilities = dict(zip(self.classifier.labels, one.probabilities, strict=False))
         self._cli.emit(value | {"probabilities": probabilities})
 
@@ -354,14 +413,18 @@ async def _answer_list(answers: Answers, found: Expansion) -> None:
         found.empty.append("stdin lists no pictures")
 
 
-async def _answer_arriving(answers: Answers, watch: FolderWatch, renew: Callable[[], Awaitable[Classifier]]) -> None:
-    """Classify what arrives, each with the newest model that is installed by then, until this is cancelled."""
+async def _answer_arriving(
+    answers: Answers, arrivals: AsyncGenerator[Sequence[Path]], renew: Callable[[], Awaitable[Classifier]]
+) -> None:
+    """Classify what arrives, each with the newest model that is installed by then, to its end or until cancelled."""
     try:
-        async for batch in watch.arrivals():
-            answers.classifier = await renew()
-            await answers.answer(batch)
+        async with contextlib.aclosing(arrivals):
+            async for batch in arrivals:
+                answers.classifier = await renew()
+                await answers.answer(batch)
     except asyncio.CancelledError:
-        raise Interrupted(f"interrupted: {answers.count} pictures were classified", "") from None
+        kept = f"; {answers.unknown.told()}" if answers.unknown and answers.unknown.count else ""
+        raise Interrupted(f"interrupted: {answers.count} pictures were classified{kept}", "") from None
 
 
 def _tell_score(cli: Cli, score: Score, matrix: bool, matrix_csv: Path | None) -> None:

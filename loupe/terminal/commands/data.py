@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loupe.terminal.commands.frame import Cli, Ended, command, new_group
+from loupe.terminal.commands.frame import Cli, Ended, command, new_group, within
 from loupe.terminal.commands.lazy import errors, names
 from loupe.terminal.escapes import escaped
 from loupe.terminal.progress import export_bar, push_bar
@@ -54,7 +54,9 @@ async def project_list(cli: Cli) -> None:
 
 
 @command(project_app, "show", "loupe project show line-7")
-async def project_show(cli: Cli, project: Annotated[str, typer.Argument(metavar="PROJECT")]) -> None:
+async def project_show(
+    cli: Cli, project: Annotated[str, typer.Argument(metavar="PROJECT", help="Id of the project.")]
+) -> None:
     """Show a project."""
     async with cli.terminal() as loupe:
         found = await loupe.projects.get(str(cli.name(names.ProjectName, project)))
@@ -63,8 +65,10 @@ async def project_show(cli: Cli, project: Annotated[str, typer.Argument(metavar=
 
 
 @command(project_app, "use", "loupe project use line-7")
-async def project_use(cli: Cli, project: Annotated[str, typer.Argument(metavar="PROJECT")]) -> None:
-    """Remember a project, so that --project can be left away."""
+async def project_use(
+    cli: Cli, project: Annotated[str, typer.Argument(metavar="PROJECT", help="Id of the project.")]
+) -> None:
+    """Remember a project, so that --project can be left out."""
     name = cli.name(names.ProjectName, project)
     async with cli.terminal() as loupe:
         await loupe.projects.get(str(name))
@@ -106,7 +110,13 @@ async def dataset_push(
         str | None, typer.Option("--split", metavar="TRAIN,VAL,TEST", help="Fractions; default 0.6,0.2,0.2.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=-1 << 63, max=(1 << 63) - 1, help="Another seed makes another split.")
+        int | None,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            callback=within(-1 << 63, (1 << 63) - 1),
+            help="Another seed makes another split; default 0.",
+        ),
     ] = None,
     strict: Annotated[
         bool,
@@ -120,7 +130,8 @@ async def dataset_push(
     by commas, semicolons or tabs).
 
     Only what the mesh lacks is sent; after a cut it goes on where it was. Pictures that cannot be read or taken are
-    left out and listed, and the exit code is 6 then.
+    left out and listed, and the exit code is 6 then. How pictures of more than 8 bits were scaled is
+    told, and that of several pages or frames the first was taken.
     """
     from loupe.terminal.datasets import PicturesRefused
 

@@ -27,7 +27,7 @@ app = typer.Typer()
     "follow",
     "loupe follow line-7",
     "loupe follow line-7 --model screws --model nuts --json",
-    "loupe follow line-7 --once",
+    "loupe follow line-7 --once --keep 3",
 )
 async def follow(
     cli: Cli,
@@ -36,12 +36,19 @@ async def follow(
         list[str] | None, typer.Option("--model", metavar="ID", help="Only this model; repeatable. Else all.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Bring what is new and end: for a timer.")] = False,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", metavar="N", min=1, help="Remove all but a model's newest N versions; else all stay."),
+    ] = None,
 ) -> None:
     """Receive released models by themselves: each is checked, installed beside the old one, and told with a line.
 
     `loupe classify screws` uses the newest from then on. It runs until Ctrl-C, waits for a mesh that is away, and after
     days without one brings what was released in the meantime. A release comes within seconds of its job's end, at most
     15 s later than it is made; a model that is not released never comes.
+
+    With --keep, older versions are removed when a new one is installed and answers. What is in use stays until the next
+    time, and what was pulled by its number, or below its target, stays for good.
     """
     parent = str(cli.name(names.ProjectName, project)) if project else cli.project
     wanted = [names.check_id("model", one) for one in model or []]
@@ -54,7 +61,7 @@ async def follow(
     if not once:
         cli.note(f"following {', '.join(wanted) or 'all models'} of {parent}; Ctrl-C ends it")
     async with cli.terminal() as loupe:
-        arrivals = loupe.models.follow(parent, wanted, once=once, on_problem=tell)
+        arrivals = loupe.models.follow(parent, wanted, once=once, keep=keep, on_problem=tell)
         async with contextlib.aclosing(arrivals):
             async for arrived in arrivals:
                 _tell_arrival(cli, arrived)
@@ -65,10 +72,19 @@ async def follow(
 
 
 def _tell_arrival(cli: Cli, arrived: Pulled) -> None:
+    cleared = arrived.cleared
     if cli.as_json:
-        cli.emit(arrival_value(arrived))
-    else:
-        _say_arrival(cli, arrived)
+        removed = {
+            "removed": list(map(str, cleared.removed)),
+            "not_removed": {str(one): why for one, why in cleared.kept},
+        }
+        cli.emit(arrival_value(arrived) | removed)
+        return
+    _say_arrival(cli, arrived)
+    for name in cleared.removed:
+        cli.console.print(line(f"removed {name}"))
+    for name, why in cleared.kept:
+        cli.note(f"{name} was not removed: {why}")
 
 
 def _say_arrival(cli: Cli, arrived: Pulled) -> None:

@@ -245,12 +245,31 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Work], Wor
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer asks inspect, which reads it
         run.__annotations__ = {one.name: one.annotation for one in parameters}
-        run.__doc__ = work.__doc__
+        run.__doc__ = _paragraphs(work.__doc__ or "")
         epilog = "\n\n".join(f"Example:  {example}" for example in examples)
         app.command(name, epilog=epilog)(run)
         return work
 
     return register
+
+
+def within(least: float, most: float) -> Callable[[float | None], float | None]:
+    """Return a callback for an option's number: bounds that help does not spell out, as they leave it no room.
+
+    It raises BadParameter, as an option's own min and max do.
+    """
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not least <= value <= most:  # also catches NaN
+            raise typer.BadParameter(f"{value} is not in the range {least}<=x<={most}.")
+        return value
+
+    return check
+
+
+def _paragraphs(text: str) -> str:
+    """Return a docstring with each paragraph on one line, for help to break where the terminal ends."""
+    return "\n\n".join(" ".join(one.split()) for one in inspect.cleandoc(text).split("\n\n"))
 
 
 def _merged(outer: Cli, as_json: bool, project: str | None, profile: Path | None) -> Cli:

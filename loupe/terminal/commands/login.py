@@ -113,7 +113,7 @@ async def whoami(cli: Cli) -> None:
 async def why(
     cli: Cli,
     action: Annotated[str, typer.Argument(metavar="ACTION", help="For example datasets.write.")],
-    account: Annotated[str | None, typer.Option("--account", help="Another account than oneself.")] = None,
+    account: Annotated[str | None, typer.Option("--account", metavar="ID", help="Another account than yours.")] = None,
 ) -> None:
     """Explain why an action is allowed or denied in a project: group, permission parameter, threshold."""
     whose = str(cli.name(names.AccountName, account)) if account else ""

@@ -167,10 +167,12 @@ async def model_pull(
 
 async def pull(cli: Cli, model: str, folder: Path | None, allow_below_target: bool) -> Pulled:
     """Bring a model to this machine with a bar that shows how far it is."""
-    name = str(cli.name(names.ModelVersionName, model))
+    name = cli.name(names.ModelVersionName, model)
     async with cli.terminal() as loupe:
         with pull_bar(cli.messages, cli.watched) as show:
-            return await loupe.models.pull(name, folder, allow_below_target=allow_below_target, show=show)
+            return await loupe.models.pull(
+                str(name), folder, allow_below_target=allow_below_target, named=name.number != "latest", show=show
+            )
 
 
 def pulled_value(pulled: Pulled) -> dict[str, Any]:

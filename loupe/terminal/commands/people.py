@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.terminal.commands.frame import Cli, command, new_group
+from loupe.terminal.commands.frame import Cli, command, new_group, within
 from loupe.terminal.commands.lazy import names
 from loupe.terminal.commands.login import PasswordFile, read_password
 from loupe.terminal.tables import short, table
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Id of the account.")]
 GroupId = Annotated[str, typer.Argument(metavar="GROUP", help="Id of the group in the project.")]
 Parameter = Annotated[
-    int, typer.Option("--parameter", min=1, max=100, help="Permission parameter, 1 to 100; more may do more.")
+    int,
+    typer.Option(
+        "--parameter",
+        metavar="1-100",
+        callback=within(1, 100),
+        help="Permission parameter, 1 to 100; more may do more.",
+    ),
 ]
 
 app = typer.Typer()
@@ -48,7 +54,9 @@ def _group_table(groups: list[Group]) -> RenderableType:
 async def account_create(
     cli: Cli,
     account: AccountId,
-    group: Annotated[str, typer.Option("--group", help="Group where it lands, for example operators.")],
+    group: Annotated[
+        str, typer.Option("--group", metavar="ID", help="The group that it joins, for example operators.")
+    ],
     display_name: Annotated[str, typer.Option("--display-name", help="For people.")] = "",
     password_file: PasswordFile = None,
 ) -> None:

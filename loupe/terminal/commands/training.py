@@ -14,7 +14,7 @@ import typer
 
 from loupe.terminal.codes import Exit
 from loupe.terminal.commands.follow import deliver
-from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command, new_group
+from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command, new_group, within
 from loupe.terminal.commands.lazy import errors, names, targets
 from loupe.terminal.commands.matrix import CsvOption, MatrixOption, PngOption, write_matrix
 from loupe.terminal.escapes import escaped
@@ -51,51 +51,75 @@ async def train(
     *,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Data set: screws, or screws/versions/2.")],
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--target",
-            "--target-accuracy",
             "-t",
-            metavar="[METRIC=]NUMBER",
-            help="When training is done: 0.97 of the validation pictures are right, or balanced_accuracy=0.95, or "
-            "lowest_recall=0.9 of each class are found.",
+            metavar="TARGET",
+            help="When training is done: 0.97 of the validation pictures are right; or balanced_accuracy=0.95; or "
+            "lowest_recall=0.9: of each class so many are found. Needed.",
         ),
-    ],
+    ] = None,
+    target_accuracy: Annotated[str | None, typer.Option("--target-accuracy", hidden=True)] = None,
     algorithm: Annotated[
-        str, typer.Option("--algorithm", "-a", help="Algorithm: finetune, or finetune/versions/1.2.")
+        str, typer.Option("--algorithm", "-a", metavar="NAME", help="finetune, or one version: finetune/versions/1.2.")
     ] = "finetune",
     param: Annotated[
         list[str] | None,
         typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the algorithm; repeatable."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Where the result goes; else the data set's id.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="ID", help="The model that is made; else called as the data set.")
+    ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=-MAX_INT64 - 1, max=MAX_INT64, help="Makes the run repeatable.")
+        int,
+        typer.Option(
+            "--seed", metavar="N", callback=within(-MAX_INT64 - 1, MAX_INT64), help="Makes the run repeatable."
+        ),
     ] = 0,
-    priority: Annotated[int, typer.Option("--priority", min=0, max=100, help="A higher one is placed first.")] = 0,
+    priority: Annotated[
+        int,
+        typer.Option(
+            "--priority",
+            metavar="0-100",
+            callback=within(0, 100),
+            help="Orders the jobs of one project, a higher one first; at most your group's permission parameter. "
+            "Projects take turns.",
+        ),
+    ] = 0,
     max_minutes: Annotated[
         float | None,
-        typer.Option("--max-minutes", min=0.1, max=MAX_MINUTES, help="Bound of the training time; else 4 hours."),
+        typer.Option(
+            "--max-minutes",
+            metavar="N",
+            callback=within(0.1, MAX_MINUTES),
+            help="Bound of the training time; else 4 hours.",
+        ),
     ] = None,
     max_epochs: Annotated[
-        int, typer.Option("--max-epochs", min=0, max=MAX_INT32, help="Bound of the epochs; 0: none.")
+        int,
+        typer.Option("--max-epochs", metavar="N", callback=within(0, MAX_INT32), help="Bound of the epochs; 0: none."),
     ] = 0,
     allow_small_validation: Annotated[
         bool,
-        typer.Option("--allow-small-validation", help="Release it also when few validation pictures stand behind it."),
+        typer.Option(
+            "--allow-small-validation", help="Release the model also when few validation pictures stand behind it."
+        ),
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Follow it to its end; exit 3 below the target.")
+        bool, typer.Option("--watch", "-w", help="Follow the job to its end; exit 3 below the target.")
     ] = False,
-    install: Annotated[
-        bool, typer.Option("--install/--no-install", help="With --watch: bring the released model to this machine.")
-    ] = True,
+    no_install: Annotated[
+        bool, typer.Option("--no-install", help="With --watch: do not bring the released model to this machine.")
+    ] = False,
 ) -> None:
     """Submit a training job. It runs on the mesh; this terminal may go away and `loupe job watch` it later.
 
     Ctrl-C ends the watching with exit code 130, and not the job: `loupe job cancel` does that.
     """
-    metric, value = targets.parse_target(target)
+    if (asked := target or target_accuracy) is None:
+        raise typer.BadParameter("expected 0.97, balanced_accuracy=0.95 or lowest_recall=0.9", param_hint="--target")
+    metric, value = targets.parse_target(asked)
     async with cli.terminal() as loupe:
         job = await loupe.jobs.submit(
             str(cli.name(names.DatasetVersionName, dataset)),
@@ -112,7 +136,7 @@ async def train(
         )
         if watch:
             cli.note(f"submitted {job.name}")
-            await _watch(cli, loupe, job, 0, install=install)
+            await _watch(cli, loupe, job, 0, install=not no_install)
     cli.show(job, lambda: f"submitted {job.name}; follow it with `loupe job watch {job.name}`")
 
 
@@ -161,7 +185,12 @@ async def job_list(
     cli: Cli,
     state: Annotated[
         list[StateChoice] | None,
-        typer.Option("--state", case_sensitive=False, help="Only jobs in this state; repeatable."),
+        typer.Option(
+            "--state",
+            case_sensitive=False,
+            metavar="STATE",
+            help=f"Only jobs in this state: {', '.join(StateChoice)}; repeatable.",
+        ),
     ] = None,
 ) -> None:
     """List the project's jobs, newest first."""
@@ -248,7 +277,10 @@ async def job_watch(
     cli: Cli,
     job: JobId,
     after: Annotated[
-        int, typer.Option("--after", min=0, max=MAX_INT64, help="Begin after this event's sequence number.")
+        int,
+        typer.Option(
+            "--after", metavar="N", callback=within(0, MAX_INT64), help="Begin after this event's sequence number."
+        ),
     ] = 0,
 ) -> None:
     """Follow a job to its end; a connection that drops is healed, no event is lost or shown twice.

@@ -21,6 +21,7 @@ from services.storage.datasets.splits import (
 from services.storage.datasets.store import ItemRow
 from services.storage.pictures.admission import Problem, Verdict
 from services.storage.pictures.near_duplicates import Clusters, find_clusters
+from services.storage.pictures.notes import summary
 from services.storage.pictures.store import BROKEN, IndexRow
 
 _NAMES = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
@@ -94,7 +95,7 @@ def _leave_out(items: Sequence[ItemRow], index: Mapping[str, IndexRow]) -> Selec
         by_digest[item.digest].append(item)
     chosen = Selection([], [], [])
     parted = 0
-    noted: list[str] = []
+    noted: list[tuple[str, str]] = []
     for digest, same in sorted(by_digest.items()):
         labels = sorted({item.label for item in same})
         if len(labels) > 1:
@@ -107,14 +108,11 @@ def _leave_out(items: Sequence[ItemRow], index: Mapping[str, IndexRow]) -> Selec
         else:
             best = min(same, key=lambda item: (item.split, item.filename))
             parted += len({item.split for item in same}) > 1
-            if index[digest].problem:
-                noted.append(_called(best))
+            noted.append((_called(best), index[digest].problem))
             chosen.items.append(replace(best, size=index[digest].size))
             message = f"the very same file as {_called(best)}"
             chosen.repeated += [Verdict(digest, Problem.DUPLICATE, message)] * (len(same) - 1)
-    if noted:
-        named = ", ".join(sorted(noted)[:_NAMED_AT_MOST])
-        chosen.warnings.append(f"{len(noted)} files have several pages or frames; the first of each was taken: {named}")
+    chosen.warnings += summary(noted)
     if parted:
         chosen.warnings.append(
             f"{parted} files were given in more than one split; each is kept in the first of training, validation, test"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from loupe.errors import Unavailable
+from loupe.picture import White
 from services.storage.pictures import decoder
 from services.storage.pictures.inspection import THUMBNAIL_SIZE, Inspected
 
@@ -170,10 +171,12 @@ class DecoderProcess:
     def _exchange(self, child: subprocess.Popen[bytes] | None, digest: str, data: bytes, seconds: float) -> Inspected:
         _write(child, decoder.REQUEST.pack(seconds, len(data)))
         _write(child, data)
-        kind, frames, size = decoder.ANSWER.unpack(_read(child, decoder.ANSWER.size, seconds * _WALL_FACTOR))
+        answer = _read(child, decoder.ANSWER.size, seconds * _WALL_FACTOR)
+        kind, frames, white, told, size = decoder.ANSWER.unpack(answer)
         if kind == decoder.WHOLE and size == decoder.HASH_BYTES + THUMBNAIL_SIZE**2:
             body = _read(child, size, _WALL_FACTOR)
-            return Inspected(digest, "", body[: decoder.HASH_BYTES], body[decoder.HASH_BYTES :], frames)
+            scaled = White(white, bool(told)) if white else None
+            return Inspected(digest, "", body[: decoder.HASH_BYTES], body[decoder.HASH_BYTES :], frames, scaled)
         if kind == decoder.BROKEN and 0 < size <= decoder.MAX_REASON_BYTES:
             return Inspected(digest, _read(child, size, _WALL_FACTOR).decode(errors="replace"))
         raise _EndedError  # it answers out of turn

@@ -15,6 +15,7 @@ from loupe.errors import DataLoss, LoupeError
 from services.storage.database.session import Database
 from services.storage.pictures.decoders import Decoders, Encoded, Turn
 from services.storage.pictures.inspection import Inspected
+from services.storage.pictures.notes import written
 from services.storage.pictures.packs import Packs
 from services.storage.pictures.store import BROKEN, WHOLE, IndexRow, PictureRow, PictureTable
 
@@ -200,5 +201,5 @@ def _some(rows: Sequence[PictureRow]) -> list[PictureRow]:
 
 def _index_row(row: PictureRow, told: Inspected) -> IndexRow:
     state = BROKEN if told.problem else WHOLE
-    said = told.problem or (f"the first of {told.frames} pages or frames was taken" if told.frames > 1 else "")
+    said = told.problem or written(told)
     return IndexRow(row.digest, row.size, state, said, told.perceptual_hash, told.thumbnail)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from loupe import picture
-from loupe.picture import BadPicture
+from loupe.picture import BadPicture, White
 
 _SIZE = 32
 THUMBNAIL_SIZE = 16
@@ -23,7 +23,8 @@ class Inspected:
     """What decoding told. problem: empty for a whole picture; a broken one has no hash and no thumbnail.
 
     perceptual_hash: imagehash's phash, 64 bits in 8 bytes. thumbnail: 16x16 grey levels in 256 bytes, row by row.
-    frames: how many pages or frames the file has; the first was taken.
+    frames: how many pages or frames the file has; the first was taken. white: how samples of more than 8 bits were
+    scaled.
     """
 
     digest: str
@@ -31,6 +32,7 @@ class Inspected:
     perceptual_hash: bytes | None = None
     thumbnail: bytes | None = None
     frames: int = 1
+    white: White | None = None
 
 
 def warm() -> None:
@@ -41,14 +43,14 @@ def warm() -> None:
 def inspect(digest: str, data: bytes) -> Inspected:
     """Decode a picture and say what its pixels tell."""
     try:
-        pixels = picture.decode(data, _SIZE, _SIZE)
+        decoded = picture.read(data, _SIZE, _SIZE)
     except BadPicture as error:
         return Inspected(digest, str(error))
     except MemoryError:
         return Inspected(digest, "decoding it takes too much memory")
-    grey = Image.fromarray(pixels).convert("L")
+    grey = Image.fromarray(decoded.pixels).convert("L")
     thumbnail = np.asarray(grey.reduce(_SIZE // THUMBNAIL_SIZE))
-    return Inspected(digest, "", _hash(grey), thumbnail.tobytes(), picture.count_frames(data))
+    return Inspected(digest, "", _hash(grey), thumbnail.tobytes(), decoded.frames, decoded.white)
 
 
 def _hash(grey: Image.Image) -> bytes:

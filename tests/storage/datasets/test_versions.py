@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from loupe.errors import (
     AlreadyExists,
@@ -165,6 +166,31 @@ async def test_a_class_with_one_picture_is_warned_of(anna: Client, screws: str) 
     items = [item(each, "rare" if index == 0 else "ab"[index % 2]) for index, each in enumerate(PICTURES)]
     answer = await anna.make_version(screws, items)
     assert any("'rare'" in warning for warning in answer.warnings)
+
+
+async def test_what_was_done_with_deep_and_many_paged_pictures_is_said(anna: Client) -> None:
+    """Each kind once, with how many and some names: which frame was taken, what became white, and who said so."""
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    deep = [encode(ramp - number, "TIFF") for number in range(1, 7)]
+    dark, told = encode(ramp % 200, "PNG"), encode(ramp, "TIFF", tiffinfo={281: 8191})
+    unit = encode((ramp / 4096).astype(np.float32), "TIFF")
+    colour = encode(photograph(3), "TIFF", save_all=True, append_images=[Image.fromarray(photograph(4))])
+    named = {f"deep-{number}.tif": data for number, data in enumerate(deep)}
+    named |= {"dark.png": dark, "told.tif": told, "unit.tif": unit, "pages.tif": colour}
+    named |= {f"{number}.jpg": data for number, data in enumerate(PICTURES)}
+    await anna.upload(list(named.values()))
+    items = [item(data, "ab"[index % 2], filename=name) for index, (name, data) in enumerate(named.items())]
+    answer = await anna.make_version(await anna.make_dataset("deep"), items)
+    assert list(answer.warnings) == [
+        "more than 8 bits, white is 65535 by the picture's own range: 6 pictures "
+        "(deep-0.tif, deep-1.tif, deep-2.tif, deep-3.tif, deep-4.tif and 1 more)",
+        "more than 8 bits, white is 1 by the picture's own range: 1 picture (unit.tif)",
+        "more than 8 bits, white is 255 by the picture's own range: 1 picture (dark.png)",
+        "more than 8 bits, white is 8191 as the file says: 1 picture (told.tif)",
+        "several pages or frames, of which the first was taken: 1 picture (pages.tif)",
+        "white is not the same in all pictures of more than 8 bits, so one grey is brighter in some than in others; "
+        "where one camera took them, let the files say it: TIFF's MaxSampleValue, or PNG's sBIT",
+    ]
 
 
 async def test_a_given_split_is_taken_as_it_is(anna: Client, screws: str) -> None:
