@@ -78,7 +78,7 @@ def spoken(metric: str) -> str:
     return (metric or ACCURACY).replace("_", " ")
 
 
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
+def wilson_interval(right: float, total: float) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share; 0 to 1 where nothing was counted.
 
     >>> low, high = wilson_interval(90, 100)

@@ -81,7 +81,7 @@ def conclude(
         seed=spec.seed,
     )
     # Only now are the models final, and only now may the test labels be seen.
-    revealed = host.reveal_test()
+    revealed = host.reveal_test(answers.argmax(axis=1) if len(data.test) else data.test)
     test = evaluate(answers, revealed[data.test], data.labels) if len(data.test) else None
     artifacts, comparison = _with_int8(artifacts, int8, answers, revealed[checked])
     sample = out_of_sample or OutOfSample(data.validation, validation)

@@ -124,8 +124,12 @@ class Host(Protocol):
         It is decoded once and shared read-only by all runs on the same data; open it with mmap_mode="r".
         """
 
-    def reveal_test(self) -> np.ndarray:
-        """Return int32 [N], the classes with none withheld. Once in a run; afterwards nothing is trained or kept."""
+    def reveal_test(self, answers: np.ndarray) -> np.ndarray:
+        """Hand over what the final model says of the test pictures, and return int32 [N], the classes, none withheld.
+
+        answers: int [T], classes, in the order of the pictures; the host scores them by itself, and its figures count.
+        Once in a run; afterwards nothing is trained or kept.
+        """
 
     def report(self, progress: Progress) -> None:
         """Pass progress on to the terminals."""

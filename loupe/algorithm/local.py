@@ -142,7 +142,7 @@ class LocalHost:
                 partial.unlink(missing_ok=True)
         return target
 
-    def reveal_test(self) -> np.ndarray:
+    def reveal_test(self, answers: np.ndarray) -> np.ndarray:
         if self._revealed:
             raise RuntimeError("the test labels were revealed before; that is done once in a run")
         self._revealed = True

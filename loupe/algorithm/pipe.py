@@ -13,6 +13,7 @@ What a run may read lies in its data folder: `job.json`, `classes.npy`, `splits.
 from __future__ import annotations
 
 import argparse
+import base64
 import ctypes
 import gc
 import importlib
@@ -119,8 +120,10 @@ class PipeHost:
     def pictures(self, height: int, width: int) -> Path:
         return self._data / str(self._call("pictures", height=int(height), width=int(width))["file"])
 
-    def reveal_test(self) -> np.ndarray:
-        classes: np.ndarray = np.load(self._data / self._call("reveal_test")["file"], allow_pickle=False)
+    def reveal_test(self, answers: np.ndarray) -> np.ndarray:
+        packed = base64.b64encode(answers.astype("<u2").tobytes()).decode()
+        file = self._call("reveal_test", answers=packed)["file"]
+        classes: np.ndarray = np.load(self._data / file, allow_pickle=False)
         return classes
 
     def report(self, progress: Progress) -> None:

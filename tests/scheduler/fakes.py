@@ -76,9 +76,9 @@ async def eventually(holds: Callable[[], object], seconds: float = 10.0) -> None
 def report_json(accuracy: float = 0.98, **more: object) -> str:
     """Make a report as loupe.algorithm writes it."""
     figures = dict.fromkeys(("accuracy", "balanced_accuracy", "lowest_recall"), accuracy)
-    scores = {**figures, "pictures": 40, "accuracy_interval": [0.9, 1.0]}
-    report = {"labels": ["good", "scratch"], "validation": scores, "test": scores, "label_errors": [], **more}
-    return json.dumps(report)
+    scores = {**figures, "pictures": 40}
+    report = {"labels": ["good", "scratch"], "validation": scores, "test": scores, "label_errors": []}
+    return json.dumps({**report, "checked": {"right": [20, 19], "pictures": [20, 20]}, **more})
 
 
 def finished(outcome: str = "target_reached", accuracy: float = 0.98) -> AttemptFinished:

@@ -45,7 +45,8 @@ def train(host):
     host.save_checkpoint(host.work / "c")
     host.report(Progress("head", epoch=1, metrics={"validation_accuracy": 0.95}))
     (host.work / "model.onnx").write_bytes(b"x" * 3_000_000)
-    report = {"pictures": len(pixels), "truth": host.reveal_test(), "rounds": spec.parameters["rounds"]}
+    answers = np.zeros(np.count_nonzero(spec.dataset.splits == 2), int)
+    report = {"pictures": len(pixels), "truth": host.reveal_test(answers), "rounds": spec.parameters["rounds"]}
     host.finish(Result(Outcome.TARGET_REACHED, {"model.onnx": host.work / "model.onnx"}, report))
 """
 

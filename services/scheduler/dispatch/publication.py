@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from loupe.errors import AlgorithmFailed
 from loupe.escapes import escaped
 from loupe.forecast import forecast_of
 from loupe.labels import MAX_LENGTH, normalise_label
-from loupe.metrics import ACCURACY, reaches, spoken
+from loupe.metrics import ACCURACY, METRICS, reaches, score_of_counts, spoken, wilson_interval
 from services.scheduler.clients.storage import ModelLineage, ModelMetrics, ModelVersion
 from services.scheduler.clients.trainers import FinishedAttempt
+from services.scheduler.jobs.evidence import refuted
 from services.scheduler.jobs.job import MAX_MESSAGE, Job, JobResult
 
 TARGET_REACHED = "target_reached"
@@ -37,14 +38,30 @@ class _Scores(_Part):
     pictures: int = Field(ge=0, le=_MAX_COUNT)
     balanced_accuracy: Fraction | None = None
     lowest_recall: Fraction | None = None
-    accuracy_interval: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 1.0]
     worst_classes: list[str] = Field(default=[], max_length=_MAX_ITEMS)
+
+
+Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
+
+
+class _Checked(_Part):
+    """What the trainer counted of the answers for the test pictures, by class; the image has no part in it."""
+
+    right: list[Count] = Field(max_length=_MAX_ITEMS)
+    pictures: list[Count] = Field(max_length=_MAX_ITEMS)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(self.right) != len(self.pictures):
+            raise ValueError("right and pictures must have one number for each class")
+        return self
 
 
 class _Report(_Part):
     labels: list[Label] = Field(min_length=1, max_length=_MAX_ITEMS)
     validation: _Scores
     test: _Scores | None = None
+    checked: _Checked | None = None
     label_errors: list[object] = Field(default=[], max_length=_MAX_ITEMS)
     notes: object = None
 
@@ -63,7 +80,7 @@ class Publication:
 
 
 def prepare(job: Job, finished: FinishedAttempt) -> Publication:
-    """Read an attempt's report, and decide on the model's release (docs/decisions/0012).
+    """Read an attempt's report, and decide on the model's release (docs/decisions/0012 and 0015).
 
     Raises AlgorithmFailed when the report is not what loupe.algorithm writes.
     """
@@ -80,7 +97,7 @@ def prepare(job: Job, finished: FinishedAttempt) -> Publication:
     metrics = _metrics(job, report)
     # The image says whether it is done, but the figure has the last word.
     reached = finished.outcome == TARGET_REACHED and reaches(metrics.validation_score, job.spec.target_accuracy)
-    released = reached and not job.spec.shortfall
+    released = reached and not job.spec.shortfall and not _doubt(job, report)
     model = ModelVersion(
         released=released,
         labels=report.labels,
@@ -89,7 +106,7 @@ def prepare(job: Job, finished: FinishedAttempt) -> Publication:
         lineage=_lineage(job, finished),
         report_json=finished.report_json,
     )
-    verdict = _verdict(job, finished.outcome, report, reached)
+    verdict = _verdict(job, finished.outcome, report, metrics, reached)
     result = JobResult(outcome=finished.outcome, metrics=metrics, verdict=verdict, report_json=finished.report_json)
     return Publication(model, result)
 
@@ -101,18 +118,29 @@ def _metrics(job: Job, report: _Report) -> ModelMetrics:
         target_metric=job.spec.target_metric,
         validation_score=_score(job, report),
     )
-    if (test := report.test) is None:
+    if (checked := report.checked) is None or not sum(checked.pictures):
         return metrics
-    low, high = test.accuracy_interval
+    right, pictures = sum(checked.right), sum(checked.pictures)
+    accuracy, balanced, lowest = (score_of_counts(metric, checked.right, checked.pictures) for metric in METRICS)
+    low, high = wilson_interval(right, pictures)
     return replace(
         metrics,
-        test_accuracy=test.accuracy,
-        test_balanced_accuracy=test.balanced_accuracy or 0.0,
-        test_lowest_recall=test.lowest_recall or 0.0,
+        test_accuracy=accuracy,
+        test_balanced_accuracy=balanced,
+        test_lowest_recall=lowest,
         test_accuracy_low=low,
         test_accuracy_high=high,
-        test_pictures=test.pictures,
+        test_pictures=pictures,
     )
+
+
+def _doubt(job: Job, report: _Report) -> str:
+    """Return why an image's figures are not to be believed, a sentence; empty where nothing speaks against them."""
+    if (checked := report.checked) is None:
+        return "No answers for the test pictures came back that could be checked."
+    if refuted(job.spec.target_metric, job.spec.target_accuracy, checked.right, checked.pictures):
+        return "The answers for the test pictures, counted outside of the algorithm, are far below the target."
+    return ""
 
 
 def _score(job: Job, report: _Report) -> float:
@@ -150,7 +178,7 @@ _ENDED = {
 }
 
 
-def _verdict(job: Job, outcome: str, report: _Report, reached: bool) -> str:
+def _verdict(job: Job, outcome: str, report: _Report, metrics: ModelMetrics, reached: bool) -> str:
     target = _percent(job.spec.target_accuracy)
     sentences = [_measured(job, report)]
     if reached:
@@ -162,11 +190,12 @@ def _verdict(job: Job, outcome: str, report: _Report, reached: bool) -> str:
         sentences.append(
             f"The model is not released: {job.spec.shortfall}." if reached else f"Besides, {job.spec.shortfall}."
         )
-    if report.test is not None:
-        low, high = report.test.accuracy_interval
+    if reached and (doubt := _doubt(job, report)):
+        sentences.append(f"{doubt} The model is not released.")
+    if metrics.test_pictures:
         sentences.append(
-            f"Of {report.test.pictures} test pictures {_percent(report.test.accuracy)} are right (95 % interval "
-            f"{_percent(low)} to {_percent(high)})."
+            f"Of {metrics.test_pictures} test pictures {_percent(metrics.test_accuracy)} are right (95 % interval "
+            f"{_percent(metrics.test_accuracy_low)} to {_percent(metrics.test_accuracy_high)})."
         )
     worst = (report.test or report.validation).worst_classes[:_SHOWN_CLASSES]
     if worst and not reached:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 
 from loupe.escapes import escaped
 from loupe.labels import MAX_LENGTH
-from loupe.metrics import ACCURACY, BALANCED_ACCURACY, spoken, wilson_interval
+from loupe.metrics import ACCURACY, BALANCED_ACCURACY, LOWEST_RECALL, spoken, wilson_interval
 
 MARGIN = 0.1
 """How far below the target the 95 % interval of a faultless validation may reach."""
@@ -50,6 +50,25 @@ def shortfall(metric: str, target: float, pictures: Mapping[str, int]) -> str:
     rest = len(listed) - _SHOWN_CLASSES
     others = f", and some of {rest} more {'class' if rest == 1 else 'classes'}" if rest > 0 else ""
     return f"a {spoken(metric)} of {shown} needs at least {needed} validation pictures of each class: {named}{others}"
+
+
+def refuted(metric: str, target: float, right: Sequence[int], pictures: Sequence[int]) -> bool:
+    """Say whether test pictures speak against a model that is said to have reached a target.
+
+    right, pictures: of each class. They do where even the upper end of the 95 % interval of what they show lies more
+    than MARGIN below the target; a class without pictures does not count, and no pictures speak against nothing.
+    """
+    known = [(good, there) for good, there in zip(right, pictures, strict=True) if there]
+    if not known:
+        return False
+    if metric == LOWEST_RECALL:
+        shown = min(wilson_interval(good, there)[1] for good, there in known)
+    elif metric == BALANCED_ACCURACY:
+        as_many = len(known) ** 2 / sum(1 / there for _, there in known)
+        shown = wilson_interval(sum(good / there for good, there in known) / len(known) * as_many, as_many)[1]
+    else:
+        shown = wilson_interval(sum(right), sum(pictures))[1]
+    return shown < target - MARGIN
 
 
 def _are(number: int) -> str:

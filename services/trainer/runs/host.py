@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+
+from loupe.algorithm.host import Split
 from loupe.errors import ResourceExhausted
 from services.trainer.cache.pictures import PictureCache, array_bytes
 from services.trainer.clients.storage import AttemptStorage, LabelledDataset, LocalFile
+from services.trainer.runs import intake
 from services.trainer.runs.job_folder import JobFolder
 
 MAX_SIZES = 32
@@ -53,9 +59,19 @@ class RunHost:
             )
         self._held = held
 
-    async def reveal_test(self) -> str:
-        """Put every label into the data folder, and return the file's name."""
-        return await asyncio.to_thread(self._folder.reveal, self._dataset)
+    async def reveal_test(self, arguments: Mapping[str, Any]) -> tuple[str, dict[str, list[int]]]:
+        """Count the answers for the test pictures, then put every label into the data folder.
+
+        Returns the file's name, and for each class its test pictures and how many of them were told right.
+        Raises ProtocolBroken for answers that cannot be.
+        """
+        truth = self._dataset.classes[self._dataset.splits == Split.TEST]
+        classes = len(self._dataset.labels)
+        said = intake.answers(arguments, len(truth), classes)
+        counted = (truth, truth[truth == said])
+        pictures, right = (np.bincount(each, minlength=classes).tolist() for each in counted)
+        name = await asyncio.to_thread(self._folder.reveal, self._dataset)
+        return name, {"right": right, "pictures": pictures}
 
     async def save_checkpoint(self, files: list[LocalFile]) -> None:
         """Return when the checkpoint is durable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from loupe.algorithm.host import Outcome, Progress
 from loupe.algorithm.pipe import MAX_LOG, MAX_MESSAGE, MAX_TRACEBACK
@@ -121,6 +124,21 @@ def failure(message: Mapping[str, Any]) -> tuple[str, list[str]]:
 def size(arguments: Mapping[str, Any]) -> tuple[int, int]:
     """Read height and width of pictures, in pixels. Raises ProtocolBroken."""
     return _side(arguments.get("height")), _side(arguments.get("width"))
+
+
+def answers(arguments: Mapping[str, Any], pictures: int, classes: int) -> np.ndarray:
+    """Read what a model says of the test pictures: int64 [pictures], each below `classes`. Raises ProtocolBroken."""
+    text = arguments.get("answers")
+    try:
+        packed = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    except ValueError as error:
+        raise ProtocolBroken("reveal_test: the answers must be base64") from error
+    if len(packed) != 2 * pictures:
+        raise ProtocolBroken(f"reveal_test: {len(packed) // 2} answers for {pictures} test pictures")
+    said = np.frombuffer(packed, "<u2").astype(np.int64)
+    if pictures and said.max() >= classes:
+        raise ProtocolBroken(f"reveal_test: an answer is class {said.max()} of {classes}, counted from 0")
+    return said
 
 
 def result(arguments: Mapping[str, Any]) -> ReportedResult:

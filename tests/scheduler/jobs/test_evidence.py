@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loupe.metrics import ACCURACY, BALANCED_ACCURACY, LOWEST_RECALL, METRICS, wilson_interval
-from services.scheduler.jobs.evidence import MARGIN, needed_pictures, shortfall
+from services.scheduler.jobs.evidence import MARGIN, needed_pictures, refuted, shortfall
 
 
 @pytest.mark.parametrize("target", [0.001, 0.1, 0.5, 0.9, 0.97, 1.0])
@@ -56,3 +56,23 @@ def test_many_classes_with_strange_names_make_a_short_sentence(metric: str) -> N
     assert found and found.isprintable() and len(found) < 1_000
     if metric != ACCURACY:
         assert found.endswith("and some of 295 more classes")
+
+
+@pytest.mark.parametrize(
+    ("metric", "right", "pictures", "said"),
+    [
+        ("accuracy", [80, 78], [100, 100], False),
+        ("accuracy", [80, 60], [100, 100], True),
+        ("accuracy", [3, 1], [4, 3], False),
+        ("balanced_accuracy", [990, 3], [1000, 10], True),
+        ("balanced_accuracy", [990, 9], [1000, 10], False),
+        ("lowest_recall", [990, 3], [1000, 10], True),
+        ("lowest_recall", [990, 0], [1000, 0], False),
+        ("accuracy", [], [], False),
+    ],
+)
+def test_test_pictures_refute_what_is_far_below_the_target(
+    metric: str, right: list[int], pictures: list[int], said: bool
+) -> None:
+    """A target of 0.9, the interval's upper end against 0.8: few pictures refute little."""
+    assert refuted(metric, 0.9, right, pictures) is said

@@ -9,9 +9,11 @@ from tests.trainer.fakes import Rig
 
 RAW = """
 import json, os, struct, time
+import numpy as np
 def send(host, body):
     host._pipe.sendall(struct.pack(">I", len(body)) + body)
 def train(host):
+    TESTS = np.count_nonzero(host.spec().dataset.splits == 2)
     {action}
     time.sleep(600)
 """
@@ -29,8 +31,12 @@ def train(host):
         ("host._call('finish', outcome='plateau', artifacts={'x': '../../etc/shadow'}, report={})", "inside the work"),
         ("os.symlink('/etc/hostname', host.work / 'x'); host._call('finish', outcome='plateau', "
          "artifacts={'x': 'x'}, report={})", "is a link"),
-        ("host.reveal_test(); host.reveal_test()", "asked for twice"),
-        ("(host.work / 'c').mkdir(); (host.work / 'c' / 'x.json').touch(); host.reveal_test(); "
+        ("host.reveal_test(np.zeros(TESTS)); host.reveal_test(np.zeros(TESTS))", "asked for twice"),
+        ("host.reveal_test(np.zeros(TESTS + 1))", "answers for"),
+        ("host.reveal_test(np.full(TESTS, 7))", "an answer is class 7 of 2"),
+        ("host._call('reveal_test')", "0 answers for"),
+        ("host._call('reveal_test', answers='?')", "must be base64"),
+        ("(host.work / 'c').mkdir(); (host.work / 'c' / 'x.json').touch(); host.reveal_test(np.zeros(TESTS)); "
          "host.save_checkpoint(host.work / 'c')", "after the test labels"),
         ("(host.work / 'c').mkdir(); (host.work / 'c' / 'x.pkl').touch(); host.save_checkpoint(host.work / 'c')",
          "only .safetensors, .json"),
