@@ -54,7 +54,7 @@ class CachedPictures:
     def pictures(self, height: int, width: int) -> Path:
         return self._folder / "pictures.npy"
 
-    def reveal_test(self) -> np.ndarray:
+    def reveal_test(self, answers: np.ndarray) -> np.ndarray:
         return self._index.classes
 
     def report(self, progress: Progress) -> None:

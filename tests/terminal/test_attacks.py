@@ -83,7 +83,6 @@ def told(done: subprocess.CompletedProcess[bytes]) -> str:
         ("dataset", "push", "screws", ".", "--seed", "9" * 30),
         ("job", "watch", "j1", "--after", "9" * 30),
         ("job", "list", "--state", "sleeping"),
-        ("train", "screws", "-t", "zero"),
         ("nonsense",),
     ],
 )
@@ -98,6 +97,7 @@ def test_a_wrong_command_line_is_told_as_json_too(here: Callable[..., Result], w
     "words",
     [
         ("train", "screws", "-t", "nan"),
+        ("train", "screws", "-t", "zero"),
         ("train", "screws", "-t", "0.9", "--param", f"n={'9' * 400}"),
         ("dataset", "push", "screws", ".", "--split", "nan,0.5,0.5"),
     ],
