@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
+
+
+def budget_arguments(about: str | None) -> argparse.ArgumentParser:
+    """Make the arguments of a program that trains a model within a time: data, seconds, size, threads and seed."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder with splits.csv")
+    parser.add_argument("--seconds", type=float, default=420)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 def median_ratio(above: Iterable[float], below: Iterable[float]) -> float:

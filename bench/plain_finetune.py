@@ -13,7 +13,6 @@ import time
 
 BEGAN = time.perf_counter()
 
-import argparse  # noqa: E402
 import copy  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
@@ -23,6 +22,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
+from bench.figures import budget_arguments  # noqa: E402
 from bench.neu_baseline import pretrained, read  # noqa: E402
 from loupe.metrics import METRICS, score  # noqa: E402
 
@@ -69,18 +69,11 @@ def train(
 
 def main() -> None:
     """Train and print the figures on the test pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--seconds", type=float, default=420)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = budget_arguments(__doc__)
     asked = parser.parse_args()
-    from pathlib import Path
-
     torch.set_num_threads(asked.threads)
     torch.manual_seed(asked.seed)
-    pixels, known, parts, outputs = read(Path(asked.data), asked.size)
+    pixels, known, parts, outputs = read(asked.data, asked.size)
     pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     classes, splits = torch.from_numpy(known), torch.from_numpy(parts)
     network = nn.Sequential(pretrained(), nn.Linear(1280, outputs)).to(memory_format=torch.channels_last)

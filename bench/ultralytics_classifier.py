@@ -8,10 +8,11 @@ that it wants, as links. `pip install ultralytics` first. The last line printed 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from pathlib import Path
+
+from bench.figures import budget_arguments
 
 FOLDERS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
@@ -29,13 +30,8 @@ def link_pictures(data: Path, work: Path) -> Path:
 
 def main() -> None:
     """Train, answer the test pictures, and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = budget_arguments(__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=420)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     import numpy as np
     import torch

@@ -19,7 +19,7 @@ from loupe.algorithm.host import Host, Outcome, Progress, Result
 from loupe.algorithm.image import load_entry
 from loupe.algorithm.manifest import read_manifest
 from loupe.algorithm.quantization import Slack
-from loupe.metrics import reaches
+from loupe.metrics import ACCURACY, reaches, spoken
 
 REPORT_SECONDS = 0.5
 
@@ -140,6 +140,19 @@ class Context:
         if "validation_accuracy" in numbers:
             self.history.append({"phase": phase, "epoch": epoch, "seconds": round(self.elapsed, 3), **numbers})
         self._host.report(Progress(phase, epoch, step, total_steps, numbers, message))
+
+    def report_round(
+        self, phase: str, what: str, *, accuracy: float, score: float, epoch: int = 0, **more: Any
+    ) -> None:
+        """Report a round of training: what was measured, and its accuracy and score on the validation pictures.
+
+        The score, by the target metric, is told where that is another one than accuracy. more: as `report` takes it.
+        """
+        said = f"{what}: {accuracy:.2%} of the validation pictures"
+        if self.target_metric != ACCURACY:
+            said += f", {spoken(self.target_metric)} {score:.2%}"
+            more["validation_score"] = score
+        self.report(phase, epoch=epoch, message=said, validation_accuracy=accuracy, **more)
 
     def log(self, text: str) -> None:
         """Pass a line of text on to the terminals, for people."""

@@ -100,8 +100,7 @@ class TrainingLoop:
 
     threads: how many the network is worth, of those that the run may use. epoch: the last one done, from 1.
     best: the weights of the epoch best_epoch, which had best_score by the target metric and best_accuracy on the
-    validation pictures. left: whether
-    training made the network clearly worse than the plan's floor, and ends.
+    validation pictures. left: whether training made the network clearly worse than the plan's floor, and ends.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class TrainingLoop:
         self._judged = copy.deepcopy(self.network) if plan.average else self.network
         self._steps_done = self._below = 0
         self._seconds = max(1.0, context.seconds_left())
-        self._start = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        self._start = copy.deepcopy(self.network.state_dict()) if plan.blends else {}
         self.left = False
 
     def state(self) -> dict[str, Any]:
@@ -297,19 +296,15 @@ class TrainingLoop:
         score, accuracy, loss = self.measure()
         self._below = self._below + 1 if accuracy < self._bearable(epoch, step) else 0
         self.left = self.left or self._below >= LOOKS_BELOW
-        metric = self.context.target_metric
-        other = metric != metrics.ACCURACY
-        judged = {"validation_score": score} if other else {}
-        said = f", {metrics.spoken(metric)} {score:.2%}" if other else ""
-        self.context.report(
+        self.context.report_round(
             self.phase,
+            f"epoch {epoch}",
+            accuracy=accuracy,
+            score=score,
             epoch=epoch,
             step=step,
             total_steps=self.steps,
-            message=f"epoch {epoch}: {accuracy:.2%} of the validation pictures{said}",
-            validation_accuracy=accuracy,
             validation_loss=loss,
-            **judged,
         )
         return score, accuracy
 
@@ -340,12 +335,12 @@ class TrainingLoop:
                 self.best_score, self.best_accuracy, chosen = score, accuracy, part
                 self.best = {name: value.detach().cpu().clone() for name, value in mixed.items()}
         if chosen < 1:
-            said = f"{chosen:.0%} of the way from the first weights to the trained ones"
-            self.context.report(
+            self.context.report_round(
                 self.phase,
+                f"{chosen:.0%} of the way from the first weights to the trained ones",
+                accuracy=self.best_accuracy,
+                score=self.best_score,
                 epoch=self.epoch,
-                message=f"{said}: {self.best_accuracy:.2%} of the validation pictures",
-                validation_accuracy=self.best_accuracy,
             )
 
     def measure(self) -> tuple[float, float, float]:

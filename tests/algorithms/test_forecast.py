@@ -147,8 +147,9 @@ def test_the_examples_say_what_comes_out() -> None:
 
 
 def test_the_next_steps_time_grows_with_the_pixels() -> None:
-    pace = forecast.Pace(opening=2.0, picture=0.01, whole=30.0)
-    assert forecast.seconds_of_head(pace, 1000, 4.0, 3.0) == pytest.approx(45.0)
+    pace = part_of_finetune("pace")
+    measured = pace.Pace(opening=2.0, picture=0.01, whole=30.0)
+    assert pace.seconds_of_head(measured, 1000, 4.0, 3.0) == pytest.approx(45.0)
 
 
 @pytest.fixture(scope="module")

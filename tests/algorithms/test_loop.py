@@ -77,9 +77,11 @@ def test_blended_weights_are_kept_where_they_measure_best(loop_for, monkeypatch)
         return score, score, 0.0
 
     monkeypatch.setattr(loop, "measure", measure)
+    monkeypatch.setattr(type(loop.context), "target_metric", "balanced_accuracy")
     loop.blend()
     assert loop.best_score == 0.9
     assert torch.allclose(loop.best["head.bias"], first["head.bias"] + 0.25)
+    assert loop.context.history[-1]["validation_score"] == 0.9, "the score that is shown is the blend's"
 
 
 def test_trained_weights_stay_where_no_blend_is_better(loop_for, monkeypatch) -> None:

@@ -7,17 +7,15 @@ import contextlib
 import functools
 import re
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loupe.patterns import ID
 from loupe.terminal.commands import camera as cameras
+from loupe.terminal.commands.answering import Answers, opened
 from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command
 from loupe.terminal.commands.lazy import errors, names
 from loupe.terminal.commands.models import Below, pull
@@ -27,13 +25,10 @@ from loupe.terminal.tables import facts, line, percent
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from loupe.terminal.answers import AnswerFile
-    from loupe.terminal.classifier import Classifier, Prediction
+    from loupe.terminal.classifier import Classifier
     from loupe.terminal.installed import Installed
     from loupe.terminal.picture_paths import Expansion
-    from loupe.terminal.saliency import Explanations
     from loupe.terminal.score import Score
-    from loupe.terminal.unknown_pictures import UnknownPictures
 
 BAD_INPUT = 6
 
@@ -161,7 +156,7 @@ async def classify(
     if classifier.has_int8:
         cli.note(f"its {classifier.precision.upper()} model answers")
     arriving = taking or watched
-    with await asyncio.to_thread(_opened, cli, classifier, csv, explain, more=arriving is not None) as answers:
+    with await asyncio.to_thread(opened, cli, classifier, csv, explain, more=arriving is not None) as answers:
         answers.fleeting = taking is not None
         answers.unknown = await asyncio.to_thread(UnknownPictures, save_unknown) if save_unknown else None
         expansion = await _answer_named(answers, words)
@@ -263,116 +258,6 @@ async def _renewed(
                 raise
             cli.note(f"from now on with {found.name}")
     return classifier
-
-
-class Answer(NamedTuple):
-    """A prediction, and where its explanation is and the copy that was kept of it, None where there is none."""
-
-    prediction: Prediction
-    explanation: Path | None
-    saved: Path | None
-
-
-class Answers:
-    """Tells answers as they come: on stdout, to a CSV file, to a score, each with an explanation where one is wanted.
-
-    count and broken: the pictures that were told, and those of them that could not be read. unknown: what keeps those
-    that no class was sure of. fleeting: the pictures are gone afterwards, and are called by their names alone.
-    """
-
-    def __init__(
-        self, cli: Cli, classifier: Classifier, file: AnswerFile | None, explanations: Explanations | None
-    ) -> None:
-        self.classifier = classifier
-        self.score: Score | None = None
-        self.count = 0
-        self.broken = 0
-        self.unknown: UnknownPictures | None = None
-        self.fleeting = False
-        self._cli = cli
-        self._file = file
-        self._explanations = explanations
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file:
-            self._file.close()
-
-    def note(self, text: str) -> None:
-        """Tell a person something beside the answers."""
-        self._cli.note(text)
-
-    async def answer(self, paths: Sequence[Path]) -> None:
-        """Classify pictures and tell each answer."""
-        predictions = self.classifier.classify(paths)
-        # In a thread, so that Ctrl-C is heard.
-        while chunk := await asyncio.to_thread(self._next, predictions):
-            self._tell(chunk)
-
-    def _next(self, predictions: Iterator[Prediction]) -> list[Answer]:
-        from loupe.terminal.model_folder import BATCH
-
-        return [self._answer(one) for one in islice(predictions, 1 if self._explanations else BATCH)]
-
-    def _answer(self, one: Prediction) -> Answer:
-        """Write what is wanted of a picture while it is there."""
-        explanation = None
-        if self._explanations and not one.problem:
-            explanation = self._explanations.write(self.classifier, one.path)
-        saved = self.unknown.keep(one) if self.unknown else None
-        if self.fleeting:
-            one = replace(one, path=saved or Path(one.path.name))
-        return Answer(one, explanation, saved)
-
-    def _tell(self, chunk: Sequence[Answer]) -> None:
-        from loupe.terminal.answers import tsv_line
-
-        lines, rows = [], []
-        for one, explanation, saved in chunk:
-            true = self.score.add(one) if self.score else None
-            true_label = "" if true is None else self.classifier.labels[true]
-            self.count += 1
-            self.broken += bool(one.problem)
-            rows.append((one, true_label, explanation))
-            if self._cli.as_json:
-                self._emit(one, true_label, explanation, saved)
-            else:
-                lines.append(tsv_line(one, explanation) + "\n")
-        sys.stdout.write("".join(lines))
-        sys.stdout.flush()
-        if self._file:
-            self._file.add(rows)
-
-    def _emit(self, one: Prediction, true_label: str, explanation: Path | None, saved: Path | None) -> None:
-        value: dict[str, object] = {
-            "path": one.path,
-            "label": one.label,
-            "confidence": one.confidence,
-            "unknown": one.unknown,
-            "likeliest": one.likeliest,
-            "problem": one.problem,
-        }
-        if self.score:
-            value["true_label"] = true_label or None
-        if self._explanations:
-            value["explanation"] = explanation
-        if self.unknown:
-            value["saved"] = saved
-        probabilities = dict(zip(self.classifier.labels, one.probabilities, strict=False))
-        self._cli.emit(value | {"probabilities": probabilities})
-
-
-def _opened(cli: Cli, classifier: Classifier, csv: Path | None, explain: Path | None, *, more: bool) -> Answers:
-    """Open what the answers go to. more: add to the CSV file."""
-    from loupe.terminal.answers import AnswerFile
-    from loupe.terminal.saliency import Explanations
-
-    file = AnswerFile(csv, more=more) if csv else None
-    return Answers(cli, classifier, file, Explanations(explain) if explain else None)
 
 
 async def _answer_named(answers: Answers, words: Sequence[Path]) -> Expansion:

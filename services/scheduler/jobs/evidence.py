@@ -64,11 +64,16 @@ def refuted(metric: str, target: float, right: Sequence[int], pictures: Sequence
     if metric == LOWEST_RECALL:
         shown = min(wilson_interval(good, there)[1] for good, there in known)
     elif metric == BALANCED_ACCURACY:
-        as_many = len(known) ** 2 / sum(1 / there for _, there in known)
+        as_many = _as_sure_as([there for _, there in known])
         shown = wilson_interval(sum(good / there for good, there in known) / len(known) * as_many, as_many)[1]
     else:
         shown = wilson_interval(sum(right), sum(pictures))[1]
     return shown < target - MARGIN
+
+
+def _as_sure_as(pictures: Sequence[int]) -> float:
+    """Return of how many pictures a share is as sure as the mean recall of classes with so many each: C² / Σ 1/n."""
+    return len(pictures) ** 2 / sum(1 / there for there in pictures)
 
 
 def _are(number: int) -> str:
@@ -78,11 +83,10 @@ def _are(number: int) -> str:
 def _of_each_class(needed: int, pictures: list[int]) -> int:
     """Return the least number of pictures of each class that makes the mean recall as sure as a share of `needed`.
 
-    The mean over C classes is as sure as a share of C² / Σ 1/n pictures, where n are the pictures of each class: the
-    small classes decide. 0: it is as sure already.
+    The small classes decide. 0: it is as sure already.
     """
     for least in count():
         raised = [max(least, there) for there in pictures]
-        if all(raised) and len(raised) ** 2 / sum(1 / there for there in raised) >= needed - _ROUNDING:
+        if all(raised) and _as_sure_as(raised) >= needed - _ROUNDING:
             return least
     raise AssertionError("more pictures of each class are more evidence")

@@ -11,7 +11,16 @@ from services.trainer.sandbox import decoder
 from services.trainer.sandbox.leftovers import remove
 
 PARTS = (
-    *("__init__.py", "escapes.py", "forecast.py", "labels.py", "metrics.py", "patterns.py", "picture.py"),
+    *(
+        "__init__.py",
+        "escapes.py",
+        "forecast.py",
+        "labels.py",
+        "metrics.py",
+        "patterns.py",
+        "picture.py",
+        "picture_structure.py",
+    ),
     "algorithm",
 )
 

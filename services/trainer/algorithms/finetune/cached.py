@@ -15,7 +15,8 @@ from loupe.algorithm.augmentation import Augmentation, augment_pixels
 from loupe.algorithm.export import PictureNetwork, Preprocessing, export_onnx
 from loupe.algorithm.onnx_model import answering, batched
 
-BATCH = 32
+from .features import BATCH
+
 VIEWS = 4
 CACHE_BYTES = 600 << 20
 """What all views together may take; they are kept in half precision."""

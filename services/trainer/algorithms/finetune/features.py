@@ -14,7 +14,7 @@ from loupe.algorithm.export import PictureNetwork, Preprocessing, export_onnx
 from loupe.algorithm.onnx_model import answering, with_size
 
 from .backbones import Backbone
-from .forecast import Pace
+from .pace import Pace
 
 BATCH = 32
 SAVE_SECONDS = 15.0

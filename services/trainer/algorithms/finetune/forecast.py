@@ -1,4 +1,4 @@
-"""What the first head tells about the rest: pictures that the target needs, of which class, and the next step's time.
+"""What the first head tells about the rest: how many more pictures the target needs, and of which class.
 
 Errors fall with the pictures as error(n) = a * n^-b + c: Cortes et al., "Learning Curves: Asymptotic Values and Rate of
 Convergence", 1994; Hestness et al., "Deep Learning Scaling is Predictable, Empirically", 2017.
@@ -17,6 +17,7 @@ from loupe.forecast import BEYOND, SHOWN_LABELS, more_pictures
 from loupe.metrics import ACCURACY, LOWEST_RECALL, score_of_counts, spoken
 
 from .head import COMPARED, Head, Table, solve_head
+from .pace import Step, spoken_seconds
 
 PARTS = ((1 / 8, 3), (1 / 4, 3), (1 / 2, 2))
 """The parts of the training pictures that heads are fitted to, and how many draws of each; the whole has its head."""
@@ -32,29 +33,8 @@ SUPPORT = 4.0
 
 RANGE = (0.1, 0.9)
 CLOSE = 0.7
-TUNING = {"blocks": 4.0, "full": 9.0}
-"""Seconds of a picture in an epoch of fine-tuning, as multiples of those of its features; rough."""
-
 HELPFUL = 0.75
 """More pixels must have brought the errors down to such a part before a guess is made for still more."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """What features cost at a size: seconds to open the pictures, for each of them, and in all."""
-
-    opening: float
-    picture: float
-    whole: float
-
-
-@dataclass(frozen=True)
-class Step:
-    """The next stage: "head", "blocks" or "full", the side in pixels, and its seconds; None where they are unknown."""
-
-    depth: str
-    size: int
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -286,16 +266,6 @@ def neediest(measured: Measured, metric: str) -> list[int]:
     return [int(each) for each in order if slopes[each] > 0 and slopes[each] >= CLOSE * slopes[order[0]]]
 
 
-def seconds_of_head(pace: Pace, pictures: int, pixels: float, fitting: float) -> float:
-    """Return about how long a head takes at another size. pixels: how many times as many. fitting: that of the last."""
-    return pace.opening + pictures * pace.picture * pixels + fitting
-
-
-def seconds_of_tuning(pace: Pace, depth: str, pictures: int, pixels: float, epochs: int) -> float:
-    """Return roughly how long fine-tuning takes at most. pictures: those to learn from."""
-    return TUNING[depth] * pace.picture * pixels * pictures * epochs
-
-
 def score_at(scores: Mapping[int, float], size: int) -> tuple[float, float] | None:
     """Return the range in which a head's score may fall at a larger size; None where more pixels did not clearly help.
 
@@ -312,17 +282,6 @@ def score_at(scores: Mapping[int, float], size: int) -> tuple[float, float] | No
         return None
     exponent = np.log(errors[1] / errors[0]) / np.log(last / before)
     return scores[last], 1 - float(errors[1] * (size / last) ** exponent)
-
-
-def spoken_seconds(seconds: float) -> str:
-    """Return a duration for people, as roughly as it is known.
-
-    >>> spoken_seconds(0.2), spoken_seconds(12.3), spoken_seconds(400), spoken_seconds(9000)
-    ('1 s', '12 s', '7 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _right(validation: Table, weight: torch.Tensor, bias: torch.Tensor) -> np.ndarray:

@@ -16,13 +16,14 @@ from loupe.algorithm.evaluation import OutOfSample
 from loupe.algorithm.export import Preprocessing
 from loupe.algorithm.onnx_model import append_linear
 from loupe.algorithm.plan import class_weights
-from loupe.metrics import ACCURACY, spoken
+from loupe.metrics import ACCURACY
 
 from .backbones import Backbone, HeadedNetwork, MultiLevel, early_blocks
 from .cached import CachedRows, cached_rows
 from .features import BATCH, FrozenTrunk, compute_features
-from .forecast import Forecast, Step, learning_curve, measure, seconds_of_head, seconds_of_tuning
-from .head import DECAYS, Head, Table, cross_validated, fit_head
+from .forecast import Forecast, learning_curve, measure
+from .head import DECAYS, Table, cross_validated, fit_head
+from .pace import Step, seconds_of_head, seconds_of_tuning
 from .prefix import split
 from .trial import candidates, choose_augmentation, sample
 
@@ -153,9 +154,14 @@ class Ladder:
         pixels = (following.size / last.size) ** 2
         if following.depth == "head":
             return seconds_of_head(pace, len(self._rows), pixels, max(0.0, spent - pace.whole))
-        wanted, left = self._context.parameters["epochs"] or EPOCHS[following.depth], self._context.max_epochs
-        epochs = wanted if left is None else min(wanted, left)
+        epochs = min(self._epochs(following.depth))
         return seconds_of_tuning(pace, following.depth, len(self._context.data.train), pixels, epochs)
+
+    def _epochs(self, depth: str) -> tuple[int, int]:
+        """Return how many epochs fine-tuning at a depth is given, and how many of them the budget leaves."""
+        context = self._context
+        wanted = context.parameters["epochs"] or (EPOCHS[depth] if self._backbone.pretrained else RANDOM_EPOCHS)
+        return wanted, wanted if context.max_epochs is None else context.max_epochs - self._state["epochs"]
 
     def _forecast(self) -> Forecast:
         context, best = self._context, self._state["best"]
@@ -185,7 +191,13 @@ class Ladder:
         table, trained, validated = self._table(matrix)
         head = fit_head(table.rows(trained), table.rows(validated), context.seed, context.target_metric)
         probabilities = torch.from_numpy(cross_validated(table, head.decay, context.seed))
-        self._report_head(stage, head)
+        context.report_round(
+            "head",
+            f"linear head at {stage.size} px",
+            accuracy=head.accuracy,
+            score=head.score,
+            epoch=len(self._state["done"]) + 1,
+        )
         weights = {"weight": head.weight, "bias": head.bias, "out_of_sample": probabilities}
         self._keep_if_best(stage, head.accuracy, head.score, **weights)
         self._state["decays"][str(stage.size)] = head.decay
@@ -193,19 +205,6 @@ class Ladder:
             measured = measure(table.rows(trained), table.rows(validated), head, context.seed)
             self._state["curve"] = measured and learning_curve(measured, context.target_metric, context.seed)
         return head.accuracy, head.score
-
-    def _report_head(self, stage: Stage, head: Head) -> None:
-        metric = self._context.target_metric
-        other = metric != ACCURACY
-        judged: dict[str, Any] = {"validation_score": head.score} if other else {}
-        said = f", {spoken(metric)} {head.score:.2%}" if other else ""
-        self._context.report(
-            "head",
-            epoch=len(self._state["done"]) + 1,
-            message=f"linear head at {stage.size} px: {head.accuracy:.2%} of the validation pictures{said}",
-            validation_accuracy=head.accuracy,
-            **judged,
-        )
 
     def _table(self, matrix: torch.Tensor) -> tuple[Table, np.ndarray, np.ndarray]:
         """Return the features with their classes, and which rows are for training and which for validation."""
@@ -216,8 +215,7 @@ class Ladder:
     def _fine_tune(self, stage: Stage, unfinished: Mapping[str, Any] | None) -> tuple[float, float]:
         context, parameters = self._context, self._context.parameters
         random = not self._backbone.pretrained
-        wanted = parameters["epochs"] or (RANDOM_EPOCHS if random else EPOCHS[stage.depth])
-        left = wanted if context.max_epochs is None else context.max_epochs - self._state["epochs"]
+        wanted, left = self._epochs(stage.depth)
         if left <= 0:
             self._limited = True
             return 0.0, 0.0
@@ -225,6 +223,8 @@ class Ladder:
         changes = self._augmentation(stage.size)
         network = self._network()
         trained, inputs = (network, None) if stage.depth == "full" else self._later_blocks(network, stage.size, changes)
+        if context.out_of_budget() and self._state["best"]:
+            return 0.0, 0.0  # what the early blocks see took all the time that there was
         plan = TrainingPlan(
             size=stage.size,
             epochs=min(wanted, left),
