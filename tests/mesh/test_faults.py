@@ -284,8 +284,12 @@ async def test_a_job_goes_on_from_its_last_whole_checkpoint_to_the_same_model(
 
 async def test_a_trainer_that_is_silent_gets_no_job(mesh: LocalMesh, terminal: OpenTerminal, trained: Trained) -> None:
     """Stopped: its last report, however idle it says the trainer is, no longer counts, and nobody else can renew it."""
-    report = await asyncio.to_thread(consul, mesh, "scheduler", "loupe/trainers/north/a?raw")
-    assert json.loads(report)["busy_slots"] == 0
+    async with asyncio.timeout(30):  # its slot is cleared after the job before has ended, and told with the next report
+        while True:
+            report = await asyncio.to_thread(consul, mesh, "scheduler", "loupe/trainers/north/a?raw")
+            if json.loads(report)["busy_slots"] == 0:
+                break
+            await asyncio.sleep(0.1)
     silent = mesh.pid("trainer-north-a")
     assert silent is not None
     os.kill(silent, signal.SIGSTOP)
