@@ -46,7 +46,7 @@ async def through_the_mesh(terminal: Terminal, version: str, network: str) -> fl
     began = time.perf_counter()
     job = await terminal.jobs.submit(
         version,
-        target_accuracy=1.0,
+        target=1.0,
         algorithm_version="algorithms/scratch/versions/latest",
         parameters={"network": network, "size": 32},
         max_epochs=1,

@@ -40,7 +40,7 @@ async def through_the_mesh(
     began = time.perf_counter()
     collection = read_csv(data / "splits.csv")
     pushed = await terminal.datasets.push(DatasetName(PROJECT, f"run-{run}"), collection)
-    job = await terminal.jobs.submit(pushed.version.name, target_accuracy=target)
+    job = await terminal.jobs.submit(pushed.version.name, target=target)
     async for _ in terminal.jobs.watch(job.name):
         pass
     job = await terminal.jobs.get(job.name)

@@ -24,7 +24,7 @@ from torchvision.transforms import v2  # noqa: E402
 
 from bench.figures import budget_arguments  # noqa: E402
 from bench.neu_baseline import pretrained, read  # noqa: E402
-from loupe.metrics import METRICS, score  # noqa: E402
+from loupe.tasks.classification import OVERALL, Scorer  # noqa: E402
 
 BATCH, RATE = 32, 5e-4
 
@@ -80,7 +80,7 @@ def main() -> None:
     epochs = train(network, pictures, classes, splits, asked.seconds - (time.perf_counter() - BEGAN))
     said = answers(network, pictures[splits == 2]).numpy()
     truth = known[parts == 2]
-    figures = {metric: score(metric, truth, said, outputs) for metric in METRICS}
+    figures = {metric: Scorer(metric).of_answers(truth, said, outputs) for metric in OVERALL}
     print(json.dumps({**figures, "epochs": epochs, "seconds": round(time.perf_counter() - BEGAN, 1)}))
 
 

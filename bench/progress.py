@@ -38,6 +38,7 @@ from loupe.idempotency import Request, RequestLog
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, TrainerName
 from loupe.notifier import Notifier
 from loupe.scheduler.v1.training_job_pb2 import JobEvent, JobProgress
+from loupe.tasks.objective import Objective
 from loupe.trainer.v1 import attempt_pb2
 from services.scheduler.clients.auth import StorageToken
 from services.scheduler.clients.consul import Leadership
@@ -147,7 +148,7 @@ async def running_job(store: JobStore, name: JobName) -> Job:
         algorithm_digest="",
         requirements=Requirements(),
         parameters={},
-        target_accuracy=0.9,
+        objective=Objective("accuracy", 0.9),
         model=ModelName("bench", "d"),
         submitter=AccountName("bench"),
     )

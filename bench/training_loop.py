@@ -24,6 +24,7 @@ import numpy as np
 from bench.figures import median_ratio
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
 from loupe.algorithm.process import restart_for_training
+from loupe.tasks.objective import Objective
 
 SIZE, BATCH, STEPS = 64, 32, 12
 # Ends with its parent, so that a bench that is killed leaves no core busy.
@@ -49,7 +50,7 @@ class CachedPictures:
         return self._folder
 
     def spec(self) -> RunSpec:
-        return RunSpec({}, 1.0, self._index, threads=self._threads)
+        return RunSpec({}, Objective("accuracy", 1.0), self._index, threads=self._threads)
 
     def pictures(self, height: int, width: int) -> Path:
         return self._folder / "pictures.npy"

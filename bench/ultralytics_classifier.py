@@ -37,7 +37,7 @@ def main() -> None:
     import torch
     from ultralytics import YOLO  # type: ignore[import-not-found]  # installed by who wants this figure
 
-    from loupe.metrics import METRICS, score
+    from loupe.tasks.classification import OVERALL, Scorer
 
     torch.set_num_threads(asked.threads)
     pictures = link_pictures(asked.data, asked.work)
@@ -52,7 +52,7 @@ def main() -> None:
         for result in model.predict(str(folder), imgsz=asked.size, stream=True, verbose=False):
             truth.append(labels[folder.name])
             said.append(int(result.probs.top1))
-    figures = {metric: score(metric, np.array(truth), np.array(said), len(labels)) for metric in METRICS}
+    figures = {metric: Scorer(metric).of_answers(np.array(truth), np.array(said), len(labels)) for metric in OVERALL}
     print(json.dumps(figures))
 
 

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from deploy.local.endpoints import MeshEndpoints
 from loupe.errors import PermissionDenied
-from loupe.metrics import BALANCED_ACCURACY, score_of_counts
 from loupe.names import AccountName, DatasetName
 from loupe.scheduler.v1 import training_job_pb2
 from loupe.storage.v1 import dataset_pb2
+from loupe.tasks.classification import BALANCED_ACCURACY, Scorer
 from loupe.terminal.classifier import Classifier
 from loupe.terminal.client import Terminal
 from loupe.terminal.confusion import Confusion, ConfusionView
@@ -26,6 +26,7 @@ from loupe.terminal.live import JobView, job_display
 from loupe.terminal.picture_source import Collection, read_pictures
 from loupe.terminal.profile import Profile, ProfileStore
 from loupe.terminal.tables import percent
+from loupe.terminal.targets import objective_of
 from loupe.terminal.verdict import render_result
 
 PROJECT = "line-7"
@@ -133,8 +134,8 @@ async def train(story: Story, engineer: Terminal, version: str) -> training_job_
     """Submit the job and follow it over NATS until its end."""
     story.say(f"accounts/erin asks for a model with {percent(story.target)} accuracy")
     began = time.perf_counter()
-    job = await engineer.jobs.submit(version, target_accuracy=story.target, seed=SEED)
-    with job_display(story.console, JobView(story.target)) as show:
+    job = await engineer.jobs.submit(version, target=story.target, seed=SEED)
+    with job_display(story.console, JobView(objective_of(job))) as show:
         async for event in engineer.jobs.watch(job.name):
             show(event)
             if event.WhichOneof("event") == "progress":
@@ -170,7 +171,7 @@ async def classify(
     for truth, answer in zip(truths, said, strict=True):
         matrix[classifier.labels.index(truth)][classifier.labels.index(answer)] += 1
     right = [row[index] for index, row in enumerate(matrix)]
-    story.balanced_accuracy = score_of_counts(BALANCED_ACCURACY, right, [sum(row) for row in matrix])
+    story.balanced_accuracy = Scorer(BALANCED_ACCURACY).of_counts(right, [sum(row) for row in matrix])
     story.console.print(ConfusionView(Confusion(classifier.labels, matrix)))
     story.console.print(
         f"  {story.accuracy:.2%} of {story.test_images} pictures right "

@@ -19,7 +19,8 @@ from loupe.algorithm.local import BadFolder, LocalHost, local_spec, read_folder
 from loupe.algorithm.manifest import BadManifest, InvalidParameter, read_manifest, resolve_parameters
 from loupe.algorithm.process import restart_for_training
 from loupe.errors import InvalidArgument
-from loupe.targets import parse_target
+from loupe.tasks import TASKS
+from loupe.tasks.targets import parse_objective
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Try out algorithm images without a mesh.")
 
@@ -63,8 +64,8 @@ def run(
     restart_for_training("loupe.algorithm", threads)
     console = Console()
     try:
-        metric, value = parse_target(target)
         manifest = read_manifest(image)
+        objective = parse_objective(target, TASKS[manifest.task])
         files = {name: Path(value) for name, value in map(_pair, weights or [])}
         given = dict(map(_pair, param or [])) | {name: str(path) for name, path in files.items()}
         parameters = resolve_parameters(manifest, given)
@@ -74,8 +75,7 @@ def run(
     spec = local_spec(
         folder,
         parameters,
-        value,
-        target_metric=metric,
+        objective,
         seed=seed,
         threads=threads,
         device=device,

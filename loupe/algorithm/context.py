@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from loupe.algorithm.host import Host, Outcome, Progress, Result
 from loupe.algorithm.image import load_entry
 from loupe.algorithm.manifest import read_manifest
 from loupe.algorithm.quantization import Slack
-from loupe.metrics import ACCURACY, reaches, spoken
+from loupe.tasks import DEFAULT
+from loupe.tasks.classification import ACCURACY, Scorer, scorer
+from loupe.tasks.objective import Objective, spoken
 
 REPORT_SECONDS = 0.5
 
@@ -52,18 +55,23 @@ class Context:
         return self._spec.parameters
 
     @property
-    def target_metric(self) -> str:
-        """The metric that is judged by: one of `loupe.metrics.METRICS`, for `loupe.metrics.score`."""
-        return self._spec.target_metric
+    def objective(self) -> Objective:
+        """What the validation pictures must reach for training to be done."""
+        return self._spec.objective
+
+    @property
+    def scorer(self) -> Scorer:
+        """What computes the objective's metric. Raises ValueError where it is of a class that is not there."""
+        return scorer(self.objective.metric, self.data.labels)
 
     @property
     def target_accuracy(self) -> float:
-        """The value of the target metric on validation pictures, in (0, 1], at which training is done."""
-        return self._spec.target_accuracy
+        """The objective's bound: the name that it had before there were other metrics."""
+        return self.objective.bound
 
     def reaches_target(self, score: float) -> bool:
-        """Say whether a value of the target metric on the validation pictures is what was asked for."""
-        return reaches(score, self.target_accuracy)
+        """Say whether a value of the objective's metric on the validation pictures is what was asked for."""
+        return self.objective.reached_by(score)
 
     @property
     def seed(self) -> int:
@@ -146,11 +154,11 @@ class Context:
     ) -> None:
         """Report a round of training: what was measured, and its accuracy and score on the validation pictures.
 
-        The score, by the target metric, is told where that is another one than accuracy. more: as `report` takes it.
+        The score, by the objective's metric, is told where that is another one. more: as `report` takes it.
         """
         said = f"{what}: {accuracy:.2%} of the validation pictures"
-        if self.target_metric != ACCURACY:
-            said += f", {spoken(self.target_metric)} {score:.2%}"
+        if self.objective.metric != ACCURACY:
+            said += f", {spoken(self.objective.metric)} {score:.2%}"
             more["validation_score"] = score
         self.report(phase, epoch=epoch, message=said, validation_accuracy=accuracy, **more)
 
@@ -219,7 +227,8 @@ class Context:
             onnx_logits=onnx_logits,
             slack=Slack(self.elapsed, self.seconds_left()),
         )
-        score = report["validation"][self.target_metric]
+        score = DEFAULT.score_of_report(self.objective.metric, report["validation"])
+        assert score is not None, "the report has what every objective of the task is measured by"
         if outcome is Outcome.TARGET_REACHED and not self.reaches_target(score):
             # The package has the last word: a picture on the border may fall the other way in it.
             outcome = Outcome.PLATEAU
@@ -228,8 +237,7 @@ class Context:
             "history": self.history,
             "seconds": round(self.elapsed, 3),
             "outcome": str(outcome),
-            "target_metric": self.target_metric,
-            "target_accuracy": self.target_accuracy,
+            "objective": asdict(self.objective),
             "validation_score": score,
             "notes": dict(notes or {}),
         }

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from loupe.metrics import METRICS, score, wilson_interval
+from loupe.proportions import wilson_interval
+from loupe.tasks.classification import OVERALL, Scorer
 
 MATRIX_CLASSES = 100
 LABEL_ERRORS = 100
@@ -32,10 +33,10 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
     """Return the metrics of a split, JSON-able. Rates are parts of 1.
 
     probabilities: [M, C]; classes: int [M], the true ones; labels: C names. accuracy_interval: low and high at 95 %
-    (Wilson, "Probable Inference", 1927). accuracy, balanced_accuracy, lowest_recall: those of `loupe.metrics`.
-    log_loss: in nats. calibration_error: as below. worst_classes: up to WORST_CLASSES labels of least recall, those
-    with a recall of 1 left out. confusion_matrix: rows are true classes, columns answers; None above MATRIX_CLASSES
-    classes.
+    (Wilson, "Probable Inference", 1927). accuracy, balanced_accuracy, lowest_recall: as `loupe.tasks.classification`
+    has them. log_loss: in nats. calibration_error: as below. worst_classes: up to WORST_CLASSES labels of least
+    recall, those with a recall of 1 left out. confusion_matrix: rows are true classes, columns answers; None above
+    MATRIX_CLASSES classes.
     """
     # sklearn.metrics and scipy.stats have all this, and take longer to import than the usual job's training does.
     predicted = probabilities.argmax(axis=1)
@@ -57,7 +58,7 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
     ]
     return {
         "pictures": len(classes),
-        **{metric: score(metric, classes, predicted, len(labels)) for metric in METRICS},
+        **{metric: Scorer(metric).of_answers(classes, predicted, len(labels)) for metric in OVERALL},
         "accuracy_interval": list(wilson_interval(correct, len(classes))),
         "log_loss": log_loss(probabilities, classes),
         "calibration_error": calibration_error(probabilities, classes),

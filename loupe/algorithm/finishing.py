@@ -23,7 +23,9 @@ from loupe.algorithm.host import Host, Progress, RunSpec
 from loupe.algorithm.onnx_model import OnnxModel, append_softmax
 from loupe.algorithm.package import add_int8, check_parity, golden_rows, write_package
 from loupe.algorithm.quantization import Int8Model, NotQuantized, Slack, agreement, make_int8
-from loupe.metrics import ACCURACY, METRICS, spoken
+from loupe.tasks import DEFAULT
+from loupe.tasks.classification import ACCURACY, OVERALL
+from loupe.tasks.objective import spoken
 
 PARITY_PICTURES = 256
 """The network and its export are compared on about so many pictures, spread over all; torch takes long for each."""
@@ -102,8 +104,8 @@ def conclude(
         "training_pictures": dict(zip(data.labels, data.class_counts().tolist(), strict=True)),
     }
     if test:
-        figures = {f"test_{metric}": test[metric] for metric in METRICS}
-        host.report(Progress("test", metrics=figures, message=_sentence(test, spec.target_metric)))
+        figures = {f"test_{metric}": test[metric] for metric in OVERALL}
+        host.report(Progress("test", metrics=figures, message=_sentence(test, spec.objective.metric)))
     return artifacts, report
 
 
@@ -126,5 +128,6 @@ def _with_int8(
 
 def _sentence(test: dict[str, Any], metric: str) -> str:
     low, high = test["accuracy_interval"]
-    asked = "" if metric == ACCURACY else f", {spoken(metric)} {test[metric]:.2%}"
+    score = DEFAULT.score_of_report(metric, test)
+    asked = "" if metric == ACCURACY or score is None else f", {spoken(metric)} {score:.2%}"
     return f"{test['accuracy']:.2%} of {test['pictures']} test pictures (95 % interval {low:.2%} to {high:.2%}){asked}"

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from loupe.metrics import ACCURACY
+from loupe.tasks.objective import Objective
 
 
 class Split(enum.IntEnum):
@@ -56,17 +56,15 @@ class DatasetIndex:
 class RunSpec:
     """Everything that a run is asked to do.
 
-    target_metric, target_accuracy: the metric of `loupe.metrics`, and the value in (0, 1] of it on VALIDATION pictures
-    at which training is done.
+    objective: what the VALIDATION pictures must reach for training to be done, by a metric of the image's task.
     max_seconds, max_epochs: the budget; None means no bound.
     threads: CPU threads that the run may use. device: "cpu" or "cuda".
     weights: uploaded weight files by parameter name; read-only safetensors.
     """
 
     parameters: Mapping[str, Any]
-    target_accuracy: float
+    objective: Objective
     dataset: DatasetIndex
-    target_metric: str = ACCURACY
     seed: int = 0
     threads: int = 1
     device: str = "cpu"

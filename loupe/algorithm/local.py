@@ -18,6 +18,7 @@ import numpy as np
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
 from loupe.picture import DECODER, BadPicture, decode, digest
 from loupe.picture_folders import SPLIT_NAMES, SUFFIXES, class_folders, walk_class
+from loupe.tasks.objective import Objective
 
 SPLITS_FILE = "splits.csv"
 _SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
@@ -175,9 +176,9 @@ class LocalHost:
         (self._work / "report.json").write_text(text + "\n", encoding="utf-8")
 
 
-def local_spec(folder: PictureFolder, parameters: Mapping[str, Any], target_accuracy: float, **rest: Any) -> RunSpec:
+def local_spec(folder: PictureFolder, parameters: Mapping[str, Any], objective: Objective, **rest: Any) -> RunSpec:
     """Return what a run over the folder is asked to do; rest as in RunSpec."""
-    return RunSpec(parameters=parameters, target_accuracy=target_accuracy, dataset=folder.index(), **rest)
+    return RunSpec(parameters=parameters, objective=objective, dataset=folder.index(), **rest)
 
 
 def _rows_of_folders(root: Path) -> list[tuple[Path, str, Split | None]]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from loupe.patterns import ID, VERSION
+from loupe.tasks import TASKS
 
 FILE_NAME = "algorithm.toml"
 MAX_BYTES = 64 << 10
@@ -123,17 +124,24 @@ class Manifest(_Table):
     """A parsed and checked `algorithm.toml`.
 
     name, version: as in the resource name "algorithms/{name}/versions/{version}". entry: "module:function", a function
-    of one Context.
+    of one Context. task: one of `loupe.tasks`.
     """
 
     name: str = Field(pattern=f"^{ID}$")
     version: str = Field(pattern=f"^{VERSION}$")
-    task: Literal["classification"]
+    task: str
     entry: str = Field(pattern=f"^{_ENTRY}$")
     licence: str = Field(min_length=1, max_length=200)
     summary: str = Field(min_length=1, max_length=500)
     parameters: Mapping[str, Parameter] = Field(default_factory=dict)
     resources: Resources = Field(default_factory=Resources)
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        if value not in TASKS:
+            raise ValueError(f"{value!r} is none of {', '.join(TASKS)}")
+        return value
 
     @field_validator("parameters")
     @classmethod

@@ -22,6 +22,7 @@ from torch import nn
 
 from loupe.algorithm.export import PictureNetwork, Preprocessing, export_onnx
 from loupe.algorithm.onnx_model import OnnxModel, answering, append_linear, with_size
+from loupe.tasks import DEFAULT
 
 # Images that meshes have already import these from here.
 __all__ = ["OnnxModel", "PictureNetwork", "Preprocessing", "answering", "append_linear", "export_onnx", "with_size"]
@@ -109,7 +110,7 @@ def write_package(
     }
     document = {
         "format": FORMAT,
-        "task": "classification",
+        "task": DEFAULT.name,
         "labels": list(labels),
         "input": {"height": preprocessing.height, "width": preprocessing.width, "channels": "RGB", "type": "uint8"},
         "normalisation": {"mean": preprocessing.mean, "std": preprocessing.std, "inside_graph": True},

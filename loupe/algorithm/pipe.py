@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec
+from loupe.tasks.objective import Objective
 
 LENGTH = struct.Struct(">I")
 MAX_MESSAGE = 1 << 20
@@ -106,8 +107,7 @@ class PipeHost:
         )
         return RunSpec(
             parameters=job["parameters"],
-            target_accuracy=job["target_accuracy"],
-            target_metric=job["target_metric"],
+            objective=Objective(**job["objective"]),
             dataset=dataset,
             seed=job["seed"],
             threads=job["threads"],

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from loupe import metrics
 from loupe.algorithm.checkpoint import load_optimizer_state, optimizer_state
 from loupe.algorithm.context import Context
 from loupe.algorithm.host import Outcome
 from loupe.algorithm.inputs import Inputs, PictureInputs
 from loupe.algorithm.plan import TrainingPlan, class_weights, learning_rate, make_optimizer, steps_per_epoch
 from loupe.algorithm.threads import on_threads, worthwhile_threads
+from loupe.tasks.classification import ACCURACY, Scorer
 
 VALIDATION_BATCH = 64
 # What took less than this is quicker done again than written down; and writing down takes at most this share of time.
@@ -349,8 +349,7 @@ class TrainingLoop:
         data = self.context.data
         truth = data.classes[data.validation]
         score, accuracy = (
-            metrics.score(each, truth, answers, len(data.labels))
-            for each in (self.context.target_metric, metrics.ACCURACY)
+            each.of_answers(truth, answers, len(data.labels)) for each in (self.context.scorer, Scorer(ACCURACY))
         )
         return score, accuracy, loss
 

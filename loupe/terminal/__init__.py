@@ -6,7 +6,7 @@
 
     async with Terminal.connect(ProfileStore()) as loupe:
         pushed = await loupe.datasets.push(DatasetName("line-7", "screws"), Path("pictures/"))
-        job = await loupe.jobs.submit(pushed.version.name, target_accuracy=0.97)
+        job = await loupe.jobs.submit(pushed.version.name, target=0.97)
         async for event in loupe.jobs.watch(job.name):
             print(event)
         pulled = await loupe.models.pull("projects/line-7/models/screws/versions/latest")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loupe.errors import Fact, FailedPrecondition, GateFailed
-from loupe.metrics import rate_is_below
+from loupe.proportions import rate_is_below
 
 DOUBT = 0.1
 """In which share of the sets of validation pictures a point may be taken that exceeds the rate."""

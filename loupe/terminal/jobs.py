@@ -9,13 +9,14 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from loupe.errors import invalid
-from loupe.metrics import ACCURACY
 from loupe.names import JobName, project_of
 from loupe.scheduler.v1 import cluster_service_pb2, training_job_pb2
 from loupe.scheduler.v1 import training_job_service_pb2 as service
 from loupe.scheduler.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from loupe.scheduler.v1.training_job_service_pb2_grpc import TrainingJobServiceStub
-from loupe.targets import check_metric
+from loupe.tasks.messages import pack_objective
+from loupe.tasks.objective import Objective
+from loupe.tasks.targets import parse_objective
 from loupe.terminal.connection import Connection, Service, flatten
 from loupe.terminal.watch import Follower
 
@@ -49,8 +50,7 @@ class Jobs:
         self,
         dataset_version: str,
         *,
-        target_accuracy: float,
-        target_metric: str = ACCURACY,
+        target: float | str | Objective,
         allow_small_validation: bool = False,
         algorithm_version: str = "",
         parameters: Mapping[str, Any] | None = None,
@@ -63,18 +63,17 @@ class Jobs:
     ) -> training_job_pb2.TrainingJob:
         """Return the accepted job, with defaults and versions resolved; it is durable then.
 
-        target_metric: what target_accuracy is a value of, one of `loupe.metrics.METRICS`. allow_small_validation:
-        release the model also when too few validation pictures stand behind it.
-        Names are full resource names; "" leaves the choice to the scheduler. Raises InvalidArgument for a number that
-        the contract has no room for.
+        target: what the validation pictures must reach: 0.97 of them right, or as text "recall[crack]=0.9".
+        allow_small_validation: release the model also when too few validation pictures stand behind it.
+        Names are full resource names; "" leaves the choice to the scheduler. Raises InvalidArgument for a target that
+        is none, and for a number that the contract has no room for.
         """
-        check_metric("target_metric", target_metric)
+        objective = target if isinstance(target, Objective) else parse_objective(str(target))
         _check_numbers(seed, priority, max_epochs, max_minutes)
         job = training_job_pb2.TrainingJob(
             dataset_version=dataset_version,
             algorithm_version=algorithm_version,
-            target_accuracy=target_accuracy,
-            target_metric=target_metric,
+            objective=pack_objective(objective),
             allow_small_validation=allow_small_validation,
             model=model,
             seed=seed,

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from loupe.metrics import ACCURACY, reaches, spoken
 from loupe.scheduler.v1 import training_job_pb2 as jobs
+from loupe.tasks.classification import ACCURACY
+from loupe.tasks.objective import Objective, spoken
 from loupe.terminal.escapes import escaped, escaped_lines
 from loupe.terminal.tables import line, percent, placement_table, seconds_of
 from loupe.terminal.watch import is_final
@@ -31,20 +32,19 @@ def state_word(state: int) -> str:
 class JobView:
     """What is known of a job from its events.
 
-    target: the value of the metric that was asked for, 0 when not known. began: seconds since 1970 when it was
+    objective: what was asked for, None when not known. began: seconds since 1970 when it was
     submitted, else the first event's time counts. clock: seconds since 1970.
     """
 
     def __init__(
         self,
-        target: float = 0.0,
+        objective: Objective | None = None,
         clock: Callable[[], float] = time.time,
         *,
-        metric: str = ACCURACY,
         began: float | None = None,
     ) -> None:
-        self.target = target
-        self.metric = spoken(metric)
+        self.objective = objective
+        self.metric = spoken(objective.metric) if objective else ACCURACY
         self.state = "submitted"
         self.message = ""
         self.attempt = 0
@@ -102,8 +102,8 @@ class JobView:
             bar = ProgressBar(total=steps or None, completed=self.progress.step, width=BAR, pulse=not steps)
             grid.add_row(Text(self._phase()), bar)
         score = self.metrics.get("validation_accuracy" if self.metric == ACCURACY else "validation_score")
-        if score is not None and self.target:
-            colour = "green" if reaches(score, self.target) else "yellow"
+        if score is not None and self.objective:
+            colour = "green" if self.objective.reached_by(score) else "yellow"
             bar = ProgressBar(total=1.0, completed=score, width=BAR, complete_style=colour)
             grid.add_row(Text("  ".join(self._figures())), bar)
         elif figures := self._figures():
@@ -126,7 +126,7 @@ class JobView:
 
     def _figures(self) -> list[str]:
         figures = []
-        goal = f" of {percent(self.target)}" if self.target else ""
+        goal = f" of {percent(self.objective.bound)}" if self.objective else ""
         if (accuracy := self.metrics.get("validation_accuracy")) is not None:
             figures.append(f"validation accuracy {percent(accuracy)}{goal if self.metric == ACCURACY else ''}")
         if (score := self.metrics.get("validation_score")) is not None:

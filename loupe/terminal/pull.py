@@ -24,7 +24,7 @@ from loupe.terminal.locks import file_lock
 from loupe.terminal.model_folder import NEEDED_FILES
 from loupe.terminal.precision import Precision
 from loupe.terminal.progress import PullProgress
-from loupe.terminal.targets import score_of, why_unreleased
+from loupe.terminal.targets import objective_of, score_of, why_unreleased
 
 PLAIN_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -68,7 +68,7 @@ async def pull_version(
             f"{version.name} {why_unreleased(metrics)}; use --allow-below-target to pull it all the same",
             model=version.name,
             accuracy=score_of(metrics),
-            target=metrics.target_accuracy,
+            target=objective_of(metrics).bound,
         )
     _check_files(version)
     # A folder that somebody names holds whatever was pulled into it last; the user's own are told apart by records.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loupe.metrics import BALANCED_ACCURACY, score_of_counts, wilson_interval
+from loupe.proportions import wilson_interval
+from loupe.tasks.classification import BALANCED_ACCURACY, Scorer
 from loupe.terminal.classifier import Prediction
 from loupe.terminal.confusion import MOST_CLASSES, worst_pairs
 
@@ -107,7 +108,7 @@ class Score:
         if not self.answered:
             return math.nan
         right = [row[index] for index, row in enumerate(self.matrix)]
-        return score_of_counts(BALANCED_ACCURACY, right, [sum(row) for row in self.matrix])
+        return Scorer(BALANCED_ACCURACY).of_counts(right, [sum(row) for row in self.matrix])
 
     def document(self) -> dict[str, Any]:
         """Return all of it for programs; figures that do not exist are null."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loupe.metrics import ACCURACY, reaches, spoken
+from loupe.tasks.classification import ACCURACY
+from loupe.tasks.objective import Objective, spoken
 from loupe.terminal.escapes import escaped
 from loupe.terminal.tables import percent
 
@@ -13,22 +14,38 @@ if TYPE_CHECKING:
     from loupe.storage.v1.model_pb2 import ModelMetrics
 
 
+def objective_of(asked: TrainingJob | ModelMetrics) -> Objective:
+    """Return what was asked of a job or a model; of models from before there were objectives an accuracy.
+
+    >>> from loupe.storage.v1.model_pb2 import ModelMetrics
+    >>> objective_of(ModelMetrics(target_accuracy=0.97))
+    Objective(metric='accuracy', bound=0.97, at_most=False)
+    """
+    message = asked.objective
+    if message.WhichOneof("bound") is None:
+        return Objective(ACCURACY, getattr(asked, "target_accuracy", 0.0))
+    at_most = message.HasField("at_most")
+    return Objective(message.metric or ACCURACY, message.at_most if at_most else message.at_least, at_most)
+
+
 def target_text(asked: TrainingJob | ModelMetrics) -> str:
     """Return the target of a job or a model.
 
+    >>> from loupe.common.v1.objective_pb2 import Objective
     >>> from loupe.scheduler.v1.training_job_pb2 import TrainingJob
-    >>> target_text(TrainingJob(target_accuracy=0.97))
+    >>> target_text(TrainingJob(objective=Objective(at_least=0.97)))
     '97.00 %'
-    >>> target_text(TrainingJob(target_accuracy=0.9, target_metric="lowest_recall"))
-    'lowest recall 90.00 %'
+    >>> target_text(TrainingJob(objective=Objective(metric="recall[crack]", at_least=0.9)))
+    'recall of crack 90.00 %'
     """
-    metric, value = escaped(spoken(asked.target_metric)), percent(asked.target_accuracy)
+    objective = objective_of(asked)
+    metric, value = escaped(spoken(objective.metric)), percent(objective.bound)
     return value if metric == ACCURACY else f"{metric} {value}"
 
 
 def score_of(metrics: ModelMetrics) -> float:
-    """Return what the target metric was on the validation pictures; of models from before there were others too."""
-    return metrics.validation_score if metrics.target_metric else metrics.validation_accuracy
+    """Return the objective's metric on the validation pictures; of models without an objective the accuracy."""
+    return metrics.validation_score if metrics.HasField("objective") else metrics.validation_accuracy
 
 
 def why_unreleased(metrics: ModelMetrics) -> str:
@@ -40,10 +57,9 @@ def why_unreleased(metrics: ModelMetrics) -> str:
     >>> why_unreleased(ModelMetrics(validation_accuracy=1, target_accuracy=0.97))
     'reached its target (97.00 %), but was not released; the verdict of its job says why'
     """
-    metric, score = escaped(spoken(metrics.target_metric)), score_of(metrics)
-    if reaches(score, metrics.target_accuracy):
+    objective, score = objective_of(metrics), score_of(metrics)
+    if objective.reached_by(score):
         return f"reached its target ({target_text(metrics)}), but was not released; the verdict of its job says why"
+    metric = escaped(spoken(objective.metric))
     measured = f"{percent(score)} of" if metric == ACCURACY else f"{metric} {percent(score)} on"
-    return (
-        f"did not reach its target ({measured} validation pictures, {percent(metrics.target_accuracy)} was asked for)"
-    )
+    return f"did not reach its target ({measured} validation pictures, {percent(objective.bound)} was asked for)"

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loupe.forecast import forecast_of
-from loupe.metrics import ACCURACY, reaches, spoken
+from loupe.tasks.classification import ACCURACY
+from loupe.tasks.objective import spoken
 from loupe.terminal.confusion import ConfusionView, confusion_of
 from loupe.terminal.escapes import LONGEST_TEXT, escaped
 from loupe.terminal.tables import facts, line, percent, table
-from loupe.terminal.targets import score_of, target_text
+from loupe.terminal.targets import objective_of, score_of, target_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,14 +54,14 @@ def metric_rows(metrics: ModelMetrics) -> list[tuple[str, str]]:
         ("target", target_text(metrics)),
         ("validation accuracy", percent(metrics.validation_accuracy)),
     ]
-    if spoken(metrics.target_metric) != ACCURACY:
-        rows.insert(1, (f"validation {spoken(metrics.target_metric)}", percent(metrics.validation_score)))
+    if (metric := spoken(objective_of(metrics).metric)) != ACCURACY:
+        rows.insert(1, (f"validation {metric}", percent(metrics.validation_score)))
     if metrics.test_pictures:
         interval = f"{percent(metrics.test_accuracy_low)} to {percent(metrics.test_accuracy_high)}"
         accuracy = f"{percent(metrics.test_accuracy)} of {metrics.test_pictures} pictures (95 % interval {interval})"
         rows += [("test accuracy", accuracy), ("balanced", percent(metrics.test_balanced_accuracy))]
         # A model from before there was this figure has none, and no class of it need be hopeless.
-        if metrics.target_metric:
+        if metrics.HasField("objective"):
             rows.append(("lowest recall", percent(metrics.test_lowest_recall)))
     return rows
 
@@ -75,7 +76,7 @@ def forecast_text(report: Mapping[str, Any], metrics: ModelMetrics) -> str:
     >>> forecast_text(report, ModelMetrics(target_accuracy=0.97, validation_accuracy=0.98))
     ''
     """
-    if reaches(score_of(metrics), metrics.target_accuracy) or not isinstance(labels := report.get("labels"), list):
+    if objective_of(metrics).reached_by(score_of(metrics)) or not isinstance(labels := report.get("labels"), list):
         return ""
     return forecast_of(report.get("notes"), labels, target_text(metrics))
 

@@ -23,6 +23,7 @@ from loupe.algorithm.context import run_image
 from loupe.algorithm.host import Progress, Result
 from loupe.algorithm.local import LocalHost, PictureFolder, local_spec, read_folder
 from loupe.algorithm.manifest import read_manifest, resolve_parameters
+from loupe.tasks.objective import Objective
 
 IMAGES = Path(__file__).parents[2] / "services" / "trainer" / "algorithms"
 SIDE = 32
@@ -100,6 +101,7 @@ class Bench:
         folder: PictureFolder,
         *,
         target: float,
+        metric: str = "accuracy",
         recorder: Recorder | None = None,
         work: str = "run",
         parameters: Mapping[str, Any] | None = None,
@@ -107,7 +109,7 @@ class Bench:
     ) -> RecordingHost:
         """Return a host for one run of a built-in image."""
         resolved = resolve_parameters(read_manifest(IMAGES / image), parameters or {})
-        asked = local_spec(folder, resolved, target, **{"seed": 7, "threads": 1, **spec})
+        asked = local_spec(folder, resolved, Objective(metric, target), **{"seed": 7, "threads": 1, **spec})
         return RecordingHost(recorder or Recorder(), folder, asked, work=self.tmp / work, cache=self.tmp / "cache")
 
     def run(self, image: str, folder: PictureFolder, **named: Any) -> Result:

@@ -12,7 +12,8 @@ import torch
 
 from loupe.algorithm.context import run_image
 from loupe.algorithm.local import PictureFolder, read_folder
-from loupe.metrics import METRICS
+from loupe.tasks.classification import OVERALL, Scorer
+from loupe.tasks.objective import Objective
 from tests.algorithms.conftest import IMAGES, Bench, Cut, Recorder, write_pictures
 from tests.algorithms.test_finetune import part_of_finetune
 
@@ -60,16 +61,16 @@ def measured(recalls: dict[int, tuple[float, float, float]], trained: list[int],
     return forecast.Measured(counts, right, truth)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", OVERALL)
 def test_the_class_that_lacks_pictures_is_named(metric: str) -> None:
     """The one with few pictures, many errors and a curve that rises."""
     curves = {0: (0.90, 0.93, 0.95), 1: (0.4, 0.55, 0.68), 2: (0.91, 0.94, 0.96)}
-    assert forecast.neediest(measured(curves, [400, 40, 400]), metric) == [1]
+    assert forecast.neediest(measured(curves, [400, 40, 400]), Scorer(metric)) == [1]
 
 
 def test_a_class_whose_curve_is_flat_gives_way_to_one_that_rises() -> None:
     curves = {0: (0.6, 0.6, 0.6), 1: (0.3, 0.5, 0.65), 2: (0.95, 0.96, 0.97)}
-    assert forecast.neediest(measured(curves, [400, 400, 400]), "accuracy")[0] == 1
+    assert forecast.neediest(measured(curves, [400, 400, 400]), Scorer("accuracy"))[0] == 1
 
 
 def clouds(counts: list[int], seed: int):
@@ -88,7 +89,7 @@ def test_a_curve_of_half_the_pictures_foretells_what_all_reach() -> None:
     head, validation = part_of_finetune("head"), clouds([1000] * 3, 1)
     half, whole = clouds([200] * 3, 2), clouds([400] * 3, 3)
     fitted, better = (head.fit_head(each, validation, 0) for each in (half, whole))
-    curve = forecast.learning_curve(forecast.measure(half, validation, fitted, 0), "accuracy", 0)
+    curve = forecast.learning_curve(forecast.measure(half, validation, fitted, 0), Scorer("accuracy"), 0)
     assert curve["points"][-1] == {"pictures": 600, "score": pytest.approx(fitted.score, abs=1e-6)}
     level, exponent, floor = np.median(curve["laws"], axis=0)
     foretold = (1 - fitted.score) * level * ((1 - floor) * 2.0**-exponent + floor)
@@ -114,7 +115,8 @@ def told(left: float, seconds: float | None = 12.3, scores: dict[int, float] | N
         "least": 1e-3,
     }
     step = forecast.Step("head", 128, seconds)
-    return forecast.Forecast(curve, "accuracy", 0.95, score, ["a", "dent"]).message(scores or {64: 0.9}, step, left)
+    told = forecast.Forecast(curve, Objective("accuracy", 0.95), score, ["a", "dent"])
+    return told.message(scores or {64: 0.9}, step, left)
 
 
 def test_the_line_tells_pictures_class_and_the_next_step() -> None:

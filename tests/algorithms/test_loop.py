@@ -15,6 +15,7 @@ from torch.nn import functional
 from loupe.algorithm.context import Context
 from loupe.algorithm.plan import TrainingPlan, learning_rate
 from loupe.algorithm.training import TrainingLoop
+from loupe.tasks.objective import Objective
 
 SIZE = 8
 
@@ -77,7 +78,7 @@ def test_blended_weights_are_kept_where_they_measure_best(loop_for, monkeypatch)
         return score, score, 0.0
 
     monkeypatch.setattr(loop, "measure", measure)
-    monkeypatch.setattr(type(loop.context), "target_metric", "balanced_accuracy")
+    monkeypatch.setattr(type(loop.context), "objective", Objective("balanced_accuracy", 0.99))
     loop.blend()
     assert loop.best_score == 0.9
     assert torch.allclose(loop.best["head.bias"], first["head.bias"] + 0.25)

@@ -47,6 +47,8 @@ class Scripted(TrainingLoop):
         (("lowest_recall", 0.9), 2, False),
         (("lowest_recall", 0.625), 2, True),
         (("balanced_accuracy", 0.8), 2, True),
+        (("recall[a rare one]", 0.9), 2, True),
+        (("recall[common]", 0.99), 3, True),
     ],
 )
 def test_the_best_epoch_and_the_end_go_by_the_metric(
@@ -55,8 +57,8 @@ def test_the_best_epoch_and_the_end_go_by_the_metric(
     metric, target = asked
     folder = read_folder(write_pictures(tmp_path / "p", {"a rare one": 10, "common": 40}))
     recorder = Recorder()
-    context = Context(bench.host("scratch", folder, target=target, target_metric=metric, recorder=recorder))
-    assert context.target_metric == metric
+    context = Context(bench.host("scratch", folder, target=target, metric=metric, recorder=recorder))
+    assert context.objective.metric == metric
     classes = context.data.classes[context.data.validation]
     assert np.bincount(classes).tolist() == [2, 8]
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -70,6 +72,7 @@ def test_the_best_epoch_and_the_end_go_by_the_metric(
     assert [report.metrics["validation_accuracy"] for report in recorder.reports] == [0.8, 0.7, 0.9]
     told = [report.metrics.get("validation_score") for report in recorder.reports]
     scores = {"accuracy": [None] * 3, "lowest_recall": [0, 0.625, 0.5], "balanced_accuracy": [0.5, 0.8125, 0.75]}
+    scores |= {"recall[a rare one]": [0, 1, 0.5], "recall[common]": [1, 0.625, 1]}
     assert told == scores[metric]
     again = TrainingLoop(context, network, TrainingPlan(size=32, epochs=30))
     again.load(loop.state())
@@ -102,7 +105,7 @@ def test_the_command_line_takes_a_metric_and_says_all_three(tmp_path: Path) -> N
     ended = run("--data", str(pictures), "--target", "balanced_accuracy=0.4", *small, "--out", str(tmp_path / "out"))
     assert ended.exit_code in (0, 3), ended.output
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
-    assert (report["target_metric"], report["target_accuracy"]) == ("balanced_accuracy", 0.4)
+    assert report["objective"] == {"metric": "balanced_accuracy", "bound": 0.4, "at_most": False}
     validation = report["validation"]
     assert report["validation_score"] == validation["balanced_accuracy"]
     assert validation["lowest_recall"] == min(row["recall"] for row in validation["per_class"])
@@ -115,4 +118,4 @@ def test_the_command_line_takes_a_metric_and_says_all_three(tmp_path: Path) -> N
 def test_the_command_line_refuses_what_is_no_target(tmp_path: Path, target: str) -> None:
     told = run("--data", str(tmp_path), "--target", target)
     assert told.exit_code == 2
-    assert "accuracy, balanced_accuracy or lowest_recall" in " ".join(told.output.replace("│", " ").split())
+    assert "accuracy, balanced_accuracy, lowest_recall or recall" in " ".join(told.output.replace("│", " ").split())

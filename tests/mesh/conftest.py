@@ -115,7 +115,7 @@ async def train(
     terminal: Terminal, version: str, **asked: Any
 ) -> tuple[training_job_pb2.TrainingJob, list[training_job_pb2.JobEvent]]:
     """train submits a job, follows it to its end and returns it with everything that was told of it."""
-    job = await terminal.jobs.submit(version, **{"target_accuracy": 0.9, "seed": 1, **asked})
+    job = await terminal.jobs.submit(version, **{"target": 0.9, "seed": 1, **asked})
     events = [event async for event in terminal.jobs.watch(job.name)]
     return await terminal.jobs.get(job.name), events
 

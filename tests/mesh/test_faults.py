@@ -54,11 +54,11 @@ EPOCHS = 12
 LONG: dict[str, Any] = {
     "algorithm_version": "algorithms/scratch/versions/latest",
     "parameters": {"size": 32, "epochs": EPOCHS, "patience": EPOCHS},
-    "target_accuracy": 1.0,
+    "target": 1.0,
     "seed": 3,
 }
 HALF_A_MINUTE = LONG | {"parameters": {"size": 32, "epochs": 1000, "patience": 1000}, "max_minutes": 0.5}
-QUICK: dict[str, Any] = {"target_accuracy": 0.9, "seed": 1}
+QUICK: dict[str, Any] = {"target": 0.9, "seed": 1}
 CRASHER = """
 name = "crasher"
 version = "1"

@@ -52,11 +52,11 @@ async def test_s0_3_a_request_becomes_parameters_an_algorithm_image_and_candidat
         wrong: dict[str, Any]
         for wrong, error in (
             ({"parameters": {"no_such_parameter": 1}}, BadParameter),
-            ({"target_accuracy": 1.5}, InvalidArgument),
+            ({"target": 1.5}, InvalidArgument),
             ({"algorithm_version": "algorithms/nothing/versions/latest"}, NotFound),
         ):
             with pytest.raises(error):
-                await owner.jobs.submit(trained.version.name, **({"target_accuracy": 0.9} | wrong))
+                await owner.jobs.submit(trained.version.name, **({"target": 0.9} | wrong))
     job = trained.job
     assert job.algorithm_version.startswith("algorithms/finetune/versions/")
     assert not job.algorithm_version.endswith("latest")
@@ -84,7 +84,7 @@ async def test_s0_4_another_algorithm_image_makes_another_model(terminal: OpenTe
             algorithm_version="algorithms/scratch/versions/latest",
             parameters={"size": 32},
             max_epochs=1,
-            target_accuracy=0.3,
+            target=0.3,
         )
     assert job.algorithm_version.startswith("algorithms/scratch/versions/")
     assert job.result.model_version
@@ -115,7 +115,7 @@ async def test_s0_5_a_target_that_cannot_be_reached_ends_with_a_verdict(
         (target / picture.name).write_bytes(picture.read_bytes())
     async with terminal() as owner:
         version = await push(owner, project, mixed)
-        job, _ = await train(owner, version.name, target_accuracy=1.0, max_minutes=0.2)
+        job, _ = await train(owner, version.name, target=1.0, max_minutes=0.2)
         model = await owner.models.version(job.result.model_version)
     assert job.state == training_job_pb2.JOB_STATE_TARGET_MISSED
     assert job.result.outcome in ("plateau", "budget")
@@ -169,7 +169,7 @@ async def test_another_projects_things_look_like_nothing(
     """Who is in no group of a project cannot tell its resources from ones that do not exist."""
     async with terminal() as owner:
         with pytest.raises(NotFound):  # the owner of both projects may not mix them either
-            await owner.jobs.submit(trained.version.name.replace(trained.project, project), target_accuracy=0.9)
+            await owner.jobs.submit(trained.version.name.replace(trained.project, project), target=0.9)
     async with terminal(await hire("owners")) as outsider:
         for call, name in (
             (outsider.datasets.version, trained.version.name),

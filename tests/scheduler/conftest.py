@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from loupe.auth.v1 import policy_service_pb2_grpc, session_service_pb2_grpc
+from loupe.common.v1.objective_pb2 import Objective
 from loupe.discovery import Instance
 from loupe.names import TrainerName
 from loupe.rpc.channel import terminal_channel
@@ -127,7 +128,8 @@ class Rig:
         return training_job_service_pb2_grpc.TrainingJobServiceStub(self.channel)
 
     async def submit(self, request_id: str = "", job_id: str = "", **fields: Any) -> training_job_pb2.TrainingJob:
-        asked = training_job_pb2.TrainingJob(**{"dataset_version": LATEST, "target_accuracy": 0.95, **fields})
+        given = {"dataset_version": LATEST, "objective": Objective(at_least=0.95), **fields}
+        asked = training_job_pb2.TrainingJob(**given)
         request = training_job_service_pb2.SubmitTrainingJobRequest(
             parent="projects/line-7", job_id=job_id, training_job=asked, request_id=request_id
         )

@@ -16,6 +16,7 @@ from loupe.names import (
     TrainerName,
 )
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
+from loupe.tasks.objective import Objective
 from services.scheduler.clusters.placement import ClusterState, Placement, Requirements, TrainerState
 from services.scheduler.jobs.job import Job, JobSpec
 from services.scheduler.jobs.messages import pack_event
@@ -37,8 +38,7 @@ def make_job(project: str = "line-7", **fields: Any) -> Job:
         algorithm_digest="ab" * 32,
         requirements=fields.pop("requirements", Requirements()),
         parameters={"epochs": 30, "label": "零件"},
-        target_accuracy=0.95,
-        target_metric=fields.pop("target_metric", "accuracy"),
+        objective=Objective(fields.pop("metric", "accuracy"), 0.95),
         shortfall=fields.pop("shortfall", ""),
         model=ModelName(project, "screws"),
         submitter=AccountName("anna"),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from loupe import errors
 from loupe.algorithm.evaluation import operating_points, softmax
-from loupe.metrics import rate_is_below
+from loupe.proportions import rate_is_below
 from loupe.terminal.abstention import (
     DOUBT,
     STARTS,

@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from loupe import errors
+from loupe.common.v1.objective_pb2 import Objective
 from loupe.scheduler.v1 import cluster_pb2
 from loupe.scheduler.v1 import training_job_pb2 as jobs
 from loupe.storage.v1 import model_pb2
@@ -78,12 +79,12 @@ def finished(state: jobs.JobState) -> jobs.TrainingJob:
     }
     metrics = model_pb2.ModelMetrics(
         validation_accuracy=0.98, test_accuracy=0.79, test_accuracy_low=0.52, test_accuracy_high=0.92,
-        test_pictures=14, target_accuracy=0.97,
+        test_pictures=14, objective=Objective(at_least=0.97), validation_score=0.98,
     )  # fmt: skip
     result = jobs.JobResult(
         outcome="plateau", model_version=MODEL, metrics=metrics, verdict="Too few 零件.", report_json=json.dumps(report)
     )
-    return jobs.TrainingJob(name=JOB, state=state, target_accuracy=0.97, result=result)
+    return jobs.TrainingJob(name=JOB, state=state, objective=Objective(at_least=0.97), result=result)
 
 
 def test_login_stores_tokens_and_says_who(loupe: Callable[..., Any], mesh: FakeMesh, tmp_path: Path) -> None:
@@ -159,7 +160,11 @@ def test_push_says_what_was_done_with_pictures(loupe: Callable[..., Any], mesh: 
         (("dataset", "push", "screws", ".", "--split", "0.5,0.6,0.2"), 6, "add up to 1"),
         (("dataset", "show", "nuts"), 4, "does not exist, or you may not see it"),
         (("train", "screws", "--target-accuracy", "1.2"), 6, "above 0 and at most 1"),
-        (("train", "screws", "--target", "f1=0.9"), 6, "the metric accuracy, balanced_accuracy or lowest_recall"),
+        (
+            ("train", "screws", "--target", "f1=0.9"),
+            6,
+            "the metric accuracy, balanced_accuracy, lowest_recall or recall[CLASS]",
+        ),
         (("train", "screws", "-t", "0.9", "--param", "epochs"), 6, "NAME=VALUE"),
         (("train", "screws"), 2, "--target"),
         (("job", "show", "j9"), 4, "projects/line-7/jobs/j9"),
@@ -295,6 +300,7 @@ def test_train_and_watch_shows_placement_progress_and_verdict(loupe: Callable[..
         (("--target", "accuracy=0.97"), ("accuracy", 0.97, False)),
         (("-t", "balanced_accuracy=0.95"), ("balanced_accuracy", 0.95, False)),
         (("--target", "lowest_recall=0.9", "--allow-small-validation"), ("lowest_recall", 0.9, True)),
+        (("--target", "recall[deep crack]=0.9"), ("recall[deep crack]", 0.9, False)),
     ],
 )
 def test_a_target_is_a_number_or_a_metric_with_one(
@@ -302,12 +308,12 @@ def test_a_target_is_a_number_or_a_metric_with_one(
 ) -> None:
     assert loupe("train", "screws", *words).exit_code == 0
     sent = mesh.jobs[JOB]
-    assert (sent.target_metric, sent.target_accuracy, sent.allow_small_validation) == asked
+    assert (sent.objective.metric, sent.objective.at_least, sent.allow_small_validation) == asked
 
 
 def test_a_job_with_another_metric_is_shown_by_it(loupe: Callable[..., Any], mesh: FakeMesh) -> None:
     job = finished(jobs.JOB_STATE_TARGET_MISSED)
-    job.target_metric = job.result.metrics.target_metric = "lowest_recall"
+    job.objective.metric = job.result.metrics.objective.metric = "lowest_recall"
     job.result.metrics.validation_score, job.result.metrics.test_lowest_recall = 0.75, 0.5
     mesh.jobs[JOB] = job
     mesh.events = job_events(jobs.JOB_STATE_TARGET_MISSED)

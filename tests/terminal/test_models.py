@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from loupe import errors
+from loupe.common.v1.objective_pb2 import Objective
 from loupe.scheduler.v1 import training_job_pb2 as jobs
 from tests.terminal.fake_mesh import FakeMesh
 
@@ -69,7 +70,7 @@ def ended(mesh: FakeMesh, state: int, version: str) -> None:
     mesh.job_results[JOB] = jobs.TrainingJob(
         name=JOB,
         state=state,  # type: ignore[arg-type]
-        target_accuracy=0.97,
+        objective=Objective(at_least=0.97),
         result=jobs.JobResult(model_version=version),
     )
 

@@ -7,6 +7,7 @@ import io
 import pytest
 
 from loupe.scheduler.v1 import training_job_pb2 as jobs
+from loupe.tasks.objective import Objective
 from loupe.terminal.live import JobView, job_display
 from loupe.terminal.screen import Screen
 from loupe.terminal.tables import facts, line, seconds_of, shortened, table, when, width_of, wrapped
@@ -89,7 +90,7 @@ def test_replayed_events_have_the_time_when_they_happened() -> None:
     screen = Screen(width=80, file=out, color_system=None)
     began = 1_700_000_000.0
     # An hour later, in a row.
-    with job_display(screen, JobView(0.9, clock=lambda: began + 3600, began=began)) as show:
+    with job_display(screen, JobView(Objective("accuracy", 0.9), clock=lambda: began + 3600, began=began)) as show:
         for event in events(began):
             show(event)
     assert [row.split()[0] for row in out.getvalue().splitlines()] == ["2.0", "31.5", "90.0"]
@@ -113,7 +114,7 @@ def test_a_state_of_a_newer_mesh_and_a_clock_behind_are_no_trouble() -> None:
     ("metric", "said"), [("accuracy", "accuracy 99.00 % of 90.00 %"), ("lowest_recall", "80.00 %")]
 )
 def test_the_live_view_goes_by_the_target_metric(metric: str, said: str) -> None:
-    view = JobView(0.9, metric=metric)
+    view = JobView(Objective(metric, 0.9))
     figures = {"validation_accuracy": 0.99} | ({} if metric == "accuracy" else {"validation_score": 0.8})
     view.add(jobs.JobEvent(sequence=1, progress=jobs.JobProgress(phase="train", metrics=figures)))
     assert said in view.line()

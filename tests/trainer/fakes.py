@@ -21,6 +21,7 @@ from PIL import Image
 
 from loupe.algorithm import image
 from loupe.errors import NotFound, StaleAttempt
+from loupe.tasks.objective import Objective
 from services.trainer.attempts.attempt import StopReason
 from services.trainer.attempts.attempts import Attempts
 from services.trainer.attempts.events import Event
@@ -195,7 +196,7 @@ def spec(attempt: int = 1, job: str = "j1", **changes: Any) -> AttemptSpec:
         "dataset_version": "projects/line-7/datasets/screws/versions/1",
         "algorithm_version": ALGORITHM,
         "algorithm_digest": "a" * 64,
-        "target_accuracy": 0.9,
+        "objective": Objective("accuracy", 0.9),
         "storage_token": "secret",
     } | changes
     return AttemptSpec(**values)
@@ -221,7 +222,7 @@ class Rig:
             dataset_version=name,
             algorithm_version=ALGORITHM,
             algorithm_digest=self.storage.add_image(self.folder / "source", code),
-            target_accuracy=0.9,
+            objective=Objective("accuracy", 0.9),
             storage_token="secret",
             built_in=True,
         )

@@ -25,6 +25,8 @@ from loupe.storage.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from loupe.tasks.messages import pack_objective
+from loupe.tasks.objective import Objective
 from loupe.trainer.v1 import attempt_pb2
 from services.trainer.attempts.spec import AttemptKey, AttemptSpec
 from tests.trainer.fakes import ALGORITHM, JOB, MemoryStorage
@@ -213,7 +215,7 @@ def attempt_spec(storage: Storage, folder, code: str = ALGORITHM_CODE) -> Attemp
         dataset_version=DATASET,
         algorithm_version=ALGORITHM,
         algorithm_digest=storage.memory.add_image(folder / "source", code),
-        target_accuracy=0.9,
+        objective=Objective("accuracy", 0.9),
         storage_token=TOKEN,
         built_in=True,
     )
@@ -226,7 +228,7 @@ def message(spec: AttemptSpec) -> attempt_pb2.AttemptSpec:
         algorithm_version=spec.algorithm_version,
         algorithm_digest=spec.algorithm_digest,
         built_in=spec.built_in,
-        target_accuracy=spec.target_accuracy,
+        objective=pack_objective(spec.objective),
         storage_token=spec.storage_token,
     )
     result.parameters["rounds"] = 5

@@ -120,7 +120,7 @@ async def test_an_attempt_from_the_schedulers_call_to_its_result(storage: Storag
     assert [event.sequence for event in events] == [1, 2, 3, 4]
     finished = events[-1].finished
     report = json.loads(finished.report_json)
-    assert report.pop("checked") == {"right": [1, 0], "pictures": [1, 1]}
+    assert report.pop("checked") == {"labels": ["dark", "light"], "right": [1, 0], "pictures": [1, 1]}
     assert report == {"pictures": 6, "truth": [0, 1, 0, 1, 0, 1], "rounds": 5}
     assert finished.outcome == "target_reached" and finished.code_version
     (artifact,) = finished.artifacts

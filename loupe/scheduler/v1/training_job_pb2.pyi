@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from loupe.common.v1 import objective_pb2 as _objective_pb2
 from loupe.scheduler.v1 import cluster_pb2 as _cluster_pb2
 from loupe.storage.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
@@ -36,13 +37,12 @@ JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
 
 class TrainingJob(_message.Message):
-    __slots__ = ("name", "uid", "dataset_version", "algorithm_version", "parameters", "target_accuracy", "model", "seed", "priority", "max_duration", "max_epochs", "state", "state_message", "attempt", "trainer", "submitter", "create_time", "start_time", "end_time", "result", "failure", "latest_progress", "target_metric", "allow_small_validation")
+    __slots__ = ("name", "uid", "dataset_version", "algorithm_version", "parameters", "model", "seed", "priority", "max_duration", "max_epochs", "state", "state_message", "attempt", "trainer", "submitter", "create_time", "start_time", "end_time", "result", "failure", "latest_progress", "allow_small_validation", "objective")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_VERSION_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
-    TARGET_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
@@ -59,14 +59,13 @@ class TrainingJob(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     LATEST_PROGRESS_FIELD_NUMBER: _ClassVar[int]
-    TARGET_METRIC_FIELD_NUMBER: _ClassVar[int]
     ALLOW_SMALL_VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     dataset_version: str
     algorithm_version: str
     parameters: _struct_pb2.Struct
-    target_accuracy: float
     model: str
     seed: int
     priority: int
@@ -83,9 +82,9 @@ class TrainingJob(_message.Message):
     result: JobResult
     failure: JobFailure
     latest_progress: JobProgress
-    target_metric: str
     allow_small_validation: bool
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., target_accuracy: _Optional[float] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., state: _Optional[_Union[JobState, str]] = ..., state_message: _Optional[str] = ..., attempt: _Optional[int] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., failure: _Optional[_Union[JobFailure, _Mapping]] = ..., latest_progress: _Optional[_Union[JobProgress, _Mapping]] = ..., target_metric: _Optional[str] = ..., allow_small_validation: _Optional[bool] = ...) -> None: ...
+    objective: _objective_pb2.Objective
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., state: _Optional[_Union[JobState, str]] = ..., state_message: _Optional[str] = ..., attempt: _Optional[int] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., failure: _Optional[_Union[JobFailure, _Mapping]] = ..., latest_progress: _Optional[_Union[JobProgress, _Mapping]] = ..., allow_small_validation: _Optional[bool] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ...) -> None: ...
 
 class JobResult(_message.Message):
     __slots__ = ("outcome", "model_version", "metrics", "verdict", "report_json")

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from loupe.common.v1 import objective_pb2 as _objective_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -56,7 +57,7 @@ class ModelFile(_message.Message):
     def __init__(self, filename: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
 
 class ModelMetrics(_message.Message):
-    __slots__ = ("validation_accuracy", "test_accuracy", "test_balanced_accuracy", "test_accuracy_low", "test_accuracy_high", "test_pictures", "target_accuracy", "target_metric", "validation_score", "test_lowest_recall")
+    __slots__ = ("validation_accuracy", "test_accuracy", "test_balanced_accuracy", "test_accuracy_low", "test_accuracy_high", "test_pictures", "target_accuracy", "validation_score", "test_lowest_recall", "objective")
     VALIDATION_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     TEST_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     TEST_BALANCED_ACCURACY_FIELD_NUMBER: _ClassVar[int]
@@ -64,9 +65,9 @@ class ModelMetrics(_message.Message):
     TEST_ACCURACY_HIGH_FIELD_NUMBER: _ClassVar[int]
     TEST_PICTURES_FIELD_NUMBER: _ClassVar[int]
     TARGET_ACCURACY_FIELD_NUMBER: _ClassVar[int]
-    TARGET_METRIC_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_SCORE_FIELD_NUMBER: _ClassVar[int]
     TEST_LOWEST_RECALL_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     validation_accuracy: float
     test_accuracy: float
     test_balanced_accuracy: float
@@ -74,10 +75,10 @@ class ModelMetrics(_message.Message):
     test_accuracy_high: float
     test_pictures: int
     target_accuracy: float
-    target_metric: str
     validation_score: float
     test_lowest_recall: float
-    def __init__(self, validation_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., test_balanced_accuracy: _Optional[float] = ..., test_accuracy_low: _Optional[float] = ..., test_accuracy_high: _Optional[float] = ..., test_pictures: _Optional[int] = ..., target_accuracy: _Optional[float] = ..., target_metric: _Optional[str] = ..., validation_score: _Optional[float] = ..., test_lowest_recall: _Optional[float] = ...) -> None: ...
+    objective: _objective_pb2.Objective
+    def __init__(self, validation_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., test_balanced_accuracy: _Optional[float] = ..., test_accuracy_low: _Optional[float] = ..., test_accuracy_high: _Optional[float] = ..., test_pictures: _Optional[int] = ..., target_accuracy: _Optional[float] = ..., validation_score: _Optional[float] = ..., test_lowest_recall: _Optional[float] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ...) -> None: ...
 
 class ModelLineage(_message.Message):
     __slots__ = ("job", "attempt", "dataset_version", "dataset_digest", "algorithm_version", "algorithm_digest", "parameters_json", "seed", "code_version", "trainer", "submitter")

@@ -17,8 +17,9 @@ class _Lazy:
 
 
 if TYPE_CHECKING:
-    from loupe import errors, names, targets
+    from loupe import errors, names
+    from loupe.tasks import targets
 else:
     errors = _Lazy("loupe.errors")
     names = _Lazy("loupe.names")
-    targets = _Lazy("loupe.targets")
+    targets = _Lazy("loupe.tasks.targets")

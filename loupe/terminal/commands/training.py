@@ -19,7 +19,7 @@ from loupe.terminal.commands.lazy import errors, names, targets
 from loupe.terminal.commands.matrix import CsvOption, MatrixOption, PngOption, write_matrix
 from loupe.terminal.escapes import escaped
 from loupe.terminal.tables import facts, line, percent, placement_table, seconds_of, short, table, when
-from loupe.terminal.targets import target_text
+from loupe.terminal.targets import objective_of, target_text
 from loupe.terminal.verdict import doubted_digests, read_report, render_result
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def train(
             "-t",
             metavar="TARGET",
             help="When training is done: 0.97 of the validation pictures are right; or balanced_accuracy=0.95; or "
-            "lowest_recall=0.9: of each class so many are found. Needed.",
+            "lowest_recall=0.9: of each class so many are found; or recall[crack]=0.99: of that one. Needed.",
         ),
     ] = None,
     target_accuracy: Annotated[str | None, typer.Option("--target-accuracy", hidden=True)] = None,
@@ -118,13 +118,14 @@ async def train(
     Ctrl-C ends the watching with exit code 130, and not the job: `loupe job cancel` does that.
     """
     if (asked := target or target_accuracy) is None:
-        raise typer.BadParameter("expected 0.97, balanced_accuracy=0.95 or lowest_recall=0.9", param_hint="--target")
-    metric, value = targets.parse_target(asked)
+        raise typer.BadParameter(
+            "expected 0.97, balanced_accuracy=0.95, lowest_recall=0.9 or recall[CLASS]=0.9", param_hint="--target"
+        )
+    objective = targets.parse_objective(asked)
     async with cli.terminal() as loupe:
         job = await loupe.jobs.submit(
             str(cli.name(names.DatasetVersionName, dataset)),
-            target_accuracy=value,
-            target_metric=metric,
+            target=objective,
             allow_small_validation=allow_small_validation,
             algorithm_version=str(cli.name(names.AlgorithmVersionName, algorithm)),
             parameters=parse_parameters(param or []),
@@ -319,7 +320,7 @@ async def _follow(cli: Cli, loupe: Terminal, job: TrainingJob, after: int) -> St
     from loupe.terminal.live import JobView, job_display
 
     last = StateChange()
-    view = JobView(job.target_accuracy, metric=job.target_metric, began=seconds_of(job.create_time))
+    view = JobView(objective_of(job), began=seconds_of(job.create_time))
     async with contextlib.aclosing(loupe.jobs.watch(job.name, after)) as events:
         with contextlib.ExitStack() as stack:
             show = cli.emit if cli.as_json else stack.enter_context(job_display(cli.console, view))

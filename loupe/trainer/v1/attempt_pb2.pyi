@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from loupe.common.v1 import objective_pb2 as _objective_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -34,32 +35,30 @@ class AttemptKey(_message.Message):
     def __init__(self, job: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class AttemptSpec(_message.Message):
-    __slots__ = ("key", "dataset_version", "algorithm_version", "algorithm_digest", "built_in", "parameters", "target_accuracy", "seed", "max_duration", "max_epochs", "storage_token", "target_metric")
+    __slots__ = ("key", "dataset_version", "algorithm_version", "algorithm_digest", "built_in", "parameters", "seed", "max_duration", "max_epochs", "storage_token", "objective")
     KEY_FIELD_NUMBER: _ClassVar[int]
     DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_VERSION_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_DIGEST_FIELD_NUMBER: _ClassVar[int]
     BUILT_IN_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
-    TARGET_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     MAX_DURATION_FIELD_NUMBER: _ClassVar[int]
     MAX_EPOCHS_FIELD_NUMBER: _ClassVar[int]
     STORAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    TARGET_METRIC_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     key: AttemptKey
     dataset_version: str
     algorithm_version: str
     algorithm_digest: str
     built_in: bool
     parameters: _struct_pb2.Struct
-    target_accuracy: float
     seed: int
     max_duration: _duration_pb2.Duration
     max_epochs: int
     storage_token: str
-    target_metric: str
-    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., algorithm_digest: _Optional[str] = ..., built_in: _Optional[bool] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., target_accuracy: _Optional[float] = ..., seed: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., storage_token: _Optional[str] = ..., target_metric: _Optional[str] = ...) -> None: ...
+    objective: _objective_pb2.Objective
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., algorithm_digest: _Optional[str] = ..., built_in: _Optional[bool] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., seed: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., storage_token: _Optional[str] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ...) -> None: ...
 
 class AttemptEvent(_message.Message):
     __slots__ = ("sequence", "time", "started", "progress", "log", "checkpointed", "finished", "failed")

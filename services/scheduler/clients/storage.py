@@ -17,16 +17,10 @@ from loupe.storage.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from loupe.tasks.messages import pack_objective, unpack_objective
+from loupe.tasks.objective import Objective
+from loupe.tasks.task import LabelCount
 from services.scheduler.clients.trainers import Artifact
-
-
-@dataclass(frozen=True)
-class LabelCount:
-    """A label of a data set version, and its pictures by what they are for."""
-
-    label: str
-    train_count: int
-    validation_count: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class AlgorithmVersion:
 class ModelMetrics:
     """What a model reached and should have; fractions are 0 to 1, those of the test 0 without test pictures.
 
-    target_metric, validation_score: empty and 0 in what was stored before there were metrics other than accuracy.
+    objective, validation_score: None and 0 in what was stored before there were metrics other than accuracy.
     """
 
     validation_accuracy: float = 0.0
@@ -61,8 +55,7 @@ class ModelMetrics:
     test_accuracy_low: float = 0.0
     test_accuracy_high: float = 0.0
     test_pictures: int = 0
-    target_accuracy: float = 0.0
-    target_metric: str = ""
+    objective: Objective | None = None
     validation_score: float = 0.0
     test_lowest_recall: float = 0.0
 
@@ -144,11 +137,18 @@ def _pack_version(version: ModelVersion) -> model_pb2.ModelVersion:
     )
 
 
+_FIGURES = tuple(each.name for each in fields(ModelMetrics) if each.name != "objective")
+
+
 def pack_metrics(metrics: ModelMetrics) -> model_pb2.ModelMetrics:
     """Return the message of a model's metrics."""
-    return model_pb2.ModelMetrics(**vars(metrics))
+    message = model_pb2.ModelMetrics(**{name: getattr(metrics, name) for name in _FIGURES})
+    if metrics.objective is not None:
+        message.objective.CopyFrom(pack_objective(metrics.objective))
+    return message
 
 
 def unpack_metrics(message: model_pb2.ModelMetrics) -> ModelMetrics:
     """Return a model's metrics."""
-    return ModelMetrics(**{each.name: getattr(message, each.name) for each in fields(ModelMetrics)})
+    objective = unpack_objective("metrics.objective", message.objective) if message.HasField("objective") else None
+    return ModelMetrics(objective=objective, **{name: getattr(message, name) for name in _FIGURES})

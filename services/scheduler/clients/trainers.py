@@ -12,9 +12,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from loupe.errors import Internal, Unavailable
-from loupe.metrics import ACCURACY
 from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, TrainerName
 from loupe.scheduler.v1.training_job_pb2 import JobProgress
+from loupe.tasks.messages import pack_objective
+from loupe.tasks.objective import Objective
 from loupe.timestamps import datetime_of
 from loupe.trainer.v1 import attempt_pb2, attempt_service_pb2, attempt_service_pb2_grpc
 
@@ -37,12 +38,11 @@ class AttemptSpec:
     algorithm_digest: str
     built_in: bool
     parameters: Mapping[str, Any]
-    target_accuracy: float
+    objective: Objective
     seed: int
     max_seconds: float
     max_epochs: int
     storage_token: str = field(repr=False)
-    target_metric: str = ACCURACY
 
 
 @dataclass(frozen=True)
@@ -225,8 +225,7 @@ def _pack_spec(spec: AttemptSpec) -> attempt_pb2.AttemptSpec:
         algorithm_digest=spec.algorithm_digest,
         built_in=spec.built_in,
         parameters=pack_parameters(spec.parameters),
-        target_accuracy=spec.target_accuracy,
-        target_metric=spec.target_metric,
+        objective=pack_objective(spec.objective),
         seed=spec.seed,
         max_epochs=spec.max_epochs,
         storage_token=spec.storage_token,

@@ -12,10 +12,11 @@ from loupe.errors import AlgorithmFailed
 from loupe.escapes import escaped
 from loupe.forecast import forecast_of
 from loupe.labels import MAX_LENGTH, normalise_label
-from loupe.metrics import ACCURACY, METRICS, reaches, score_of_counts, spoken, wilson_interval
+from loupe.proportions import wilson_interval
+from loupe.tasks.classification import OVERALL, Scorer
+from loupe.tasks.objective import spoken
 from services.scheduler.clients.storage import ModelLineage, ModelMetrics, ModelVersion
 from services.scheduler.clients.trainers import FinishedAttempt
-from services.scheduler.jobs.evidence import refuted
 from services.scheduler.jobs.job import MAX_MESSAGE, Job, JobResult
 
 TARGET_REACHED = "target_reached"
@@ -33,11 +34,18 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
+class _ClassScores(_Part):
+    label: Label
+    recall: Fraction
+    pictures: int = Field(ge=0, le=_MAX_COUNT)
+
+
 class _Scores(_Part):
     accuracy: Fraction
     pictures: int = Field(ge=0, le=_MAX_COUNT)
     balanced_accuracy: Fraction | None = None
     lowest_recall: Fraction | None = None
+    per_class: list[_ClassScores] = Field(default=[], max_length=_MAX_ITEMS)
     worst_classes: list[str] = Field(default=[], max_length=_MAX_ITEMS)
 
 
@@ -45,14 +53,18 @@ Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 
 
 class _Checked(_Part):
-    """What the trainer counted of the answers for the test pictures, by class; the image has no part in it."""
+    """What the trainer counted of the answers for the test pictures, by class; the image has no part in it.
 
+    A trainer of an earlier version says no labels.
+    """
+
+    labels: list[str] = Field(default=[], max_length=_MAX_ITEMS)
     right: list[Count] = Field(max_length=_MAX_ITEMS)
     pictures: list[Count] = Field(max_length=_MAX_ITEMS)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if len(self.right) != len(self.pictures):
+        if len(self.right) != len(self.pictures) or len(self.labels) not in (0, len(self.right)):
             raise ValueError("right and pictures must have one number for each class")
         return self
 
@@ -96,7 +108,7 @@ def prepare(job: Job, finished: FinishedAttempt) -> Publication:
         raise AlgorithmFailed(f"the algorithm's report cannot be used: {where}: {first['msg']}", error=where) from error
     metrics = _metrics(job, report)
     # The image says whether it is done, but the figure has the last word.
-    reached = finished.outcome == TARGET_REACHED and reaches(metrics.validation_score, job.spec.target_accuracy)
+    reached = finished.outcome == TARGET_REACHED and job.spec.objective.reached_by(metrics.validation_score)
     released = reached and not job.spec.shortfall and not _doubt(job, report)
     model = ModelVersion(
         released=released,
@@ -114,14 +126,13 @@ def prepare(job: Job, finished: FinishedAttempt) -> Publication:
 def _metrics(job: Job, report: _Report) -> ModelMetrics:
     metrics = ModelMetrics(
         validation_accuracy=report.validation.accuracy,
-        target_accuracy=job.spec.target_accuracy,
-        target_metric=job.spec.target_metric,
+        objective=job.spec.objective,
         validation_score=_score(job, report),
     )
     if (checked := report.checked) is None or not sum(checked.pictures):
         return metrics
     right, pictures = sum(checked.right), sum(checked.pictures)
-    accuracy, balanced, lowest = (score_of_counts(metric, checked.right, checked.pictures) for metric in METRICS)
+    accuracy, balanced, lowest = (Scorer(metric).of_counts(checked.right, checked.pictures) for metric in OVERALL)
     low, high = wilson_interval(right, pictures)
     return replace(
         metrics,
@@ -136,16 +147,18 @@ def _metrics(job: Job, report: _Report) -> ModelMetrics:
 
 def _doubt(job: Job, report: _Report) -> str:
     """Return why an image's figures are not to be believed, a sentence; empty where nothing speaks against them."""
-    if (checked := report.checked) is None:
+    checked = report.checked
+    labels = checked.labels or report.labels if checked else []
+    if checked is None or len(labels) != len(checked.right):
         return "No answers for the test pictures came back that could be checked."
-    if refuted(job.spec.target_metric, job.spec.target_accuracy, checked.right, checked.pictures):
+    if job.spec.task.refuted(job.spec.objective, labels, checked.right, checked.pictures):
         return "The answers for the test pictures, counted outside of the algorithm, are far below the target."
     return ""
 
 
 def _score(job: Job, report: _Report) -> float:
-    metric = job.spec.target_metric
-    found: float | None = getattr(report.validation, metric)
+    metric = job.spec.objective.metric
+    found = job.spec.task.score_of_report(metric, report.validation.model_dump())
     if found is None:
         where = f"validation.{metric}"
         raise AlgorithmFailed(
@@ -179,7 +192,7 @@ _ENDED = {
 
 
 def _verdict(job: Job, outcome: str, report: _Report, metrics: ModelMetrics, reached: bool) -> str:
-    target = _percent(job.spec.target_accuracy)
+    target = _percent(job.spec.objective.bound)
     sentences = [_measured(job, report)]
     if reached:
         sentences[0] += f": the target of {target} is reached."
@@ -211,9 +224,10 @@ def _verdict(job: Job, outcome: str, report: _Report, metrics: ModelMetrics, rea
 
 def _measured(job: Job, report: _Report) -> str:
     score, pictures = _percent(_score(job, report)), report.validation.pictures
-    if job.spec.target_metric == ACCURACY:
+    metric = job.spec.objective.metric
+    if metric == next(iter(job.spec.task.metrics)):
         return f"{score} of {pictures} validation pictures are right"
-    return f"The {spoken(job.spec.target_metric)} is {score} on {pictures} validation pictures"
+    return f"The {spoken(metric)} is {score} on {pictures} validation pictures"
 
 
 def _percent(fraction: float) -> str:

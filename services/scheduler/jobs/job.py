@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from loupe.metrics import ACCURACY
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, TrainerName
+from loupe.tasks import DEFAULT, TASKS
+from loupe.tasks.objective import Objective
+from loupe.tasks.task import Task
 from services.scheduler.clients.storage import ModelMetrics
 from services.scheduler.clients.trainers import FinishedAttempt, Progress
 from services.scheduler.clusters.placement import Placement, Requirements
@@ -22,8 +24,8 @@ MAX_MESSAGE = 2_000
 class JobSpec:
     """What was asked for, with versions, defaults and parameters resolved. It never changes.
 
-    target_metric: one of loupe.metrics, which must reach target_accuracy. shortfall: what the validation pictures lack
-    to say that it does; empty where they do, or where the order asked for a release all the same.
+    objective: what the model must reach, by a metric of the task. shortfall: what the validation pictures lack to say
+    that it does; empty where they do, or where the order asked for a release all the same.
     max_seconds: bound of the training time. max_epochs: 0 for no bound.
     """
 
@@ -33,16 +35,21 @@ class JobSpec:
     algorithm_digest: str
     requirements: Requirements
     parameters: Mapping[str, Any]
-    target_accuracy: float
+    objective: Objective
     model: ModelName
     submitter: AccountName
-    target_metric: str = ACCURACY
+    task_name: str = DEFAULT.name
     allow_small_validation: bool = False
     shortfall: str = ""
     seed: int = 0
     priority: int = 0
     max_seconds: float = 4 * 3600.0
     max_epochs: int = 0
+
+    @property
+    def task(self) -> Task:
+        """What the model is to answer."""
+        return TASKS[self.task_name]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from loupe.names import JobName
 from loupe.scheduler.v1 import cluster_pb2
 from loupe.scheduler.v1 import training_job_pb2 as messages
 from loupe.scheduler.v1.training_job_service_pb2 import SubmitTrainingJobRequest
+from loupe.tasks.messages import pack_objective, unpack_objective
 from loupe.timestamps import timestamp
 from loupe.trainer.v1.attempt_pb2 import AttemptFinished
 from services.scheduler.clients.storage import pack_metrics, unpack_metrics
@@ -44,8 +45,7 @@ def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
         dataset_version=str(spec.dataset_version),
         algorithm_version=str(spec.algorithm_version),
         parameters=pack_parameters(spec.parameters),
-        target_accuracy=spec.target_accuracy,
-        target_metric=spec.target_metric,
+        objective=pack_objective(spec.objective),
         allow_small_validation=spec.allow_small_validation,
         model=str(spec.model),
         seed=spec.seed,
@@ -182,8 +182,7 @@ def unpack_order(request: SubmitTrainingJobRequest) -> Order:
         dataset_version=asked.dataset_version,
         algorithm_version=asked.algorithm_version,
         parameters=unpack_parameters(asked.parameters),
-        target_accuracy=asked.target_accuracy,
-        target_metric=asked.target_metric,
+        objective=unpack_objective("training_job.objective", asked.objective),
         allow_small_validation=asked.allow_small_validation,
         model=asked.model,
         seed=asked.seed,

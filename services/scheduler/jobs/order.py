@@ -8,7 +8,7 @@ from typing import Any
 
 from loupe.errors import invalid
 from loupe.names import check_id
-from loupe.targets import check_metric, check_target
+from loupe.tasks.objective import Objective
 
 MAX_SECONDS = 30 * 86400.0
 _MAX_PRIORITY = 100
@@ -20,11 +20,10 @@ class Order:
 
     parent: str
     dataset_version: str
-    target_accuracy: float
+    objective: Objective
     job_id: str = ""
     algorithm_version: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    target_metric: str = ""
     allow_small_validation: bool = False
     model: str = ""
     seed: int = 0
@@ -40,8 +39,6 @@ def check_order(order: Order, parameter: int) -> None:
     """
     if order.job_id:
         check_id("job_id", order.job_id)
-    check_target("training_job.target_accuracy", order.target_accuracy)
-    check_metric("training_job.target_metric", order.target_metric)
     if not 0 <= order.priority <= _MAX_PRIORITY:
         raise invalid("training_job.priority", order.priority, f"0 to {_MAX_PRIORITY}")
     if order.priority > parameter:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from loupe.errors import DataLoss, LoupeError
 from loupe.escapes import escaped
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, Name, TrainerName
+from loupe.tasks.classification import ACCURACY
+from loupe.tasks.objective import Objective
 from loupe.timestamps import datetime_of_micros, micros_of
 from services.scheduler.clients.trainers import FinishedAttempt, Progress, pack_finished
 from services.scheduler.clusters.messages import pack_placement
@@ -127,6 +129,7 @@ def dump_spec(spec: JobSpec) -> str:
     values = {each.name: getattr(spec, each.name) for each in fields(JobSpec)}
     values |= {name: str(values[name]) for name in _NAMES}
     values["requirements"] = {each.name: getattr(spec.requirements, each.name) for each in fields(Requirements)}
+    values["objective"] = {each.name: getattr(spec.objective, each.name) for each in fields(Objective)}
     return json.dumps(values, separators=(",", ":"))
 
 
@@ -135,4 +138,7 @@ def load_spec(text: str) -> JobSpec:
     values = json.loads(text)
     values |= {name: kind.parse(values[name]) for name, kind in _NAMES.items()}
     values["requirements"] = Requirements(**values["requirements"])
+    if "target_accuracy" in values:  # of a job from before there were objectives
+        values["objective"] = {"metric": ACCURACY, "bound": values.pop("target_accuracy")}
+    values["objective"] = Objective(**values["objective"])
     return JobSpec(**values)

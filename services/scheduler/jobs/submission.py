@@ -13,11 +13,13 @@ from loupe.algorithm.manifest import BadManifest, InvalidParameter, Manifest, pa
 from loupe.errors import AlreadyExists, BadAlgorithm, BadDataset, BadParameter, invalid, not_found
 from loupe.idempotency import Request
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, ProjectName
-from loupe.targets import check_metric
+from loupe.tasks import TASKS
+from loupe.tasks.objective import Objective
+from loupe.tasks.targets import check_objective
+from loupe.tasks.task import Task, UnfitVersion
 from services.scheduler.clients.consul import Leadership
 from services.scheduler.clients.storage import AlgorithmVersion, DatasetVersion, StorageClient
 from services.scheduler.clusters.placement import Requirements
-from services.scheduler.jobs.evidence import shortfall
 from services.scheduler.jobs.job import Job, JobSpec
 from services.scheduler.jobs.order import Order, check_order
 from services.scheduler.jobs.store import JobStore
@@ -99,11 +101,11 @@ class Submission:
         wanted = order.algorithm_version or str(DEFAULT_ALGORITHM)
         algorithm_name = AlgorithmVersionName.parse(wanted, "training_job.algorithm_version")
         dataset = await self._storage.dataset_version(dataset_name)
-        check_dataset(dataset)
         algorithm = await self._storage.algorithm_version(algorithm_name)
         manifest = _manifest(algorithm)
-        resources = manifest.resources
-        metric = check_metric("training_job.target_metric", order.target_metric)
+        resources, task = manifest.resources, TASKS[manifest.task]
+        objective = check_objective("training_job.objective", order.objective, task)
+        _check_fit(task, dataset, objective)
         return JobSpec(
             dataset_version=dataset.name,
             dataset_digest=dataset.digest,
@@ -111,10 +113,10 @@ class Submission:
             algorithm_digest=algorithm.digest,
             requirements=Requirements(algorithm.built_in, resources.min_memory_mb, resources.gpu),
             parameters=_parameters(manifest, order.parameters),
-            target_accuracy=order.target_accuracy,
-            target_metric=metric,
+            task_name=task.name,
+            objective=objective,
             allow_small_validation=order.allow_small_validation,
-            shortfall="" if order.allow_small_validation else _shortfall(metric, order.target_accuracy, dataset),
+            shortfall="" if order.allow_small_validation else task.shortfall(objective, dataset.labels),
             model=model,
             submitter=submitter.account,
             seed=order.seed,
@@ -139,32 +141,15 @@ def _names(order: Order) -> tuple[DatasetVersionName, ModelName]:
     return dataset, model
 
 
-def check_dataset(version: DatasetVersion) -> None:
-    """Raise BadDataset where there is nothing to tell apart, to learn from or to decide by."""
-    trained = [each.label for each in version.labels if each.train_count > 0]
-    if not trained:
-        raise BadDataset(
-            f"{version.name} has no training pictures; give at least one of two labels to training",
-            problem="no_training_pictures",
-            dataset_version=version.name,
-        )
-    if len(version.labels) < 2 or len(trained) < 2:
-        raise BadDataset(
-            f"{version.name} has training pictures of one label only, {trained[0]!r}; a classifier needs at least two",
-            problem="one_class",
-            **{"class": trained[0], "dataset_version": version.name},
-        )
-    if not any(each.validation_count > 0 for each in version.labels):
-        raise BadDataset(
-            f"{version.name} has no validation pictures, which decide when training is done; add more pictures, or "
-            "give some to validation",
-            problem="no_validation_pictures",
-            dataset_version=version.name,
-        )
-
-
-def _shortfall(metric: str, target: float, dataset: DatasetVersion) -> str:
-    return shortfall(metric, target, {each.label: each.validation_count for each in dataset.labels})
+def _check_fit(task: Task, dataset: DatasetVersion, objective: Objective) -> None:
+    """Raise BadDataset or InvalidArgument where nothing can be learned from a version, or measured on it."""
+    try:
+        task.check_version(str(dataset.name), dataset.labels)
+    except UnfitVersion as error:
+        named = {"class": error.label} if error.label else {}
+        raise BadDataset(str(error), problem=error.problem, dataset_version=dataset.name, **named) from error
+    if expected := task.unmeasurable(objective, dataset.labels):
+        raise invalid("training_job.objective.metric", objective.metric, expected)
 
 
 def _manifest(algorithm: AlgorithmVersion) -> Manifest:

@@ -7,7 +7,7 @@ import json
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
-from loupe.targets import check_metric
+from loupe.tasks.messages import unpack_objective
 from loupe.timestamps import timestamp
 from loupe.trainer.v1 import attempt_pb2
 from services.trainer.attempts.attempt import State
@@ -42,8 +42,7 @@ def unpack_spec(message: attempt_pb2.AttemptSpec) -> AttemptSpec:
         algorithm_digest=message.algorithm_digest,
         built_in=message.built_in,
         parameters=json_format.MessageToDict(message.parameters),
-        target_accuracy=message.target_accuracy,
-        target_metric=check_metric("spec.target_metric", message.target_metric),
+        objective=unpack_objective("spec.objective", message.objective),
         seed=message.seed,
         max_seconds=unpack_seconds(message.max_duration) if message.HasField("max_duration") else None,
         max_epochs=message.max_epochs or None,

@@ -8,9 +8,8 @@ from typing import Any
 
 from loupe.errors import InvalidArgument, invalid
 from loupe.limits import MAX_JOB_SECONDS
-from loupe.metrics import ACCURACY
 from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, check_sha256
-from loupe.targets import check_metric, check_target
+from loupe.tasks.objective import Objective
 
 
 @dataclass(frozen=True, order=True)
@@ -43,9 +42,8 @@ class AttemptSpec:
     dataset_version: str
     algorithm_version: str
     algorithm_digest: str
-    target_accuracy: float
+    objective: Objective
     storage_token: str = field(repr=False)
-    target_metric: str = ACCURACY
     built_in: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -60,8 +58,6 @@ class AttemptSpec:
             raise InvalidArgument(
                 f"{self.dataset_version} is of another project than {self.key.job}", field="spec.dataset_version"
             )
-        check_target("spec.target_accuracy", self.target_accuracy)
-        check_metric("spec.target_metric", self.target_metric)
         if self.max_seconds is not None and not 0 < self.max_seconds <= MAX_JOB_SECONDS:
             raise invalid("spec.max_duration", self.max_seconds, f"above 0 and at most {MAX_JOB_SECONDS} seconds")
         if self.max_epochs is not None and self.max_epochs < 1:

@@ -59,7 +59,7 @@ class RunHost:
             )
         self._held = held
 
-    async def reveal_test(self, arguments: Mapping[str, Any]) -> tuple[str, dict[str, list[int]]]:
+    async def reveal_test(self, arguments: Mapping[str, Any]) -> tuple[str, dict[str, list[Any]]]:
         """Count the answers for the test pictures, then put every label into the data folder.
 
         Returns the file's name, and for each class its test pictures and how many of them were told right.
@@ -71,7 +71,7 @@ class RunHost:
         counted = (truth, truth[truth == said])
         pictures, right = (np.bincount(each, minlength=classes).tolist() for each in counted)
         name = await asyncio.to_thread(self._folder.reveal, self._dataset)
-        return name, {"right": right, "pictures": pictures}
+        return name, {"labels": list(self._dataset.labels), "right": right, "pictures": pictures}
 
     async def save_checkpoint(self, files: list[LocalFile]) -> None:
         """Return when the checkpoint is durable."""

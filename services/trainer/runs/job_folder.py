@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,7 @@ class JobFolder:
             "labels": list(dataset.labels),
             "parameters": dict(parameters),
             "weights": dict(weights),
-            "target_accuracy": spec.target_accuracy,
-            "target_metric": spec.target_metric,
+            "objective": asdict(spec.objective),
             "seed": spec.seed,
             "threads": resources.threads,
             "device": resources.device,

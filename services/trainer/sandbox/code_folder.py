@@ -16,12 +16,13 @@ PARTS = (
         "escapes.py",
         "forecast.py",
         "labels.py",
-        "metrics.py",
         "patterns.py",
         "picture.py",
         "picture_structure.py",
+        "proportions.py",
     ),
     "algorithm",
+    "tasks",
 )
 
 

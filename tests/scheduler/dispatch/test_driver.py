@@ -53,7 +53,7 @@ async def test_a_job_goes_all_the_way_to_a_released_model(rig: Rig) -> None:
     assert version.lineage.submitter == "accounts/anna" and version.lineage.parameters_json == '{"epochs": 5}'
     spec = next(iter(trainer.attempts.values())).spec
     assert spec.storage_token == "token-1"
-    assert (spec.target_accuracy, spec.target_metric) == (0.95, "accuracy")
+    assert (spec.objective.at_least, spec.objective.metric) == (0.95, "accuracy")
     await eventually(lambda: rig.storage.calls)
     assert rig.storage.calls == [("fence", job.name, 2)], "no older attempt to fence off, and this one when it is over"
     assert (await rig.app._store.get(JobName.parse(job.name))).finished is None, "the report is kept once"
@@ -66,13 +66,14 @@ async def test_a_target_that_is_reached_on_two_pictures_releases_nothing(rig: Ri
     rig.storage.versions[name] = FakeStorage.version("few", 1, ("good", 30, 1), ("scratch", 30, 1))
     trainer = await rig.add_trainer()
     await rig.start_scheduler()
-    job = await rig.submit(dataset_version=name, target_metric="lowest_recall", allow_small_validation=waived)
+    asked = {"metric": "lowest_recall", "at_least": 0.95}
+    job = await rig.submit(dataset_version=name, objective=asked, allow_small_validation=waived)
     assert states(await rig.to_end(job.name))[-1] == end
     result = (await rig.get(job.name)).result
     assert result.outcome == "target_reached" and rig.storage.published[job.name].released is waived
     assert ("22 validation pictures of each class: 21 more of good, 21 more of scratch" in result.verdict) is not waived
-    assert next(iter(trainer.attempts.values())).spec.target_metric == "lowest_recall"
-    assert (result.metrics.target_metric, result.metrics.validation_score) == ("lowest_recall", 0.98)
+    assert next(iter(trainer.attempts.values())).spec.objective.metric == "lowest_recall"
+    assert (result.metrics.objective.metric, result.metrics.validation_score) == ("lowest_recall", 0.98)
 
 
 async def test_a_target_that_is_missed_keeps_the_model_unreleased(rig: Rig) -> None:

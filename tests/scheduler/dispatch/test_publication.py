@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from loupe.errors import AlgorithmFailed
+from loupe.tasks.objective import Objective
 from services.scheduler.clients.trainers import FinishedAttempt, unpack_finished
 from services.scheduler.dispatch.publication import prepare
 from services.scheduler.jobs.job import Job
@@ -53,12 +54,12 @@ def test_the_metric_that_was_asked_for_decides(metric: str, released: bool, said
     """And stands in the model's figures, with its value."""
     scores = {"accuracy": 0.99, "balanced_accuracy": 0.95, "lowest_recall": 0.6, "pictures": 40}
     result = replace(unpack_finished(finished()), report_json=report_json(validation=scores, test=scores))
-    publication = prepare(replace(running(make_job(target_metric=metric)), finished=result), result)
+    publication = prepare(replace(running(make_job(metric=metric)), finished=result), result)
     assert publication.released is released
     assert publication.result.verdict.startswith(said)
     metrics = publication.result.metrics
     assert metrics is not None
-    assert (metrics.target_metric, metrics.validation_score) == (metric, scores[metric])
+    assert (metrics.objective, metrics.validation_score) == (Objective(metric, 0.95), scores[metric])
     assert (metrics.validation_accuracy, metrics.test_lowest_recall) == (0.99, 0.95)
 
 
@@ -68,7 +69,7 @@ def test_a_report_without_the_figure_that_was_asked_for_is_refused(metric: str) 
     report = report_json(validation={"accuracy": 0.99, "pictures": 40})
     result = replace(unpack_finished(finished()), report_json=report)
     with pytest.raises(AlgorithmFailed, match=rf"validation\.{metric}: it is missing"):
-        prepare(replace(running(make_job(target_metric=metric)), finished=result), result)
+        prepare(replace(running(make_job(metric=metric)), finished=result), result)
 
 
 @pytest.mark.parametrize(("outcome", "said"), [("target_reached", "not released: x"), ("plateau", "Besides, x")])

@@ -13,6 +13,7 @@ from loupe.errors import DataLoss
 from loupe.names import ClusterName
 from loupe.scheduler.v1 import cluster_pb2, training_job_pb2
 from loupe.storage.v1.model_pb2 import ModelMetrics as MetricsMessage
+from loupe.tasks.objective import Objective
 from loupe.timestamps import timestamp
 from loupe.trainer.v1 import attempt_pb2
 from services.scheduler.clients.storage import ModelMetrics
@@ -109,11 +110,12 @@ def test_a_job_from_before_there_were_metrics_is_about_accuracy() -> None:
     """Its spec says nothing of a metric, nor of what its validation lacks."""
     row = row_of(make_job())
     spec = json.loads(row["spec"])
-    for name in ("target_metric", "allow_small_validation", "shortfall"):
+    for name in ("task_name", "objective", "allow_small_validation", "shortfall"):
         del spec[name]
+    spec["target_accuracy"] = 0.9
     job = job_of(cast(Any, SimpleNamespace(**row | {"spec": json.dumps(spec)})))
-    assert (job.spec.target_metric, job.spec.shortfall) == ("accuracy", "")
-    assert pack_job(job).target_metric == "accuracy"
+    assert (job.spec.objective, job.spec.shortfall) == (Objective("accuracy", 0.9), "")
+    assert pack_job(job).objective.metric == "accuracy"
 
 
 @pytest.mark.parametrize(

@@ -53,14 +53,23 @@ def _parameters(**values: Any) -> Struct:
 @pytest.mark.parametrize(
     ("fields", "error", "words"),
     [
-        ({"target_accuracy": 1.2}, InvalidArgument, "above 0 and at most 1"),
-        ({"target_accuracy": 0.0}, InvalidArgument, "above 0 and at most 1"),
-        ({"target_accuracy": float("nan")}, InvalidArgument, "above 0 and at most 1"),
+        ({"objective": {"at_least": 1.2}}, InvalidArgument, "above 0 and at most 1"),
+        ({"objective": {"at_least": 0.0}}, InvalidArgument, "above 0 and at most 1"),
+        ({"objective": {"at_least": float("nan")}}, InvalidArgument, "above 0 and at most 1"),
         (
-            {"target_metric": "f1"},
+            {"objective": {"metric": "f1", "at_least": 0.9}},
             InvalidArgument,
-            "is 'f1'; expected accuracy, balanced_accuracy or lowest_recall",
+            r"is 'f1'; expected accuracy, balanced_accuracy, lowest_recall or recall\[CLASS\]",
         ),
+        ({"objective": {"metric": "accuracy"}}, InvalidArgument, "at_least or at_most"),
+        ({"objective": {"at_most": 0.9}}, InvalidArgument, "expected at_least, since greater values"),
+        (
+            {"objective": {"metric": "recall[scratsh]", "at_least": 0.9}},
+            InvalidArgument,
+            "expected a class that has validation pictures, for example scratch",
+        ),
+        ({"objective": {"metric": "recall[ x]", "at_least": 0.9}}, InvalidArgument, "begins or ends with a space"),
+        ({"objective": {"metric": "accuracy[good]", "at_least": 0.9}}, InvalidArgument, "expected accuracy, balanced"),
         ({"priority": 101}, InvalidArgument, "0 to 100"),
         ({"priority": 41}, InvalidArgument, "expected 0 to 40, the permission parameter of your group"),
         ({"max_epochs": -1}, InvalidArgument, "max_epochs"),
@@ -86,16 +95,16 @@ async def test_bad_orders_are_refused_clearly(
 
 
 @pytest.mark.parametrize(
-    ("asked", "metric"), [("", "accuracy"), ("accuracy", "accuracy"), ("lowest_recall", "lowest_recall")]
+    ("asked", "metric"), [("", "accuracy"), ("lowest_recall", "lowest_recall"), ("recall[good]", "recall[good]")]
 )
 async def test_the_target_metric_is_accuracy_unless_another_is_asked_for(rig: Rig, asked: str, metric: str) -> None:
     """It stands in the answer, and after a restart."""
     await rig.start_scheduler()
-    job = await rig.submit(target_metric=asked, target_accuracy=0.9)
-    assert (job.target_metric, job.target_accuracy) == (metric, 0.9)
+    job = await rig.submit(objective={"metric": asked, "at_least": 0.9})
+    assert (job.objective.metric, job.objective.at_least) == (metric, 0.9)
     await rig.stop_scheduler()
     await rig.start_scheduler()
-    assert (await rig.get(job.name)).target_metric == metric
+    assert (await rig.get(job.name)).objective.metric == metric
 
 
 async def test_too_few_validation_pictures_are_told_of_before_anything_is_trained(rig: Rig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from loupe.tasks.objective import Objective
 from services.trainer.attempts.events import Failed, Logged
 from tests.trainer.fakes import Rig
 
@@ -52,6 +53,6 @@ async def test_a_run_that_breaks_the_rules_ends_with_the_reason(plain_rig: Rig, 
 
 async def test_a_run_learns_by_which_metric_it_is_judged(plain_rig: Rig) -> None:
     """The target metric comes through the job folder to the host of the sandbox."""
-    code = "def train(host):\n    spec = host.spec()\n    host.log(f'{spec.target_metric} {spec.target_accuracy}')\n"
-    events = await plain_rig.run(code, target_metric="lowest_recall", target_accuracy=0.8)
+    code = "def train(host):\n    spec = host.spec()\n    host.log(f'{spec.objective.metric} {spec.objective.bound}')\n"
+    events = await plain_rig.run(code, objective=Objective("lowest_recall", 0.8))
     assert Logged("lowest_recall 0.8") in [event.what for event in events]

@@ -73,7 +73,7 @@ async def test_a_run_goes_from_start_to_a_result(rig: Rig) -> None:
     assert finished.outcome is Outcome.TARGET_REACHED
     # "dark" was said of one test picture of each class; what the image says of that does not stand.
     checked = finished.report.pop("checked")
-    assert checked == {"right": [1, 0], "pictures": [1, 1]}
+    assert checked == {"labels": ["dark", "light"], "right": [1, 0], "pictures": [1, 1]}
     assert finished.report == {"brightness": [0, 200, 30, 220, 60, 240], "truth": [0, 1, 0, 1, 0, 1], "threads": 1}
     (artifact,) = finished.artifacts
     assert (artifact.filename, artifact.size, rig.storage.files[artifact.digest]) == ("model.onnx", 7, b"weights")

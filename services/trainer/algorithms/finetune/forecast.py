@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from loupe.forecast import BEYOND, SHOWN_LABELS, more_pictures
-from loupe.metrics import ACCURACY, LOWEST_RECALL, score_of_counts, spoken
+from loupe.tasks.classification import ACCURACY, LOWEST_RECALL, Scorer
+from loupe.tasks.objective import Objective, spoken
 
 from .head import COMPARED, Head, Table, solve_head
 from .pace import Step, spoken_seconds
@@ -41,13 +42,12 @@ HELPFUL = 0.75
 class Forecast:
     """What a learning curve says about a target, once more for each model that is better than the first head.
 
-    curve: of `learning_curve`; None without one. metric, target: those asked for. score: the best model's. labels: all
-    class names. A better model's errors are taken to fall with the pictures as the first head's do.
+    curve: of `learning_curve`; None without one. objective: a share that is to be reached. score: the best model's.
+    labels: all class names. A better model's errors are taken to fall with the pictures as the first head's do.
     """
 
     curve: Mapping[str, Any] | None
-    metric: str
-    target: float
+    objective: Objective
     score: float
     labels: Sequence[str]
 
@@ -88,7 +88,7 @@ class Forecast:
             "low": low,
             "high": high,
             "classes": self._classes(),
-            "metric": self.metric,
+            "metric": self.objective.metric,
             "points": self.curve["points"],
             "exponent": round(float(exponent), 3),
             "floor": round(float(floor), 3),
@@ -99,14 +99,14 @@ class Forecast:
         assert self.curve is not None
         least, pictures = self.curve["least"], self.curve["points"][-1]["pictures"]
         laws = np.asarray(self.curve["laws"])
-        return pictures_needed(laws, pictures, max(1 - self.score, least), max(1 - self.target, least))
+        return pictures_needed(laws, pictures, max(1 - self.score, least), max(1 - self.objective.bound, least))
 
     def _classes(self) -> list[str]:
         return [self.labels[each] for each in self.curve["classes"]] if self.curve else []
 
     def _wanted(self) -> str:
-        share = f"{100 * self.target:.4g} %"
-        return share if self.metric == ACCURACY else f"{spoken(self.metric)} {share}"
+        share = f"{100 * self.objective.bound:.4g} %"
+        return share if self.objective.metric == ACCURACY else f"{spoken(self.objective.metric)} {share}"
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ class Measured:
         )
         return found
 
-    def errors(self, metric: str) -> np.ndarray:
+    def errors(self, scorer: Scorer) -> np.ndarray:
         """Return 1 - score of each part, float [S], the mean over the draws."""
         sums = np.ones((1, len(self.truth)))
-        return np.array([np.mean([_errors(metric, sums, one, self) for one in each]) for each in self.right])
+        return np.array([np.mean([_errors(scorer, sums, one, self) for one in each]) for each in self.right])
 
 
 def measure(train: Table, validation: Table, head: Head, seed: int) -> Measured | None:
@@ -194,7 +194,7 @@ def fit_laws(pictures: np.ndarray, errors: np.ndarray) -> np.ndarray:
     return best
 
 
-def learning_laws(measured: Measured, metric: str, seed: int) -> np.ndarray:
+def learning_laws(measured: Measured, scorer: Scorer, seed: int) -> np.ndarray:
     """Return REPLICATES laws as `fit_laws` does, of resampled draws and validation pictures; levels relative to the
     error of all training pictures as it was measured.
     """
@@ -205,22 +205,22 @@ def learning_laws(measured: Measured, metric: str, seed: int) -> np.ndarray:
         often[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), REPLICATES)
     columns = []
     for each in measured.right:
-        errors = np.stack([_errors(metric, often, one, measured) for one in each])
+        errors = np.stack([_errors(scorer, often, one, measured) for one in each])
         chosen = rng.integers(0, len(each), (len(each), REPLICATES))
         columns.append(np.take_along_axis(errors, chosen, axis=0).mean(axis=0))
     least = smallest_error(measured)
     laws = fit_laws(measured.pictures, np.maximum(np.stack(columns, axis=1), least))
-    laws[:, 0] /= max(measured.errors(metric)[-1], least)
+    laws[:, 0] /= max(measured.errors(scorer)[-1], least)
     return laws
 
 
-def learning_curve(measured: Measured, metric: str, seed: int) -> dict[str, Any]:
+def learning_curve(measured: Measured, scorer: Scorer, seed: int) -> dict[str, Any]:
     """Return what a `Forecast` needs, fit for a checkpoint: points, laws, the neediest classes, the least error."""
-    pairs = zip(measured.pictures.tolist(), measured.errors(metric).tolist(), strict=True)
+    pairs = zip(measured.pictures.tolist(), measured.errors(scorer).tolist(), strict=True)
     return {
         "points": [{"pictures": pictures, "score": round(1 - error, 6)} for pictures, error in pairs],
-        "laws": learning_laws(measured, metric, seed),
-        "classes": neediest(measured, metric),
+        "laws": learning_laws(measured, scorer, seed),
+        "classes": neediest(measured, scorer),
         "least": smallest_error(measured),
     }
 
@@ -244,7 +244,7 @@ def pictures_needed(laws: np.ndarray, pictures: int, error: float, wanted: float
     return low, high
 
 
-def neediest(measured: Measured, metric: str) -> list[int]:
+def neediest(measured: Measured, scorer: Scorer) -> list[int]:
     """Return the classes, at most two, of which one more picture lowers the error most; none where nothing helps.
 
     A class's error falls with its own pictures, with an exponent between that of its own curve, noisy, and that of
@@ -258,9 +258,11 @@ def neediest(measured: Measured, metric: str) -> list[int]:
     own = np.clip(-(x @ np.log(errors)) / (x @ x), 0.0, STEEPEST)
     common = np.clip(-(x @ np.log(errors @ total / total.sum())) / (x @ x), 0.0, STEEPEST)
     slopes = np.where(seen, (own + common) / 2 * errors[-1] / np.maximum(measured.counts[-1], 1), 0.0)
-    if metric == ACCURACY:
+    if scorer.number is not None:
+        slopes = np.where(np.arange(len(slopes)) == scorer.number, slopes, 0.0)
+    elif scorer.metric == ACCURACY:
         slopes = slopes * total
-    elif metric == LOWEST_RECALL:
+    elif scorer.metric == LOWEST_RECALL:
         slopes = np.where(errors[-1] >= errors[-1][seen].max() * CLOSE, slopes, 0.0)
     order = np.argsort(-slopes, kind="stable")[:SHOWN_LABELS]
     return [int(each) for each in order if slopes[each] > 0 and slopes[each] >= CLOSE * slopes[order[0]]]
@@ -295,11 +297,11 @@ def _one_hot(truth: np.ndarray, classes: int) -> np.ndarray:
     return rows
 
 
-def _errors(metric: str, often: np.ndarray, right: np.ndarray, measured: Measured) -> np.ndarray:
+def _errors(scorer: Scorer, often: np.ndarray, right: np.ndarray, measured: Measured) -> np.ndarray:
     """Return 1 - score, float [R], of validation pictures that count so often, [R, V]."""
     hot = _one_hot(measured.truth, measured.counts.shape[1])
     found, total = often @ (hot * right[:, None]), often @ hot
-    return np.array([1 - score_of_counts(metric, *row) for row in zip(found.tolist(), total.tolist(), strict=True)])
+    return np.array([1 - scorer.of_counts(*row) for row in zip(found.tolist(), total.tolist(), strict=True)])
 
 
 def _two_digits(number: float) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from loupe.algorithm.threads import on_threads
-from loupe.metrics import ACCURACY, score
+from loupe.tasks.classification import ACCURACY, Scorer
 
 DECAYS = (3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4)
 ITERATIONS = 40
@@ -20,12 +20,15 @@ FOLDS = 3
 SHARED_WORK = 200_000_000
 
 
+ON_ALL = Scorer(ACCURACY)
+
+
 @dataclass(frozen=True)
 class Head:
     """Gives logits = features @ weight.T + bias.
 
-    weight: float32 [C, D]. bias: float32 [C]. accuracy, score: on the validation rows, 0..1, the latter by the metric
-    that was asked for. decay: the weight decay picked.
+    weight: float32 [C, D]. bias: float32 [C]. accuracy, score: on the validation rows, 0..1, the latter by the
+    metric that was asked for. decay: the weight decay picked.
     """
 
     weight: torch.Tensor
@@ -49,10 +52,10 @@ class Table:
         return Table(self.features[index], self.classes[index], self.weights)
 
 
-def fit_head(train: Table, validation: Table, seed: int, metric: str = ACCURACY) -> Head:
+def fit_head(train: Table, validation: Table, seed: int, scorer: Scorer = ON_ALL) -> Head:
     """Return the head of the weight decay among DECAYS that does best on the validation rows.
 
-    Best is the highest score by a metric of `loupe.metrics`, then the highest accuracy, then the lowest log-loss.
+    Best is the highest score by the scorer, then the highest accuracy, then the lowest log-loss.
     seed: draws the rows that decays are compared on.
     """
     mean, spread = _scale(train.features)
@@ -70,8 +73,8 @@ def fit_head(train: Table, validation: Table, seed: int, metric: str = ACCURACY)
         logits = held_out @ start[:, :-1].T + start[:, -1]
         answers = logits.argmax(dim=1).numpy()
         rank = (
-            score(metric, truth, answers, classes),
-            score(ACCURACY, truth, answers, classes),
+            scorer.of_answers(truth, answers, classes),
+            ON_ALL.of_answers(truth, answers, classes),
             -functional.cross_entropy(logits, validation.classes).item(),
             decay,
         )
@@ -83,7 +86,7 @@ def fit_head(train: Table, validation: Table, seed: int, metric: str = ACCURACY)
     weight = solution[:, :-1] / spread
     bias = solution[:, -1] - weight @ mean
     answers = (validation.features @ weight.T + bias).argmax(dim=1).numpy()
-    accuracy, wanted = (score(each, truth, answers, classes) for each in (ACCURACY, metric))
+    accuracy, wanted = (each.of_answers(truth, answers, classes) for each in (ON_ALL, scorer))
     return Head(weight, bias, accuracy, wanted, best[-1])
 
 

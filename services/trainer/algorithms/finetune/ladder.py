@@ -16,7 +16,7 @@ from loupe.algorithm.evaluation import OutOfSample
 from loupe.algorithm.export import Preprocessing
 from loupe.algorithm.onnx_model import append_linear
 from loupe.algorithm.plan import class_weights
-from loupe.metrics import ACCURACY
+from loupe.tasks.classification import ACCURACY
 
 from .backbones import Backbone, HeadedNetwork, MultiLevel, early_blocks
 from .cached import CachedRows, cached_rows
@@ -70,7 +70,7 @@ class Ladder:
         self._state: dict[str, Any] = {"done": [], "best": None, "epochs": 0, "decays": {}, "tuning": {}}
         self._limited = False
         # What asks for every class gets every class counted the same.
-        self._balance = 0.5 if context.target_metric == ACCURACY else 1.0
+        self._balance = 0.5 if context.objective.metric == ACCURACY else 1.0
 
     def climb(self) -> None:
         """Train stage by stage until one reaches the target or none is left, then finish the run. Raises Stopped."""
@@ -166,7 +166,7 @@ class Ladder:
     def _forecast(self) -> Forecast:
         context, best = self._context, self._state["best"]
         curve = self._state.get("curve")
-        return Forecast(curve, context.target_metric, context.target_accuracy, best["score"], context.data.labels)
+        return Forecast(curve, context.objective, best["score"], context.data.labels)
 
     def _checkpoint(self, **unfinished: Any) -> None:
         self._context.checkpoint({"ladder": self._state, **unfinished})
@@ -189,7 +189,7 @@ class Ladder:
             keep=lambda state: self._checkpoint(features=state),
         )
         table, trained, validated = self._table(matrix)
-        head = fit_head(table.rows(trained), table.rows(validated), context.seed, context.target_metric)
+        head = fit_head(table.rows(trained), table.rows(validated), context.seed, context.scorer)
         probabilities = torch.from_numpy(cross_validated(table, head.decay, context.seed))
         context.report_round(
             "head",
@@ -203,7 +203,7 @@ class Ladder:
         self._state["decays"][str(stage.size)] = head.decay
         if "curve" not in self._state and not context.reaches_target(head.score):
             measured = measure(table.rows(trained), table.rows(validated), head, context.seed)
-            self._state["curve"] = measured and learning_curve(measured, context.target_metric, context.seed)
+            self._state["curve"] = measured and learning_curve(measured, context.scorer, context.seed)
         return head.accuracy, head.score
 
     def _table(self, matrix: torch.Tensor) -> tuple[Table, np.ndarray, np.ndarray]:

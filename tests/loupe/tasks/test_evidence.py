@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from loupe.metrics import ACCURACY, BALANCED_ACCURACY, LOWEST_RECALL, METRICS, wilson_interval
-from services.scheduler.jobs.evidence import MARGIN, needed_pictures, refuted, shortfall
+from loupe.proportions import wilson_interval
+from loupe.tasks import TASKS
+from loupe.tasks.classification import ACCURACY, BALANCED_ACCURACY, LOWEST_RECALL, OVERALL
+from loupe.tasks.evidence import MARGIN, needed_pictures
+from loupe.tasks.objective import Objective
+from loupe.tasks.task import LabelCount
+
+CLASSIFICATION = TASKS["classification"]
+
+
+def shortfall(metric: str, target: float, pictures: dict[str, int]) -> str:
+    counts = [LabelCount(label, 30, there) for label, there in pictures.items()]
+    return CLASSIFICATION.shortfall(Objective(metric, target), counts)
 
 
 @pytest.mark.parametrize("target", [0.001, 0.1, 0.5, 0.9, 0.97, 1.0])
@@ -32,6 +43,13 @@ def test_the_lowest_recall_needs_them_of_each_class() -> None:
     )
 
 
+def test_the_recall_of_one_class_needs_them_of_that_class() -> None:
+    assert not shortfall("recall[dent]", 0.9, {"good": 0, "dent": 16})
+    assert shortfall("recall[dent]", 0.9, {"good": 500, "dent": 1}) == (
+        "a recall of 90.00 % of dent needs at least 16 validation pictures of that class, and there is 1: 15 more"
+    )
+
+
 @pytest.mark.parametrize(
     ("pictures", "missing"),
     [
@@ -49,7 +67,7 @@ def test_the_small_classes_decide_for_balanced_accuracy(pictures: dict[str, int]
     assert found.endswith(missing) and bool(found) == bool(missing)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", OVERALL)
 def test_many_classes_with_strange_names_make_a_short_sentence(metric: str) -> None:
     pictures = {f"\x1b[2J{number}" + "x" * 500: 0 for number in range(300)}
     found = shortfall(metric, 0.9, pictures)
@@ -69,10 +87,14 @@ def test_many_classes_with_strange_names_make_a_short_sentence(metric: str) -> N
         ("lowest_recall", [990, 3], [1000, 10], True),
         ("lowest_recall", [990, 0], [1000, 0], False),
         ("accuracy", [], [], False),
+        ("recall[a]", [990, 3], [1000, 10], False),
+        ("recall[b]", [990, 3], [1000, 10], True),
+        ("recall[b]", [990, 0], [1000, 0], False),
     ],
 )
 def test_test_pictures_refute_what_is_far_below_the_target(
     metric: str, right: list[int], pictures: list[int], said: bool
 ) -> None:
     """A target of 0.9, the interval's upper end against 0.8: few pictures refute little."""
-    assert refuted(metric, 0.9, right, pictures) is said
+    labels = ["a", "b"][: len(right)]
+    assert CLASSIFICATION.refuted(Objective(metric, 0.9), labels, right, pictures) is said
