@@ -7,12 +7,14 @@ import typer
 from loupe.terminal.codes import MEANINGS
 from loupe.terminal.commands import (
     algorithms,
+    blobs,
     classify,
     data,
     doctor,
     follow,
     frame,
     guard,
+    jobs,
     login,
     models,
     people,
@@ -40,7 +42,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(frame.root_options)
-    for commands in (login, doctor, people, data, training, algorithms, models, follow, classify):
+    for commands in (login, doctor, people, data, blobs, training, jobs, algorithms, models, follow, classify):
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands
     return app

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from loupe.auth.v1 import session_service_pb2 as sessions
 from loupe.terminal.administration import Accounts, Groups, Policy, Projects
 from loupe.terminal.algorithms import Algorithms
+from loupe.terminal.blobs import Blobs
 from loupe.terminal.connection import RETRY_SECONDS, Connection
 from loupe.terminal.datasets import Datasets
 from loupe.terminal.jobs import Clusters, Jobs
@@ -34,6 +35,7 @@ class Terminal:
         self.policy = Policy(connection)
         self.projects = Projects(connection)
         self.datasets = Datasets(connection)
+        self.blobs = Blobs(connection)
         self.algorithms = Algorithms(connection)
         self.jobs = Jobs(connection)
         self.clusters = Clusters(connection)

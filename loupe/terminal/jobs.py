@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 
+from loupe.common.v1 import objective_pb2
 from loupe.errors import invalid
 from loupe.names import JobName, project_of
 from loupe.scheduler.v1 import cluster_service_pb2, training_job_pb2
@@ -39,6 +41,14 @@ def _check_numbers(seed: int, priority: int, max_epochs: int, max_minutes: float
         raise invalid("max_minutes", max_minutes, f"minutes above 0, at most {MOST_MINUTES}")
 
 
+def _duration(minutes: float) -> Duration:
+    return Duration(seconds=round(minutes * 60))
+
+
+def _objective(target: float | str | Objective) -> objective_pb2.Objective:
+    return pack_objective(target if isinstance(target, Objective) else parse_objective(str(target)))
+
+
 class Jobs:
     """Requests to make a model; they outlive the terminal."""
 
@@ -60,35 +70,94 @@ class Jobs:
         priority: int = 0,
         max_minutes: float | None = None,
         max_epochs: int = 0,
+        labels: Mapping[str, str] | None = None,
+        note: str = "",
     ) -> training_job_pb2.TrainingJob:
         """Return the accepted job, with defaults and versions resolved; it is durable then.
 
         target: what the validation pictures must reach: 0.97 of them right, or as text "recall[crack]=0.9".
-        allow_small_validation: release the model also when too few validation pictures stand behind it.
-        Names are full resource names; "" leaves the choice to the scheduler. Raises InvalidArgument for a target that
-        is none, and for a number that the contract has no room for.
+        allow_small_validation: release the model also when too few validation pictures stand behind it. labels, note:
+        to find and explain it. Names are full resource names; "" leaves the choice to the scheduler. Raises
+        InvalidArgument for a target that is none, and for a number that the contract has no room for.
         """
-        objective = target if isinstance(target, Objective) else parse_objective(str(target))
         _check_numbers(seed, priority, max_epochs, max_minutes)
         job = training_job_pb2.TrainingJob(
             dataset_version=dataset_version,
             algorithm_version=algorithm_version,
-            objective=pack_objective(objective),
+            objective=_objective(target),
             allow_small_validation=allow_small_validation,
             model=model,
             seed=seed,
             priority=priority,
             max_epochs=max_epochs,
+            labels=labels,
+            note=note,
         )
         if parameters:
             job.parameters.update(parameters)
         if max_minutes is not None:
-            job.max_duration.CopyFrom(Duration(seconds=round(max_minutes * 60)))
+            job.max_duration.CopyFrom(_duration(max_minutes))
         parent = str(project_of(dataset_version, "dataset_version"))
         request = service.SubmitTrainingJobRequest(
             parent=parent, job_id=job_id, training_job=job, request_id=str(uuid.uuid4())
         )
         return (await self._jobs.call(lambda stub: stub.SubmitTrainingJob, request)).training_job
+
+    async def rerun(
+        self,
+        name: str,
+        *,
+        dataset_version: str | None = None,
+        target: float | str | Objective | None = None,
+        allow_small_validation: bool | None = None,
+        algorithm_version: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        job_id: str = "",
+        seed: int | None = None,
+        priority: int | None = None,
+        max_minutes: float | None = None,
+        max_epochs: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        note: str | None = None,
+    ) -> training_job_pb2.TrainingJob:
+        """Submit a job again and return the new one; what is None stays as it was, and the note is not repeated.
+
+        parameters: those that change, None for the algorithm's default. Otherwise as in `submit`; versions are those of
+        the earlier job, not the newest. Raises NotFound, BadParameter for one that a changed algorithm does not have.
+        """
+        _check_numbers(seed or 0, priority or 0, max_epochs or 0, max_minutes)
+        changes: dict[str, Any] = {
+            "dataset_version": dataset_version,
+            "objective": None if target is None else _objective(target),
+            "allow_small_validation": allow_small_validation,
+            "algorithm_version": algorithm_version,
+            "model": model,
+            "seed": seed,
+            "priority": priority,
+            "max_duration": None if max_minutes is None else _duration(max_minutes),
+            "max_epochs": max_epochs,
+            "labels": labels,
+            "note": note,
+        }
+        changes = {field: value for field, value in changes.items() if value is not None}
+        parameters = parameters or {}
+        job = training_job_pb2.TrainingJob(**changes)
+        job.parameters.update({each: value for each, value in parameters.items() if value is not None})
+        mask = FieldMask(paths=[*changes, *(f"parameters.{each}" for each in parameters)])
+        request = service.RerunTrainingJobRequest(
+            name=name, training_job=job, update_mask=mask, job_id=job_id, request_id=str(uuid.uuid4())
+        )
+        return (await self._jobs.call(lambda stub: stub.RerunTrainingJob, request)).training_job
+
+    async def update(
+        self, name: str, *, labels: Mapping[str, str] | None = None, note: str | None = None
+    ) -> training_job_pb2.TrainingJob:
+        """Replace the labels or the note of a job, in whatever state it is, and return it; None leaves them."""
+        job = training_job_pb2.TrainingJob(name=name, labels=labels, note=note or "")
+        mask = FieldMask(paths=[each for each, given in (("labels", labels), ("note", note)) if given is not None])
+        request = service.UpdateTrainingJobRequest(training_job=job, update_mask=mask, request_id=str(uuid.uuid4()))
+        return (await self._jobs.call(lambda stub: stub.UpdateTrainingJob, request)).training_job
 
     async def get(self, name: str) -> training_job_pb2.TrainingJob:
         """Return a job with its report. Raises NotFound."""
@@ -96,10 +165,16 @@ class Jobs:
         return (await self._jobs.call(lambda stub: stub.GetTrainingJob, request)).training_job
 
     def list(
-        self, project: str, states: Sequence[training_job_pb2.JobState | str] = ()
+        self,
+        project: str,
+        states: Sequence[training_job_pb2.JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
     ) -> AsyncIterator[training_job_pb2.TrainingJob]:
-        """Yield a project's jobs, newest first; states keeps some of the JobStates only, or their names."""
-        request = service.ListTrainingJobsRequest(parent=project, states=states)
+        """Yield a project's jobs, newest first.
+
+        states: keeps some of the JobStates only, or their names. labels: keeps jobs that have all of these.
+        """
+        request = service.ListTrainingJobsRequest(parent=project, states=states, labels=labels)
         return flatten(self._jobs.pages(lambda stub: stub.ListTrainingJobs, request), lambda page: page.training_jobs)
 
     async def cancel(self, name: str) -> training_job_pb2.TrainingJob:

@@ -34,6 +34,14 @@ class PullProgress:
 
 
 @dataclass(frozen=True)
+class SendProgress:
+    """How many bytes of the files that were missing are sent."""
+
+    bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True)
 class ExportProgress:
     """How many of the version's pictures are written."""
 
@@ -59,14 +67,15 @@ def push_bar(console: Console, shown: bool) -> Iterator[Callable[[PushProgress],
 @contextmanager
 def pull_bar(console: Console, shown: bool) -> Iterator[Callable[[PullProgress], None]]:
     """Show a pull by its bytes."""
-    with _bars(console, shown) as progress:
-        task = progress.add_task("pulling", total=None, amount="")
+    with _byte_bar(console, shown, "pulling") as show:
+        yield lambda now: show(now.bytes, now.total_bytes)
 
-        def show(now: PullProgress) -> None:
-            speed = _speed(progress, task, now.bytes)
-            progress.update(task, completed=now.bytes, total=now.total_bytes, amount=speed)
 
-        yield show
+@contextmanager
+def send_bar(console: Console, shown: bool) -> Iterator[Callable[[SendProgress], None]]:
+    """Show the sending of files by their bytes."""
+    with _byte_bar(console, shown, "sending") as show:
+        yield lambda now: show(now.bytes, now.total_bytes)
 
 
 @contextmanager
@@ -75,6 +84,17 @@ def export_bar(console: Console, shown: bool) -> Iterator[Callable[[ExportProgre
     with _bars(console, shown) as progress:
         task = progress.add_task("writing", total=None, amount="")
         yield lambda now: progress.update(task, completed=now.pictures, total=now.total_pictures)
+
+
+@contextmanager
+def _byte_bar(console: Console, shown: bool, title: str) -> Iterator[Callable[[int, int], None]]:
+    with _bars(console, shown) as progress:
+        task = progress.add_task(title, total=None, amount="")
+
+        def show(count: int, total: int) -> None:
+            progress.update(task, completed=count, total=total, amount=_speed(progress, task, count))
+
+        yield show
 
 
 def _bars(console: Console, shown: bool) -> Progress:

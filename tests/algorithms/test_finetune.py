@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from loupe.algorithm.context import run_image
@@ -25,6 +27,25 @@ def part_of_finetune(name: str) -> ModuleType:
     """Return a module of the image."""
     package = load_entry(IMAGES / "finetune", "main:train").__module__.rpartition(".")[0]
     return sys.modules[f"{package}.{name}"]
+
+
+def test_uploaded_weights_are_the_ones_that_training_begins_with(tmp_path: Path) -> None:
+    """A safetensors file as a job gets it; one of another network, or of another format, is refused in words."""
+    backbones = part_of_finetune("backbones")
+    file = tmp_path / "weights.safetensors"
+    given = {
+        name: torch.full_like(value, 0.25) for name, value in timm.create_model("test_resnet").state_dict().items()
+    }
+    save_file(given, file)
+    made = backbones.build_backbone("test_resnet", file)
+    assert made.pretrained and made.weights == "uploaded file weights.safetensors"
+    (first, *_) = made.trunk.state_dict().values()
+    assert torch.equal(first, torch.full_like(first, 0.25))
+    with pytest.raises(backbones.BadBackbone, match="the weights do not fit test_efficientnet"):
+        backbones.build_backbone("test_efficientnet", file)
+    file.write_bytes(b"no tensors")
+    with pytest.raises(backbones.BadBackbone, match="no safetensors file"):
+        backbones.build_backbone("test_resnet", file)
 
 
 def test_features_of_several_levels_see_what_the_last_average_does_not() -> None:

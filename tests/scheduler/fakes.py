@@ -142,6 +142,8 @@ class FakeStorage(
 
     def __init__(self) -> None:
         self.versions = {"projects/line-7/datasets/screws/versions/latest": self.version("screws", 3)}
+        finetune = self.algorithm("finetune", "1.2.0", MANIFEST)
+        self.algorithms = {"algorithms/finetune/versions/latest": finetune, finetune.name: finetune}
         self.fences: dict[str, int] = {}
         self.calls: list[tuple[str, str, int]] = []
         self.published: dict[str, ModelVersion] = {}
@@ -157,18 +159,21 @@ class FakeStorage(
             labels=[LabelCount(label=name, train_count=t, validation_count=v) for name, t, v in counts],
         )
 
+    @staticmethod
+    def algorithm(name: str, version: str, manifest: str) -> AlgorithmVersion:
+        return AlgorithmVersion(
+            name=f"algorithms/{name}/versions/{version}", digest=DIGEST, manifest_toml=manifest, built_in=True
+        )
+
     async def GetDatasetVersion(self, request, context):
         if request.name not in self.versions:
             raise not_found(request.name)
         return dataset_service_pb2.GetDatasetVersionResponse(dataset_version=self.versions[request.name])
 
     async def GetAlgorithmVersion(self, request, context):
-        if request.name not in ("algorithms/finetune/versions/latest", "algorithms/finetune/versions/1.2.0"):
+        if request.name not in self.algorithms:
             raise not_found(request.name)
-        version = AlgorithmVersion(
-            name="algorithms/finetune/versions/1.2.0", digest=DIGEST, manifest_toml=MANIFEST, built_in=True
-        )
-        return algorithm_service_pb2.GetAlgorithmVersionResponse(algorithm_version=version)
+        return algorithm_service_pb2.GetAlgorithmVersionResponse(algorithm_version=self.algorithms[request.name])
 
     async def RaiseFence(self, request, context):
         self.calls.append(("fence", request.job, request.attempt))
@@ -198,6 +203,8 @@ class FakeAuth(policy_service_pb2_grpc.PolicyServiceServicer, session_service_pb
         self.issued: list[tuple[str, str, int]] = []
         self.refused: Exception | None = None
         self.lifetime = 86_400.0
+        self.parameter = 40
+        self.denied: set[str] = set()
 
     def token(self, account: str = "anna") -> str:
         now = int(time.time())
@@ -211,7 +218,13 @@ class FakeAuth(policy_service_pb2_grpc.PolicyServiceServicer, session_service_pb
 
     async def Authorize(self, request, context):
         member = request.project == "projects/line-7"
-        decision = policy_service_pb2.Decision(allowed=member, member=member, active=True, parameter=40, threshold=10)
+        decision = policy_service_pb2.Decision(
+            allowed=member and request.action not in self.denied,
+            member=member,
+            active=True,
+            parameter=self.parameter,
+            threshold=10,
+        )
         return policy_service_pb2.AuthorizeResponse(decision=decision, revision=1)
 
     async def WatchPolicy(self, request, context) -> AsyncIterator[policy_service_pb2.WatchPolicyResponse]:

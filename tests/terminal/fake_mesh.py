@@ -32,8 +32,10 @@ from loupe.scheduler.v1 import (
     training_job_service_pb2,
     training_job_service_pb2_grpc,
 )
-from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import (
+    algorithm_pb2,
+    algorithm_service_pb2,
+    algorithm_service_pb2_grpc,
     blob_service_pb2_grpc,
     dataset_pb2,
     dataset_service_pb2_grpc,
@@ -42,6 +44,7 @@ from loupe.storage.v1 import (
     project_service_pb2,
     project_service_pb2_grpc,
 )
+from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_service_pb2 as datasets
 from loupe.storage.v1 import model_service_pb2 as models
 from tests.cutting_proxy import CuttingProxy
@@ -193,6 +196,39 @@ class Blobs(Servicer, blob_service_pb2_grpc.BlobServiceServicer):
                 yield blobs.UploadPicturesResponse(stored_count=stored, complete=True)
 
     @guarded
+    async def QueryUpload(self, request: Any, context: Any) -> Any:
+        held = self.mesh.blobs.get(request.digest)
+        committed = len(self.mesh.parts.get(request.digest, b"") if held is None else held)
+        return blobs.QueryUploadResponse(committed_size=committed, complete=held is not None)
+
+    @guarded
+    async def UploadBlob(self, requests: Any, context: Any) -> Any:
+        digest, size = "", 0
+        cut = self.mesh.cuts.pop(0) if self.mesh.cuts else -1
+        async for request in requests:
+            match request.WhichOneof("part"):
+                case "header":
+                    digest, size = request.header.digest, request.header.size
+                    self.mesh.offsets.append(request.header.offset)
+                    if size > self.mesh.most_bytes:
+                        message = f"{size} bytes; at most {self.mesh.most_bytes} are taken"
+                        raise errors.ResourceExhausted(message, limit="max_blob_bytes", value=size)
+                    self.mesh.parts[digest] = self.mesh.parts.get(digest, b"")[: request.header.offset]
+                case "chunk":
+                    if cut == 0:
+                        raise errors.Unavailable("storage goes down", dependency="storage")
+                    cut -= 1
+                    self.mesh.parts[digest] += request.chunk
+                    self.mesh.on_chunk()
+                case "closing":
+                    whole = self.mesh.parts.pop(digest)
+                    if hashlib.sha256(whole).hexdigest() != digest:
+                        raise errors.DigestMismatch("the bytes that came do not have the announced sha256")
+                    self.mesh.blobs[digest] = whole
+                    return blobs.UploadBlobResponse(digest=digest)
+        raise errors.UploadIncomplete("the stream ended without its closing message")
+
+    @guarded
     async def DownloadBlobs(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for digest in request.digests:
             data = self.mesh.blobs[digest]
@@ -311,6 +347,14 @@ class Models(Servicer, model_service_pb2_grpc.ModelServiceServicer):
             yield models.DownloadModelFileResponse(chunk=data[start : start + 100])
 
 
+class Algorithms(Servicer, algorithm_service_pb2_grpc.AlgorithmServiceServicer):
+    @guarded
+    async def GetAlgorithmVersion(self, request: Any, context: Any) -> Any:
+        self.mesh.asked_algorithms.append(request.name)
+        version = algorithm_pb2.AlgorithmVersion(name=request.name, manifest_toml=self.mesh.manifest)
+        return algorithm_service_pb2.GetAlgorithmVersionResponse(algorithm_version=version)
+
+
 class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
     @guarded
     async def SubmitTrainingJob(self, request: Any, context: Any) -> Any:
@@ -328,13 +372,29 @@ class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
 
     @guarded
     async def ListTrainingJobs(self, request: Any, context: Any) -> Any:
-        wanted = set(request.states)
+        wanted, labels = set(request.states), request.labels.items()
         jobs = (job for job in self.mesh.jobs.values() if not wanted or job.state in wanted)
+        jobs = (job for job in jobs if labels <= dict(job.labels).items())
         found = sorted(jobs, key=lambda job: job.name)
         start = int(request.page_token or 0)
         page = found[start : start + 1]
         token = str(start + 1) if start + 1 < len(found) else ""
         return training_job_service_pb2.ListTrainingJobsResponse(training_jobs=page, next_page_token=token)
+
+    @guarded
+    async def UpdateTrainingJob(self, request: Any, context: Any) -> Any:
+        if request.training_job.name not in self.mesh.jobs:
+            raise not_found(request.training_job.name)
+        job = self.mesh.jobs[request.training_job.name]
+        request.update_mask.MergeMessage(request.training_job, job, True, True)
+        return training_job_service_pb2.UpdateTrainingJobResponse(training_job=job)
+
+    @guarded
+    async def RerunTrainingJob(self, request: Any, context: Any) -> Any:
+        self.mesh.reruns.append(request)
+        job = training_job_pb2.TrainingJob(name="projects/line-7/jobs/j2", rerun_of=request.name)
+        self.mesh.jobs[job.name] = self.mesh.job_results.get(job.name, job)
+        return training_job_service_pb2.RerunTrainingJobResponse(training_job=job)
 
     @guarded
     async def WatchTrainingJob(self, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -389,6 +449,13 @@ class FakeMesh:
         self.cuts: list[int] = []
         self.uploads = 0
         self.asked_missing = 0
+        self.parts: dict[str, bytes] = {}
+        self.offsets: list[int] = []
+        self.most_bytes = 1 << 40
+        self.on_chunk: Callable[[], None] = lambda: None
+        self.manifest = ""
+        self.asked_algorithms: list[str] = []
+        self.reruns: list[Any] = []
         self.datasets: dict[str, list[list[Any]]] = {}
         self.split: Any = None
         self.item_cuts = 0
@@ -451,6 +518,7 @@ class FakeMesh:
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(Blobs(self), server)
         dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(Datasets(self), server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(self), server)
+        algorithm_service_pb2_grpc.add_AlgorithmServiceServicer_to_server(Algorithms(self), server)
         training_job_service_pb2_grpc.add_TrainingJobServiceServicer_to_server(Jobs(self), server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(Projects(self), server)
         cluster_service_pb2_grpc.add_ClusterServiceServicer_to_server(Clusters(self), server)

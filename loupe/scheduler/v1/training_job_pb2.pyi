@@ -37,7 +37,14 @@ JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
 
 class TrainingJob(_message.Message):
-    __slots__ = ("name", "uid", "dataset_version", "algorithm_version", "parameters", "model", "seed", "priority", "max_duration", "max_epochs", "state", "state_message", "attempt", "trainer", "submitter", "create_time", "start_time", "end_time", "result", "failure", "latest_progress", "allow_small_validation", "objective")
+    __slots__ = ("name", "uid", "dataset_version", "algorithm_version", "parameters", "model", "seed", "priority", "max_duration", "max_epochs", "labels", "note", "state", "state_message", "attempt", "trainer", "submitter", "rerun_of", "create_time", "start_time", "end_time", "result", "failure", "latest_progress", "allow_small_validation", "objective")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -48,11 +55,14 @@ class TrainingJob(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     MAX_DURATION_FIELD_NUMBER: _ClassVar[int]
     MAX_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     STATE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TRAINER_FIELD_NUMBER: _ClassVar[int]
     SUBMITTER_FIELD_NUMBER: _ClassVar[int]
+    RERUN_OF_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -71,11 +81,14 @@ class TrainingJob(_message.Message):
     priority: int
     max_duration: _duration_pb2.Duration
     max_epochs: int
+    labels: _containers.ScalarMap[str, str]
+    note: str
     state: JobState
     state_message: str
     attempt: int
     trainer: str
     submitter: str
+    rerun_of: str
     create_time: _timestamp_pb2.Timestamp
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
@@ -84,7 +97,7 @@ class TrainingJob(_message.Message):
     latest_progress: JobProgress
     allow_small_validation: bool
     objective: _objective_pb2.Objective
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., state: _Optional[_Union[JobState, str]] = ..., state_message: _Optional[str] = ..., attempt: _Optional[int] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., failure: _Optional[_Union[JobFailure, _Mapping]] = ..., latest_progress: _Optional[_Union[JobProgress, _Mapping]] = ..., allow_small_validation: _Optional[bool] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., note: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., state_message: _Optional[str] = ..., attempt: _Optional[int] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ..., rerun_of: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., failure: _Optional[_Union[JobFailure, _Mapping]] = ..., latest_progress: _Optional[_Union[JobProgress, _Mapping]] = ..., allow_small_validation: _Optional[bool] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ...) -> None: ...
 
 class JobResult(_message.Message):
     __slots__ = ("outcome", "model_version", "metrics", "verdict", "report_json")

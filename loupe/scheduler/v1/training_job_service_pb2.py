@@ -22,54 +22,71 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb2
 from loupe.scheduler.v1 import cluster_pb2 as loupe_dot_scheduler_dot_v1_dot_cluster__pb2
 from loupe.scheduler.v1 import training_job_pb2 as loupe_dot_scheduler_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-loupe/scheduler/v1/training_job_service.proto\x12\x12loupe.scheduler.v1\x1a\x1cloupe/common/v1/access.proto\x1a loupe/scheduler/v1/cluster.proto\x1a%loupe/scheduler/v1/training_job.proto\"\x85\x01\n\x18SubmitTrainingJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x35\n\x0ctraining_job\x18\x03 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"R\n\x19SubmitTrainingJobResponse\x12\x35\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x16GetTrainingJobResponse\x12\x35\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\"~\n\x17ListTrainingJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12,\n\x06states\x18\x04 \x03(\x0e\x32\x1c.loupe.scheduler.v1.JobState\"k\n\x18ListTrainingJobsResponse\x12\x36\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"R\n\x19\x43\x61ncelTrainingJobResponse\x12\x35\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\"\'\n\x17\x45xplainPlacementRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"w\n\x18\x45xplainPlacementResponse\x12.\n\x07\x63urrent\x18\x01 \x01(\x0b\x32\x1d.loupe.scheduler.v1.Placement\x12+\n\x04last\x18\x02 \x01(\x0b\x32\x1d.loupe.scheduler.v1.Placement\"?\n\x17WatchTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"G\n\x18WatchTrainingJobResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.loupe.scheduler.v1.JobEvent2\xd4\x06\n\x12TrainingJobService\x12\x8d\x01\n\x11SubmitTrainingJob\x12,.loupe.scheduler.v1.SubmitTrainingJobRequest\x1a-.loupe.scheduler.v1.SubmitTrainingJobResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\x0bjobs.submit\x12\x06parent\x12\x80\x01\n\x0eGetTrainingJob\x12).loupe.scheduler.v1.GetTrainingJobRequest\x1a*.loupe.scheduler.v1.GetTrainingJobResponse\"\x17\x92\x82\x19\x13\x1a\x11\n\tjobs.read\x12\x04name\x12\x88\x01\n\x10ListTrainingJobs\x12+.loupe.scheduler.v1.ListTrainingJobsRequest\x1a,.loupe.scheduler.v1.ListTrainingJobsResponse\"\x19\x92\x82\x19\x15\x1a\x13\n\tjobs.read\x12\x06parent\x12\x8b\x01\n\x11\x43\x61ncelTrainingJob\x12,.loupe.scheduler.v1.CancelTrainingJobRequest\x1a-.loupe.scheduler.v1.CancelTrainingJobResponse\"\x19\x92\x82\x19\x15\x1a\x13\n\x0bjobs.cancel\x12\x04name\x12\x86\x01\n\x10\x45xplainPlacement\x12+.loupe.scheduler.v1.ExplainPlacementRequest\x1a,.loupe.scheduler.v1.ExplainPlacementResponse\"\x17\x92\x82\x19\x13\x1a\x11\n\tjobs.read\x12\x04name\x12\x88\x01\n\x10WatchTrainingJob\x12+.loupe.scheduler.v1.WatchTrainingJobRequest\x1a,.loupe.scheduler.v1.WatchTrainingJobResponse\"\x17\x92\x82\x19\x13\x1a\x11\n\tjobs.read\x12\x04name0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-loupe/scheduler/v1/training_job_service.proto\x12\x12loupe.scheduler.v1\x1a google/protobuf/field_mask.proto\x1a\x1cloupe/common/v1/access.proto\x1a loupe/scheduler/v1/cluster.proto\x1a%loupe/scheduler/v1/training_job.proto\"\x85\x01\n\x18SubmitTrainingJobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x35\n\x0ctraining_job\x18\x03 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"R\n\x19SubmitTrainingJobResponse\x12\x35\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x16GetTrainingJobResponse\x12\x35\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\"\xf6\x01\n\x17ListTrainingJobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12,\n\x06states\x18\x04 \x03(\x0e\x32\x1c.loupe.scheduler.v1.JobState\x12G\n\x06labels\x18\x05 \x03(\x0b\x32\x37.loupe.scheduler.v1.ListTrainingJobsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"k\n\x18ListTrainingJobsResponse\x12\x36\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x96\x01\n\x18UpdateTrainingJobRequest\x12\x35\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"R\n\x19UpdateTrainingJobResponse\x12\x35\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\"\xb3\x01\n\x17RerunTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"Q\n\x18RerunTrainingJobResponse\x12\x35\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\"(\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"R\n\x19\x43\x61ncelTrainingJobResponse\x12\x35\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1f.loupe.scheduler.v1.TrainingJob\"\'\n\x17\x45xplainPlacementRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"w\n\x18\x45xplainPlacementResponse\x12.\n\x07\x63urrent\x18\x01 \x01(\x0b\x32\x1d.loupe.scheduler.v1.Placement\x12+\n\x04last\x18\x02 \x01(\x0b\x32\x1d.loupe.scheduler.v1.Placement\"?\n\x17WatchTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"G\n\x18WatchTrainingJobResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.loupe.scheduler.v1.JobEvent2\xfa\x08\n\x12TrainingJobService\x12\x8d\x01\n\x11SubmitTrainingJob\x12,.loupe.scheduler.v1.SubmitTrainingJobRequest\x1a-.loupe.scheduler.v1.SubmitTrainingJobResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\x0bjobs.submit\x12\x06parent\x12\x80\x01\n\x0eGetTrainingJob\x12).loupe.scheduler.v1.GetTrainingJobRequest\x1a*.loupe.scheduler.v1.GetTrainingJobResponse\"\x17\x92\x82\x19\x13\x1a\x11\n\tjobs.read\x12\x04name\x12\x88\x01\n\x10ListTrainingJobs\x12+.loupe.scheduler.v1.ListTrainingJobsRequest\x1a,.loupe.scheduler.v1.ListTrainingJobsResponse\"\x19\x92\x82\x19\x15\x1a\x13\n\tjobs.read\x12\x06parent\x12\x98\x01\n\x11UpdateTrainingJob\x12,.loupe.scheduler.v1.UpdateTrainingJobRequest\x1a-.loupe.scheduler.v1.UpdateTrainingJobResponse\"&\x92\x82\x19\"\x1a \n\x0bjobs.submit\x12\x11training_job.name\x12\x88\x01\n\x10RerunTrainingJob\x12+.loupe.scheduler.v1.RerunTrainingJobRequest\x1a,.loupe.scheduler.v1.RerunTrainingJobResponse\"\x19\x92\x82\x19\x15\x1a\x13\n\x0bjobs.submit\x12\x04name\x12\x8b\x01\n\x11\x43\x61ncelTrainingJob\x12,.loupe.scheduler.v1.CancelTrainingJobRequest\x1a-.loupe.scheduler.v1.CancelTrainingJobResponse\"\x19\x92\x82\x19\x15\x1a\x13\n\x0bjobs.cancel\x12\x04name\x12\x86\x01\n\x10\x45xplainPlacement\x12+.loupe.scheduler.v1.ExplainPlacementRequest\x1a,.loupe.scheduler.v1.ExplainPlacementResponse\"\x17\x92\x82\x19\x13\x1a\x11\n\tjobs.read\x12\x04name\x12\x88\x01\n\x10WatchTrainingJob\x12+.loupe.scheduler.v1.WatchTrainingJobRequest\x1a,.loupe.scheduler.v1.WatchTrainingJobResponse\"\x17\x92\x82\x19\x13\x1a\x11\n\tjobs.read\x12\x04name0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loupe.scheduler.v1.training_job_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTTRAININGJOBSREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_LISTTRAININGJOBSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_TRAININGJOBSERVICE'].methods_by_name['SubmitTrainingJob']._loaded_options = None
   _globals['_TRAININGJOBSERVICE'].methods_by_name['SubmitTrainingJob']._serialized_options = b'\222\202\031\027\032\025\n\013jobs.submit\022\006parent'
   _globals['_TRAININGJOBSERVICE'].methods_by_name['GetTrainingJob']._loaded_options = None
   _globals['_TRAININGJOBSERVICE'].methods_by_name['GetTrainingJob']._serialized_options = b'\222\202\031\023\032\021\n\tjobs.read\022\004name'
   _globals['_TRAININGJOBSERVICE'].methods_by_name['ListTrainingJobs']._loaded_options = None
   _globals['_TRAININGJOBSERVICE'].methods_by_name['ListTrainingJobs']._serialized_options = b'\222\202\031\025\032\023\n\tjobs.read\022\006parent'
+  _globals['_TRAININGJOBSERVICE'].methods_by_name['UpdateTrainingJob']._loaded_options = None
+  _globals['_TRAININGJOBSERVICE'].methods_by_name['UpdateTrainingJob']._serialized_options = b'\222\202\031\"\032 \n\013jobs.submit\022\021training_job.name'
+  _globals['_TRAININGJOBSERVICE'].methods_by_name['RerunTrainingJob']._loaded_options = None
+  _globals['_TRAININGJOBSERVICE'].methods_by_name['RerunTrainingJob']._serialized_options = b'\222\202\031\025\032\023\n\013jobs.submit\022\004name'
   _globals['_TRAININGJOBSERVICE'].methods_by_name['CancelTrainingJob']._loaded_options = None
   _globals['_TRAININGJOBSERVICE'].methods_by_name['CancelTrainingJob']._serialized_options = b'\222\202\031\025\032\023\n\013jobs.cancel\022\004name'
   _globals['_TRAININGJOBSERVICE'].methods_by_name['ExplainPlacement']._loaded_options = None
   _globals['_TRAININGJOBSERVICE'].methods_by_name['ExplainPlacement']._serialized_options = b'\222\202\031\023\032\021\n\tjobs.read\022\004name'
   _globals['_TRAININGJOBSERVICE'].methods_by_name['WatchTrainingJob']._loaded_options = None
   _globals['_TRAININGJOBSERVICE'].methods_by_name['WatchTrainingJob']._serialized_options = b'\222\202\031\023\032\021\n\tjobs.read\022\004name'
-  _globals['_SUBMITTRAININGJOBREQUEST']._serialized_start=173
-  _globals['_SUBMITTRAININGJOBREQUEST']._serialized_end=306
-  _globals['_SUBMITTRAININGJOBRESPONSE']._serialized_start=308
-  _globals['_SUBMITTRAININGJOBRESPONSE']._serialized_end=390
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=392
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=429
-  _globals['_GETTRAININGJOBRESPONSE']._serialized_start=431
-  _globals['_GETTRAININGJOBRESPONSE']._serialized_end=510
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=512
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=638
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=640
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=747
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=749
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=789
-  _globals['_CANCELTRAININGJOBRESPONSE']._serialized_start=791
-  _globals['_CANCELTRAININGJOBRESPONSE']._serialized_end=873
-  _globals['_EXPLAINPLACEMENTREQUEST']._serialized_start=875
-  _globals['_EXPLAINPLACEMENTREQUEST']._serialized_end=914
-  _globals['_EXPLAINPLACEMENTRESPONSE']._serialized_start=916
-  _globals['_EXPLAINPLACEMENTRESPONSE']._serialized_end=1035
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=1037
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=1100
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=1102
-  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=1173
-  _globals['_TRAININGJOBSERVICE']._serialized_start=1176
-  _globals['_TRAININGJOBSERVICE']._serialized_end=2028
+  _globals['_SUBMITTRAININGJOBREQUEST']._serialized_start=207
+  _globals['_SUBMITTRAININGJOBREQUEST']._serialized_end=340
+  _globals['_SUBMITTRAININGJOBRESPONSE']._serialized_start=342
+  _globals['_SUBMITTRAININGJOBRESPONSE']._serialized_end=424
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=426
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=463
+  _globals['_GETTRAININGJOBRESPONSE']._serialized_start=465
+  _globals['_GETTRAININGJOBRESPONSE']._serialized_end=544
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=547
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=793
+  _globals['_LISTTRAININGJOBSREQUEST_LABELSENTRY']._serialized_start=748
+  _globals['_LISTTRAININGJOBSREQUEST_LABELSENTRY']._serialized_end=793
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=795
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=902
+  _globals['_UPDATETRAININGJOBREQUEST']._serialized_start=905
+  _globals['_UPDATETRAININGJOBREQUEST']._serialized_end=1055
+  _globals['_UPDATETRAININGJOBRESPONSE']._serialized_start=1057
+  _globals['_UPDATETRAININGJOBRESPONSE']._serialized_end=1139
+  _globals['_RERUNTRAININGJOBREQUEST']._serialized_start=1142
+  _globals['_RERUNTRAININGJOBREQUEST']._serialized_end=1321
+  _globals['_RERUNTRAININGJOBRESPONSE']._serialized_start=1323
+  _globals['_RERUNTRAININGJOBRESPONSE']._serialized_end=1404
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=1406
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=1446
+  _globals['_CANCELTRAININGJOBRESPONSE']._serialized_start=1448
+  _globals['_CANCELTRAININGJOBRESPONSE']._serialized_end=1530
+  _globals['_EXPLAINPLACEMENTREQUEST']._serialized_start=1532
+  _globals['_EXPLAINPLACEMENTREQUEST']._serialized_end=1571
+  _globals['_EXPLAINPLACEMENTRESPONSE']._serialized_start=1573
+  _globals['_EXPLAINPLACEMENTRESPONSE']._serialized_end=1692
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=1694
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=1757
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_start=1759
+  _globals['_WATCHTRAININGJOBRESPONSE']._serialized_end=1830
+  _globals['_TRAININGJOBSERVICE']._serialized_start=1833
+  _globals['_TRAININGJOBSERVICE']._serialized_end=2979
 # @@protoc_insertion_point(module_scope)

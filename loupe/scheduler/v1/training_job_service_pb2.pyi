@@ -1,3 +1,4 @@
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from loupe.common.v1 import access_pb2 as _access_pb2
 from loupe.scheduler.v1 import cluster_pb2 as _cluster_pb2
 from loupe.scheduler.v1 import training_job_pb2 as _training_job_pb2
@@ -40,16 +41,25 @@ class GetTrainingJobResponse(_message.Message):
     def __init__(self, training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ...) -> None: ...
 
 class ListTrainingJobsRequest(_message.Message):
-    __slots__ = ("parent", "page_size", "page_token", "states")
+    __slots__ = ("parent", "page_size", "page_token", "states", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     PARENT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     parent: str
     page_size: int
     page_token: str
     states: _containers.RepeatedScalarFieldContainer[_training_job_pb2.JobState]
-    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., states: _Optional[_Iterable[_Union[_training_job_pb2.JobState, str]]] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., states: _Optional[_Iterable[_Union[_training_job_pb2.JobState, str]]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ListTrainingJobsResponse(_message.Message):
     __slots__ = ("training_jobs", "next_page_token")
@@ -58,6 +68,42 @@ class ListTrainingJobsResponse(_message.Message):
     training_jobs: _containers.RepeatedCompositeFieldContainer[_training_job_pb2.TrainingJob]
     next_page_token: str
     def __init__(self, training_jobs: _Optional[_Iterable[_Union[_training_job_pb2.TrainingJob, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class UpdateTrainingJobRequest(_message.Message):
+    __slots__ = ("training_job", "update_mask", "request_id")
+    TRAINING_JOB_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    training_job: _training_job_pb2.TrainingJob
+    update_mask: _field_mask_pb2.FieldMask
+    request_id: str
+    def __init__(self, training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class UpdateTrainingJobResponse(_message.Message):
+    __slots__ = ("training_job",)
+    TRAINING_JOB_FIELD_NUMBER: _ClassVar[int]
+    training_job: _training_job_pb2.TrainingJob
+    def __init__(self, training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ...) -> None: ...
+
+class RerunTrainingJobRequest(_message.Message):
+    __slots__ = ("name", "training_job", "update_mask", "job_id", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_JOB_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    training_job: _training_job_pb2.TrainingJob
+    update_mask: _field_mask_pb2.FieldMask
+    job_id: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., job_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class RerunTrainingJobResponse(_message.Message):
+    __slots__ = ("training_job",)
+    TRAINING_JOB_FIELD_NUMBER: _ClassVar[int]
+    training_job: _training_job_pb2.TrainingJob
+    def __init__(self, training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ...) -> None: ...
 
 class CancelTrainingJobRequest(_message.Message):
     __slots__ = ("name",)

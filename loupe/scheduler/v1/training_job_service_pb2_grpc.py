@@ -50,6 +50,16 @@ class TrainingJobServiceStub:
                 request_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ListTrainingJobsRequest.SerializeToString,
                 response_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ListTrainingJobsResponse.FromString,
                 _registered_method=True)
+        self.UpdateTrainingJob = channel.unary_unary(
+                '/loupe.scheduler.v1.TrainingJobService/UpdateTrainingJob',
+                request_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UpdateTrainingJobRequest.SerializeToString,
+                response_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UpdateTrainingJobResponse.FromString,
+                _registered_method=True)
+        self.RerunTrainingJob = channel.unary_unary(
+                '/loupe.scheduler.v1.TrainingJobService/RerunTrainingJob',
+                request_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.RerunTrainingJobRequest.SerializeToString,
+                response_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.RerunTrainingJobResponse.FromString,
+                _registered_method=True)
         self.CancelTrainingJob = channel.unary_unary(
                 '/loupe.scheduler.v1.TrainingJobService/CancelTrainingJob',
                 request_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.CancelTrainingJobRequest.SerializeToString,
@@ -87,6 +97,21 @@ class TrainingJobServiceServicer:
 
     def ListTrainingJobs(self, request, context):
         """ListTrainingJobs lists a project's jobs, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTrainingJob(self, request, context):
+        """UpdateTrainingJob changes the labels and the note of a job, in whatever state it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RerunTrainingJob(self, request, context):
+        """RerunTrainingJob submits a job again: the same data set version, algorithm version and parameters, but for what the call
+        changes. The caller becomes the submitter, and everything is checked as it is at a submission.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +155,16 @@ def add_TrainingJobServiceServicer_to_server(servicer, server):
                     servicer.ListTrainingJobs,
                     request_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ListTrainingJobsRequest.FromString,
                     response_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ListTrainingJobsResponse.SerializeToString,
+            ),
+            'UpdateTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTrainingJob,
+                    request_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UpdateTrainingJobRequest.FromString,
+                    response_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UpdateTrainingJobResponse.SerializeToString,
+            ),
+            'RerunTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerunTrainingJob,
+                    request_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.RerunTrainingJobRequest.FromString,
+                    response_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.RerunTrainingJobResponse.SerializeToString,
             ),
             'CancelTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTrainingJob,
@@ -229,6 +264,60 @@ class TrainingJobService:
             '/loupe.scheduler.v1.TrainingJobService/ListTrainingJobs',
             loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ListTrainingJobsRequest.SerializeToString,
             loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ListTrainingJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.scheduler.v1.TrainingJobService/UpdateTrainingJob',
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UpdateTrainingJobRequest.SerializeToString,
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UpdateTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RerunTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.scheduler.v1.TrainingJobService/RerunTrainingJob',
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.RerunTrainingJobRequest.SerializeToString,
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.RerunTrainingJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,12 @@ class TrainingJobServiceStub:
     """GetTrainingJob returns a job."""
     ListTrainingJobs: _grpc.UnaryUnaryMultiCallable[_training_job_service_pb2.ListTrainingJobsRequest, _training_job_service_pb2.ListTrainingJobsResponse]
     """ListTrainingJobs lists a project's jobs, newest first."""
+    UpdateTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_job_service_pb2.UpdateTrainingJobRequest, _training_job_service_pb2.UpdateTrainingJobResponse]
+    """UpdateTrainingJob changes the labels and the note of a job, in whatever state it is."""
+    RerunTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_job_service_pb2.RerunTrainingJobRequest, _training_job_service_pb2.RerunTrainingJobResponse]
+    """RerunTrainingJob submits a job again: the same data set version, algorithm version and parameters, but for what the call
+    changes. The caller becomes the submitter, and everything is checked as it is at a submission.
+    """
     CancelTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_job_service_pb2.CancelTrainingJobRequest, _training_job_service_pb2.CancelTrainingJobResponse]
     """CancelTrainingJob cancels a job that is not publishing and not final; otherwise it returns the job as it is."""
     ExplainPlacement: _grpc.UnaryUnaryMultiCallable[_training_job_service_pb2.ExplainPlacementRequest, _training_job_service_pb2.ExplainPlacementResponse]
@@ -57,6 +63,12 @@ class TrainingJobServiceAsyncStub(TrainingJobServiceStub):
     """GetTrainingJob returns a job."""
     ListTrainingJobs: _aio.UnaryUnaryMultiCallable[_training_job_service_pb2.ListTrainingJobsRequest, _training_job_service_pb2.ListTrainingJobsResponse]  # type: ignore[assignment]
     """ListTrainingJobs lists a project's jobs, newest first."""
+    UpdateTrainingJob: _aio.UnaryUnaryMultiCallable[_training_job_service_pb2.UpdateTrainingJobRequest, _training_job_service_pb2.UpdateTrainingJobResponse]  # type: ignore[assignment]
+    """UpdateTrainingJob changes the labels and the note of a job, in whatever state it is."""
+    RerunTrainingJob: _aio.UnaryUnaryMultiCallable[_training_job_service_pb2.RerunTrainingJobRequest, _training_job_service_pb2.RerunTrainingJobResponse]  # type: ignore[assignment]
+    """RerunTrainingJob submits a job again: the same data set version, algorithm version and parameters, but for what the call
+    changes. The caller becomes the submitter, and everything is checked as it is at a submission.
+    """
     CancelTrainingJob: _aio.UnaryUnaryMultiCallable[_training_job_service_pb2.CancelTrainingJobRequest, _training_job_service_pb2.CancelTrainingJobResponse]  # type: ignore[assignment]
     """CancelTrainingJob cancels a job that is not publishing and not final; otherwise it returns the job as it is."""
     ExplainPlacement: _aio.UnaryUnaryMultiCallable[_training_job_service_pb2.ExplainPlacementRequest, _training_job_service_pb2.ExplainPlacementResponse]  # type: ignore[assignment]
@@ -90,6 +102,24 @@ class TrainingJobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_job_service_pb2.ListTrainingJobsResponse, _abc.Awaitable[_training_job_service_pb2.ListTrainingJobsResponse]]:
         """ListTrainingJobs lists a project's jobs, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateTrainingJob(
+        self,
+        request: _training_job_service_pb2.UpdateTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_service_pb2.UpdateTrainingJobResponse, _abc.Awaitable[_training_job_service_pb2.UpdateTrainingJobResponse]]:
+        """UpdateTrainingJob changes the labels and the note of a job, in whatever state it is."""
+
+    @_abc_1.abstractmethod
+    def RerunTrainingJob(
+        self,
+        request: _training_job_service_pb2.RerunTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_service_pb2.RerunTrainingJobResponse, _abc.Awaitable[_training_job_service_pb2.RerunTrainingJobResponse]]:
+        """RerunTrainingJob submits a job again: the same data set version, algorithm version and parameters, but for what the call
+        changes. The caller becomes the submitter, and everything is checked as it is at a submission.
+        """
 
     @_abc_1.abstractmethod
     def CancelTrainingJob(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ class JobSpec:
 
     objective: what the model must reach, by a metric of the task. shortfall: what the validation pictures lack to say
     that it does; empty where they do, or where the order asked for a release all the same.
-    max_seconds: bound of the training time. max_epochs: 0 for no bound.
+    max_seconds: bound of the training time. max_epochs: 0 for no bound. rerun_of: the name of the job that it repeats.
     """
 
     dataset_version: DatasetVersionName
@@ -45,6 +45,7 @@ class JobSpec:
     priority: int = 0
     max_seconds: float = 4 * 3600.0
     max_epochs: int = 0
+    rerun_of: str = ""
 
     @property
     def task(self) -> Task:
@@ -110,6 +111,8 @@ class Job:
     finished: FinishedAttempt | None = None
     trainer_sequence: int = 0
     last_sequence: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def final(self) -> bool:

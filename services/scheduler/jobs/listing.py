@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 from loupe import paging
 from loupe.errors import BadPageToken, invalid
 from loupe.names import ProjectName
 from loupe.timestamps import micros_of
+from services.scheduler.jobs.annotations import check_labels
 from services.scheduler.jobs.job import Job
 from services.scheduler.jobs.states import State
 from services.scheduler.jobs.store import JobStore
 
 
 async def list_jobs(
-    store: JobStore, project: ProjectName, states: Sequence[int], size: int, page_token: str
+    store: JobStore,
+    project: ProjectName,
+    states: Sequence[int],
+    size: int,
+    page_token: str,
+    *,
+    labels: Mapping[str, str] | None = None,
 ) -> tuple[list[Job], str]:
-    """Return a page and the next page's token, empty for the last. Raises InvalidArgument, BadPageToken."""
+    """Return a page and the next page's token, empty for the last. Raises InvalidArgument, BadPageToken.
+
+    Jobs are in one of the states, or in any where there are none, and have all of the labels.
+    """
     wanted = sorted(_state(number) for number in set(states))
+    labelled = check_labels("labels", labels or {})
     scope = f"{project}/jobs?states={wanted}"
-    jobs = await store.page(project, wanted, size + 1, _after(scope, page_token))
+    if labelled:
+        scope += f"&labels={json.dumps(labelled)}"
+    jobs = await store.page(project, wanted, labelled, size + 1, _after(scope, page_token))
     if len(jobs) <= size:
         return jobs, ""
     last = jobs[size - 1]

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct, Value
 
-from loupe.names import JobName
+from loupe.errors import invalid
+from loupe.names import JobName, ProjectName
 from loupe.scheduler.v1 import cluster_pb2
 from loupe.scheduler.v1 import training_job_pb2 as messages
-from loupe.scheduler.v1.training_job_service_pb2 import SubmitTrainingJobRequest
+from loupe.scheduler.v1.training_job_service_pb2 import (
+    RerunTrainingJobRequest,
+    SubmitTrainingJobRequest,
+    UpdateTrainingJobRequest,
+)
 from loupe.tasks.messages import pack_objective, unpack_objective
 from loupe.timestamps import timestamp
 from loupe.trainer.v1.attempt_pb2 import AttemptFinished
@@ -27,13 +34,22 @@ from services.scheduler.clients.trainers import (
 )
 from services.scheduler.clusters.messages import pack_placement, unpack_placement
 from services.scheduler.clusters.placement import Placement
+from services.scheduler.jobs.annotations import Annotation
 from services.scheduler.jobs.events import Event, StateChange
 from services.scheduler.jobs.job import Job, JobFailure, JobResult
-from services.scheduler.jobs.order import Order
+from services.scheduler.jobs.order import Order, Origin
 
 T = TypeVar("T")
 M = TypeVar("M")
 P = TypeVar("P", bound=Message)
+
+_ANNOTATIONS = ("labels", "note")
+_OUTPUT_ONLY = frozenset(
+    {"name", "uid", "rerun_of", "state", "state_message", "attempt", "trainer", "submitter"}
+    | {"create_time", "start_time", "end_time", "result", "failure", "latest_progress"}
+)
+_ASKED = tuple(each.name for each in messages.TrainingJob.DESCRIPTOR.fields if each.name not in _OUTPUT_ONLY)
+"""The fields in which somebody says what a job is to be."""
 
 
 def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
@@ -51,6 +67,9 @@ def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
         seed=spec.seed,
         priority=spec.priority,
         max_epochs=spec.max_epochs,
+        labels=job.labels,
+        note=job.note,
+        rerun_of=spec.rerun_of,
         state=f"JOB_STATE_{job.state.name}",
         state_message=job.state_message,
         attempt=job.attempt,
@@ -189,4 +208,53 @@ def unpack_order(request: SubmitTrainingJobRequest) -> Order:
         priority=asked.priority,
         max_seconds=asked.max_duration.ToNanoseconds() / 1e9 if asked.HasField("max_duration") else None,
         max_epochs=asked.max_epochs,
+        labels=dict(asked.labels),
+        note=asked.note,
     )
+
+
+def unpack_annotation(request: UpdateTrainingJobRequest) -> Annotation:
+    """Return what changes of a job. Raises InvalidArgument for a mask with another field, or with none."""
+    asked = request.training_job
+    paths = request.update_mask.paths or [each.name for each, _ in asked.ListFields() if each.name in _ANNOTATIONS]
+    if not paths:
+        raise invalid("update_mask", "", '"labels", "note", or both')
+    for path in paths:
+        if path not in _ANNOTATIONS:
+            raise invalid("update_mask", path, '"labels" or "note"; nothing else of a job can be changed')
+    return Annotation(
+        labels=dict(asked.labels) if "labels" in paths else None, note=asked.note if "note" in paths else None
+    )
+
+
+def unpack_rerun(request: RerunTrainingJobRequest, old: Job) -> Order:
+    """Return the order of a job once more, with the changes that somebody asks for.
+
+    Raises InvalidArgument for a mask that names what cannot be asked for.
+    """
+    asked, merged = request.training_job, pack_job(old, with_report=False)
+    merged.ClearField("note")  # it was written of the other run
+    for path in sorted(request.update_mask.paths or _present(asked)):
+        _take(path, asked, merged)
+    order = unpack_order(
+        SubmitTrainingJobRequest(parent=str(ProjectName(old.name.project)), job_id=request.job_id, training_job=merged)
+    )
+    return replace(order, origin=Origin(old, frozenset(asked.parameters.fields)))
+
+
+def _present(asked: messages.TrainingJob) -> list[str]:
+    """Return the paths of what a job asks for, its parameters one by one."""
+    names = [each.name for each, _ in asked.ListFields() if each.name in _ASKED and each.name != "parameters"]
+    return names + [f"parameters.{name}" for name in asked.parameters.fields]
+
+
+def _take(path: str, asked: messages.TrainingJob, merged: messages.TrainingJob) -> None:
+    name, dot, parameter = path.partition(".")
+    if name not in _ASKED or (dot and (name != "parameters" or not parameter)):
+        raise invalid("update_mask", path, f'"parameters.NAME", or one of {", ".join(_ASKED)}')
+    if not dot:
+        FieldMask(paths=[name]).MergeMessage(asked, merged, True, True)
+    elif parameter in asked.parameters.fields:
+        merged.parameters.fields[parameter].CopyFrom(asked.parameters.fields[parameter])
+    elif parameter in merged.parameters.fields:
+        del merged.parameters.fields[parameter]

@@ -9,14 +9,24 @@ from typing import Any
 from loupe.errors import invalid
 from loupe.names import check_id
 from loupe.tasks.objective import Objective
+from services.scheduler.jobs.annotations import Annotation
+from services.scheduler.jobs.job import Job
 
 MAX_SECONDS = 30 * 86400.0
 _MAX_PRIORITY = 100
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The job that an order repeats. given: the parameters that the order gives itself."""
+
+    job: Job
+    given: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Order:
-    """What somebody asks for, as it came: empty text and None mean the default."""
+    """What somebody asks for, as it came: empty text and None mean the default. origin: what it repeats."""
 
     parent: str
     dataset_version: str
@@ -30,6 +40,14 @@ class Order:
     priority: int = 0
     max_seconds: float | None = None
     max_epochs: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    origin: Origin | None = None
+
+    @property
+    def annotation(self) -> Annotation:
+        """What is said of the job from its beginning."""
+        return Annotation(self.labels, self.note)
 
 
 def check_order(order: Order, parameter: int) -> None:

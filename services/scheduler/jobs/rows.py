@@ -45,6 +45,7 @@ _COLUMNS: Mapping[type, Callable[[Any], Any]] = {
     Progress: lambda value: messages.pack_progress(value).SerializeToString(),
     Placement: lambda value: pack_placement(value).SerializeToString(),
     FinishedAttempt: lambda value: pack_finished(value).SerializeToString(),
+    dict: lambda value: json.dumps(value, separators=(",", ":")),
 }
 """What a column holds of a value, by its type; any other value stands there as it is."""
 
@@ -117,11 +118,17 @@ def _job_of(row: Row[Any]) -> Job:
         finished=_maybe(messages.read_finished, row.finished),
         trainer_sequence=row.trainer_sequence,
         last_sequence=row.last_sequence,
+        labels=_labels(row.labels),
+        note=row.note,
     )
 
 
 def _maybe(read: Callable[[S], T], value: S | None) -> T | None:
     return None if value is None else read(value)
+
+
+def _labels(text: str) -> dict[str, str]:
+    return dict(json.loads(text))
 
 
 def dump_spec(spec: JobSpec) -> str:

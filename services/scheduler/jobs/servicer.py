@@ -19,7 +19,7 @@ from services.scheduler.clusters.placement import rank_clusters
 from services.scheduler.jobs.cancellation import cancel_job
 from services.scheduler.jobs.events import StoredEvent
 from services.scheduler.jobs.listing import list_jobs
-from services.scheduler.jobs.messages import pack_job, unpack_order
+from services.scheduler.jobs.messages import pack_job, unpack_annotation, unpack_order, unpack_rerun
 from services.scheduler.jobs.store import JobStore
 from services.scheduler.jobs.submission import Submission, Submitter
 
@@ -52,8 +52,7 @@ class TrainingJobServicer(TrainingJobServiceServicer):
     ) -> rpc.SubmitTrainingJobResponse:
         """Accept a job; when it answers, the job is durable."""
         once = idempotent("SubmitTrainingJob", request)
-        submitter = Submitter(acting_account(), current_caller().parameter)
-        job = await self._submission.submit(unpack_order(request), submitter, once)
+        job = await self._submission.submit(unpack_order(request), _submitter(), once)
         return rpc.SubmitTrainingJobResponse(training_job=pack_job(job))
 
     async def GetTrainingJob(self, request: rpc.GetTrainingJobRequest, context: object) -> rpc.GetTrainingJobResponse:
@@ -66,9 +65,29 @@ class TrainingJobServicer(TrainingJobServiceServicer):
     ) -> rpc.ListTrainingJobsResponse:
         """List a project's jobs, newest first."""
         project, size = ProjectName.parse(request.parent, "parent"), paging.page_size(request.page_size)
-        jobs, token = await list_jobs(self._store, project, request.states, size, request.page_token)
+        jobs, token = await list_jobs(
+            self._store, project, request.states, size, request.page_token, labels=request.labels
+        )
         packed = [pack_job(job, with_report=False) for job in jobs]
         return rpc.ListTrainingJobsResponse(training_jobs=packed, next_page_token=token)
+
+    async def UpdateTrainingJob(
+        self, request: rpc.UpdateTrainingJobRequest, context: object
+    ) -> rpc.UpdateTrainingJobResponse:
+        """Change a job's labels or note."""
+        once = idempotent("UpdateTrainingJob", request)
+        name = JobName.parse(request.training_job.name, "training_job.name")
+        job = await self._store.annotate(name, unpack_annotation(request).checked(), once)
+        return rpc.UpdateTrainingJobResponse(training_job=pack_job(job))
+
+    async def RerunTrainingJob(
+        self, request: rpc.RerunTrainingJobRequest, context: object
+    ) -> rpc.RerunTrainingJobResponse:
+        """Submit a job again, with changes."""
+        once = idempotent("RerunTrainingJob", request)
+        old = await self._store.get(JobName.parse(request.name))
+        job = await self._submission.submit(unpack_rerun(request, old), _submitter(), once)
+        return rpc.RerunTrainingJobResponse(training_job=pack_job(job))
 
     async def CancelTrainingJob(
         self, request: rpc.CancelTrainingJobRequest, context: object
@@ -93,3 +112,7 @@ class TrainingJobServicer(TrainingJobServiceServicer):
         async with aclosing(self._follow(JobName.parse(request.name), request.after_sequence)) as events:
             async for event in events:
                 yield rpc.WatchTrainingJobResponse(event=JobEvent.FromString(event.body))
+
+
+def _submitter() -> Submitter:
+    return Submitter(acting_account(), current_caller().parameter)

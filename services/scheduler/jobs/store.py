@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -14,8 +14,10 @@ from loupe.concurrency import shielded_method
 from loupe.errors import AlreadyExists, DataLoss, FailedPrecondition, LoupeError, not_found
 from loupe.idempotency import Request, RequestLog
 from loupe.names import JobName, ProjectName
+from loupe.timestamps import micros_of
 from services.scheduler.database.metadata import metadata
 from services.scheduler.database.session import Database, Session
+from services.scheduler.jobs.annotations import Annotation
 from services.scheduler.jobs.events import Event
 from services.scheduler.jobs.job import Job, QueueEntry
 from services.scheduler.jobs.messages import pack_event
@@ -26,6 +28,7 @@ from services.scheduler.jobs.transitions import Change, state_event
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 500
+_COUNTED = 1_000
 
 T = TypeVar("T")
 
@@ -53,11 +56,26 @@ jobs = sa.Table(
     sa.Column("finished", sa.LargeBinary),
     sa.Column("trainer_sequence", sa.BigInteger, nullable=False),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("labels", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("note", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("project", "job", name="jobs_by_name"),
     sa.Index("jobs_by_state", "state"),
-    sa.Index("jobs_by_age", "project", "create_time", "uid"),
+    sa.Index("jobs_by_age", "project", "create_time", "uid", "state"),
 )
-"""A row a job. Times are microseconds since 1970 in UTC; spec is JSON; binary columns are messages of the contract."""
+"""A row a job. Times are microseconds since 1970 in UTC; spec and labels are JSON; binary columns are messages of the
+contract."""
+
+job_labels = sa.Table(
+    "job_labels",
+    metadata,
+    sa.Column("uid", sa.String(32), sa.ForeignKey("jobs.uid"), primary_key=True),
+    sa.Column("key", sa.String(63), primary_key=True),
+    sa.Column("value", sa.String(63), nullable=False),
+    sa.Column("project", sa.String(63), nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Index("job_labels_by_age", "project", "key", "value", "create_time", "uid"),
+)
+"""A row a label: the same as in jobs.labels, in the order in which jobs with it are listed."""
 
 events = sa.Table(
     "events",
@@ -111,6 +129,7 @@ class JobStore:
                 try:
                     await session.execute(jobs.insert().values(**row_of(job) | {"last_sequence": 1}))
                     await _append(session, job, (state_event(job, job.create_time),), last_sequence=1)
+                    await _add_labels(session, job)
                     await self._requests.record(session, request, job.uid.encode())
                 except IntegrityError as error:
                     raise AlreadyExists(f"{job.name} is taken; choose another job_id", resource=job.name) from error
@@ -127,6 +146,19 @@ class JobStore:
         async with self._database.write() as session:
             answer = await self._requests.replay(session, request)
         return None if answer is None else await self.load(answer.decode())
+
+    @shielded_method
+    async def annotate(self, name: JobName, annotation: Annotation, request: Request) -> Job:
+        """Change a job's labels or note, and return it; the same request again returns it as it is then.
+
+        Raises NotFound, RequestIdReused.
+        """
+        async with self._database.write() as session:
+            answer = await self._requests.replay(session, request)
+            if answer is None:
+                answer = (await _annotate(session, name, annotation)).uid.encode()
+                await self._requests.record(session, request, answer)
+        return await self.load(answer.decode())
 
     @shielded_method
     async def get(self, name: JobName) -> Job:
@@ -153,16 +185,19 @@ class JobStore:
 
     @shielded_method
     async def page(
-        self, project: ProjectName, states: Sequence[State], size: int, after: tuple[int, str] | None
+        self,
+        project: ProjectName,
+        states: Sequence[State],
+        labels: Mapping[str, str],
+        size: int,
+        after: tuple[int, str] | None,
     ) -> list[Job]:
-        """Return up to size jobs, newest first, after a row's (create_time in microseconds, uid)."""
-        query = sa.select(jobs).where(jobs.c.project == project.project)
-        if states:
-            query = query.where(jobs.c.state.in_([int(state) for state in states]))
-        if after is not None:
-            query = query.where(sa.tuple_(jobs.c.create_time, jobs.c.uid) < sa.tuple_(*map(sa.literal, after)))
-        query = query.order_by(jobs.c.create_time.desc(), jobs.c.uid.desc()).limit(size)
+        """Return up to size jobs, newest first, after a row's (create_time in microseconds, uid).
+
+        states: one of which they are in; empty for any. labels: all of which they have.
+        """
         async with self._database.read() as session:
+            query = _page_query(project, states, await _rarest_first(session, project, labels), size, after)
             return [job_of(row) for row in await session.execute(query)]
 
     @shielded_method
@@ -249,6 +284,64 @@ def _readable(read: Callable[[Any], T], row: Any) -> T | None:
 
 def _as_it_was(job: Job) -> sa.ColumnElement[bool]:
     return (jobs.c.uid == job.uid) & (jobs.c.state == int(job.state)) & (jobs.c.attempt == job.attempt)
+
+
+def _page_query(
+    project: ProjectName,
+    states: Sequence[State],
+    labels: Sequence[tuple[str, str]],
+    size: int,
+    after: tuple[int, str] | None,
+) -> sa.Select[Any]:
+    """Select a page, newest first: by the index of the first label where there is one, of the project otherwise."""
+    query = sa.select(jobs)
+    ordered: sa.FromClause = jobs
+    for number, (key, value) in enumerate(labels):
+        one = job_labels.alias(f"label_{number}")
+        has = (one.c.project == project.project) & (one.c.key == key) & (one.c.value == value)
+        if number == 0:
+            ordered, query = one, query.join(one, one.c.uid == jobs.c.uid).where(has)
+        else:
+            query = query.where(sa.exists().where(has & (one.c.uid == ordered.c.uid)))
+    query = query.where(ordered.c.project == project.project)
+    if states:
+        query = query.where(jobs.c.state.in_([int(state) for state in states]))
+    if after is not None:
+        query = query.where(sa.tuple_(ordered.c.create_time, ordered.c.uid) < sa.tuple_(*map(sa.literal, after)))
+    return query.order_by(ordered.c.create_time.desc(), ordered.c.uid.desc()).limit(size)
+
+
+async def _rarest_first(session: Session, project: ProjectName, labels: Mapping[str, str]) -> Sequence[tuple[str, str]]:
+    """Return the labels in an order in which the first is on few jobs; beyond _COUNTED, common is common."""
+    if len(labels) < 2:
+        return list(labels.items())
+    counts: dict[tuple[str, str], int] = {}
+    for key, value in labels.items():
+        has = (job_labels.c.project == project.project) & (job_labels.c.key == key) & (job_labels.c.value == value)
+        some = sa.select(job_labels.c.uid).where(has).limit(_COUNTED).subquery()
+        counts[key, value] = (await session.execute(sa.select(sa.func.count()).select_from(some))).scalar_one()
+    return sorted(counts, key=lambda label: (counts[label], label))
+
+
+async def _annotate(session: Session, name: JobName, annotation: Annotation) -> Job:
+    written = {each: value for each, value in vars(annotation).items() if value is not None}
+    where = (jobs.c.project == name.project) & (jobs.c.job == name.job)
+    row = (await session.execute(jobs.update().where(where).values(**columns_of(written)).returning(jobs))).first()
+    if row is None:
+        raise not_found(name)
+    job = job_of(row)
+    if annotation.labels is not None:
+        await session.execute(job_labels.delete().where(job_labels.c.uid == job.uid))
+        await _add_labels(session, job)
+    return job
+
+
+async def _add_labels(session: Session, job: Job) -> None:
+    always = {"uid": job.uid, "project": job.name.project, "create_time": micros_of(job.create_time)}
+    if job.labels:
+        await session.execute(
+            job_labels.insert(), [{**always, "key": key, "value": value} for key, value in job.labels.items()]
+        )
 
 
 async def _apply(session: Session, change: Change) -> Job | Conflict:

@@ -10,7 +10,15 @@ from typing import Any
 from uuid import uuid4
 
 from loupe.algorithm.manifest import BadManifest, InvalidParameter, Manifest, parse_manifest, resolve_parameters
-from loupe.errors import AlreadyExists, BadAlgorithm, BadDataset, BadParameter, invalid, not_found
+from loupe.errors import (
+    AlreadyExists,
+    BadAlgorithm,
+    BadDataset,
+    BadParameter,
+    FailedPrecondition,
+    invalid,
+    not_found,
+)
 from loupe.idempotency import Request
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, ProjectName
 from loupe.tasks import TASKS
@@ -21,7 +29,7 @@ from services.scheduler.clients.consul import Leadership
 from services.scheduler.clients.storage import AlgorithmVersion, DatasetVersion, StorageClient
 from services.scheduler.clusters.placement import Requirements
 from services.scheduler.jobs.job import Job, JobSpec
-from services.scheduler.jobs.order import Order, check_order
+from services.scheduler.jobs.order import Order, Origin, check_order
 from services.scheduler.jobs.store import JobStore
 
 DEFAULT_ALGORITHM = AlgorithmVersionName("finetune", "latest")
@@ -76,12 +84,21 @@ class Submission:
         """
         if (earlier := await self._store.answered(request)) is not None:
             return earlier
+        said = order.annotation.checked()
         spec = await self._resolve(order, submitter)
         project = spec.dataset_version.project
         for tries_left in reversed(range(1 if order.job_id else _ID_TRIES)):
             now = self._now()
             chosen = order.job_id or job_id(now, self._random_bits(_ID_RANDOM_BITS))
-            job = Job(JobName(project, chosen), uuid4().hex, spec, now, state_message=self._waits_for(spec))
+            job = Job(
+                name=JobName(project, chosen),
+                uid=uuid4().hex,
+                spec=spec,
+                create_time=now,
+                state_message=self._waits_for(spec),
+                labels=said.labels or {},
+                note=said.note or "",
+            )
             try:
                 return await self._store.submit(job, request)
             except AlreadyExists:
@@ -104,6 +121,10 @@ class Submission:
         algorithm = await self._storage.algorithm_version(algorithm_name)
         manifest = _manifest(algorithm)
         resources, task = manifest.resources, TASKS[manifest.task]
+        given = order.parameters
+        if order.origin is not None:
+            check_repeats(order.origin, dataset, algorithm)
+            given = await self._carried_over(given, order.origin, algorithm)
         objective = check_objective("training_job.objective", order.objective, task)
         _check_fit(task, dataset, objective)
         return JobSpec(
@@ -112,7 +133,7 @@ class Submission:
             algorithm_version=algorithm.name,
             algorithm_digest=algorithm.digest,
             requirements=Requirements(algorithm.built_in, resources.min_memory_mb, resources.gpu),
-            parameters=_parameters(manifest, order.parameters),
+            parameters=_parameters(manifest, given),
             task_name=task.name,
             objective=objective,
             allow_small_validation=order.allow_small_validation,
@@ -123,7 +144,40 @@ class Submission:
             priority=order.priority,
             max_seconds=DEFAULT_SECONDS if order.max_seconds is None else order.max_seconds,
             max_epochs=order.max_epochs,
+            rerun_of="" if order.origin is None else str(order.origin.job.name),
         )
+
+    async def _carried_over(
+        self, parameters: Mapping[str, Any], origin: Origin, algorithm: AlgorithmVersion
+    ) -> Mapping[str, Any]:
+        """Return the parameters that an algorithm gets from an earlier job.
+
+        Of another algorithm those that had its default stay behind: nobody chose them.
+        """
+        before = origin.job.spec.algorithm_version
+        if algorithm.name == before:
+            return parameters
+        known = _manifest(await self._storage.algorithm_version(before)).parameters
+        return {
+            name: value
+            for name, value in parameters.items()
+            if name in origin.given or name not in known or value != known[name].default
+        }
+
+
+def check_repeats(origin: Origin, dataset: DatasetVersion, algorithm: AlgorithmVersion) -> None:
+    """Raise FailedPrecondition where a version that is repeated is no longer what it was."""
+    spec = origin.job.spec
+    for name, digest, before, then in (
+        (dataset.name, dataset.digest, spec.dataset_version, spec.dataset_digest),
+        (algorithm.name, algorithm.digest, spec.algorithm_version, spec.algorithm_digest),
+    ):
+        if name == before and digest != then:
+            raise FailedPrecondition(
+                f"{name} is not what {origin.job.name} was trained with: its digest is {digest}, and was {then}; "
+                "choose another version",
+                resource=name,
+            )
 
 
 def _names(order: Order) -> tuple[DatasetVersionName, ModelName]:
