@@ -28,6 +28,7 @@ DEFAULT_THRESHOLDS: dict[str, int] = {
     "models.read": 10,
     "projects.create": 30,
     "projects.read": 10,
+    "quotas.write": 90,
     "thresholds.write": 90,
 }
 """Every action of the contract and the permission parameter that it needs until an administrator changes it."""

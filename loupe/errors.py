@@ -8,7 +8,7 @@
     ├── NotFound ── AttemptUnknown
     ├── AlreadyExists
     ├── FailedPrecondition ── BlobMissing, SandboxUnavailable, GateFailed
-    ├── ResourceExhausted ── Throttled, TrainerBusy
+    ├── ResourceExhausted ── Throttled, TrainerBusy, QuotaExceeded
     ├── PermissionDenied
     ├── Unauthenticated
     ├── BadCredentials, RefreshReplayed
@@ -239,6 +239,15 @@ class TrainerBusy(ResourceExhausted):
 
     reason = Reason.REASON_TRAINER_BUSY
     slots = Fact(int)
+
+
+class QuotaExceeded(ResourceExhausted):
+    """The project holds as much as it may: quota is "pictures", "bytes" or "queued_jobs"."""
+
+    reason = Reason.REASON_QUOTA_EXCEEDED
+    project = Fact(str)
+    quota = Fact(str)
+    used = Fact(int)
 
 
 class PermissionDenied(LoupeError):

@@ -49,6 +49,7 @@ CODES: dict[int, grpc.StatusCode] = {
     Reason.REASON_ALGORITHM_FAILED: grpc.StatusCode.ABORTED,
     Reason.REASON_CANCELLED: grpc.StatusCode.CANCELLED,
     Reason.REASON_GATE_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.REASON_QUOTA_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 # What a call without details means: the transport's own trouble, or a server that is not ours.

@@ -158,3 +158,18 @@ class Projects:
         """Return a project. Raises NotFound."""
         request = project_service.GetProjectRequest(name=name)
         return (await self._projects.call(lambda stub: stub.GetProject, request)).project
+
+    async def usage(self, name: str) -> project_pb2.ProjectUsage:
+        """Say what a project holds and may hold. Raises NotFound."""
+        request = project_service.GetProjectUsageRequest(name=name)
+        return (await self._projects.call(lambda stub: stub.GetProjectUsage, request)).usage
+
+    async def set_quota(
+        self, name: str, *, max_pictures: int | None = None, max_bytes: int | None = None
+    ) -> project_pb2.ProjectQuota:
+        """Limit what a project may hold and return what holds now; None: that one stays, 0: no limit.
+
+        For administrators of the mesh. Raises NotFound, InvalidArgument.
+        """
+        request = project_service.SetProjectQuotaRequest(name=name, max_pictures=max_pictures, max_bytes=max_bytes)
+        return (await self._projects.call(lambda stub: stub.SetProjectQuota, request)).quota

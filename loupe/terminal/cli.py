@@ -18,6 +18,7 @@ from loupe.terminal.commands import (
     login,
     models,
     people,
+    storage,
     training,
 )
 
@@ -42,7 +43,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(frame.root_options)
-    for commands in (login, doctor, people, data, blobs, training, jobs, algorithms, models, follow, classify):
+    for commands in (login, doctor, people, data, blobs, storage, training, jobs, algorithms, models, follow, classify):
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands
     return app

@@ -50,12 +50,25 @@ def advice(error: LoupeError) -> str:
             f"ask an owner of {project} for a group whose permission parameter is {error.threshold} or more; "
             f"`loupe why {action} --project {project.removeprefix('projects/')}` shows how it stands"
         )
+    if isinstance(error, errors.QuotaExceeded):
+        return _quota_advice(error)
     if isinstance(error, errors.Throttled):
         seconds = error.retry_after_seconds
         return f"try again in {'a few' if seconds is None else seconds} seconds"
     if isinstance(error, errors.Internal) and error.incident:
         return f"tell whoever runs the mesh the incident {error.incident}: the log has the details"
     return _ADVICE.get(type(error), "")
+
+
+def _quota_advice(error: errors.QuotaExceeded) -> str:
+    project = (error.project or "PROJECT").removeprefix("projects/")
+    if error.quota == "queued_jobs":
+        return f"`loupe job list --state queued --project {project}` shows them, `loupe job cancel JOB` takes one away"
+    return (
+        f"`loupe storage usage --project {project}` shows what it holds; an administrator of the mesh raises it with "
+        f"`loupe project quota {project} --{error.quota or 'pictures'} N`; then do the same again: what is stored is "
+        "not sent twice"
+    )
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -60,7 +60,9 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
         news = Notifier()
         self._database = Database(database.create_engine(url))
         self._signals = Signals()
-        self._store = JobStore(self._database, RequestLog(), self._signals.committed)
+        self._store = JobStore(
+            self._database, RequestLog(), self._signals.committed, max_queued=settings.max_queued_jobs
+        )
         self._events = EventStore(self._database)
         self._leadership = Leadership(news)
         self._fleet = Fleet(time.monotonic, settings.report_max_age, news)

@@ -22,6 +22,9 @@ class SchedulerSettings(ServiceSettings):
     max_attempts: int = Field(default=3, ge=1)
     """How many attempts of a job may fail before the job does."""
 
+    max_queued_jobs: int = Field(default=1000, ge=0)
+    """How many jobs of a project may wait for their turn; one more is refused. 0: no limit."""
+
     max_losses: int = Field(default=5, ge=1)
     """How many trainers a job may lose, without a checkpoint in between, before it fails."""
 

@@ -30,23 +30,28 @@ from services.storage.blobs.downloads import Downloads
 from services.storage.blobs.fences import Fences
 from services.storage.blobs.servicer import BlobServicer
 from services.storage.blobs.staging import Staging
+from services.storage.blobs.store import BlobTable
 from services.storage.blobs.uploads import BlobUploads
 from services.storage.clients.auth import AuthMemberships, Memberships
-from services.storage.database.session import Database
+from services.storage.database.session import Database, Session
 from services.storage.datasets.datasets import Datasets
 from services.storage.datasets.servicer import DatasetServicer
+from services.storage.datasets.store import DatasetTable
 from services.storage.datasets.versions import DatasetVersions
 from services.storage.files.disk import Disk
 from services.storage.files.files import Files, LocalFiles, ObjectFiles
 from services.storage.models.checkpoints import Checkpoints
 from services.storage.models.library import Models
 from services.storage.models.servicer import ModelServicer
+from services.storage.models.store import ModelTable
 from services.storage.pictures.decoders import Decoders
 from services.storage.pictures.indexing import Indexer
 from services.storage.pictures.packs import Packs
 from services.storage.pictures.uploads import PictureUploads
 from services.storage.projects.projects import Projects
+from services.storage.projects.quotas import Parts, Quota
 from services.storage.projects.servicer import ProjectServicer
+from services.storage.projects.usage import Quotas, Usages
 from services.storage.settings import StorageSettings
 
 # The first messages of calls are read apart from the parts of streams: neither keeps the other waiting.
@@ -82,14 +87,16 @@ class Storage:
         self._decoders = decoders or Decoders(settings.decoding_processes)
         self._indexer = Indexer(self.database, self._packs, self._decoders)
         self._staging = Staging(state / "staging" / "blobs", disk, now)
-        self.blobs = Blobs(self.database, files)
+        quotas = Quotas(Quota(settings.max_project_pictures, settings.max_project_bytes))
+        self.blobs = Blobs(self.database, files, quotas)
         self.blob_uploads = BlobUploads(self.blobs, self._staging, settings.max_blob_bytes)
-        self.picture_uploads = PictureUploads(self.database, self._packs, self._indexer)
+        self.picture_uploads = PictureUploads(self.database, self._packs, self._indexer, quotas)
         self.downloads = Downloads(
             self.database, self._packs, files, _budget(settings.download_bytes, settings.stalled_seconds)
         )
         self.algorithms = Algorithms(self.database, files, disk, staging=state / "staging" / "algorithms", now=now)
         self._projects = Projects(self.database, memberships, now)
+        self._usages = Usages(self.database, quotas, _parts)
         self._datasets = Datasets(self.database, now)
         self._versions = DatasetVersions(self.database, self._indexer, now)
         self._models = Models(self.database, now)
@@ -102,7 +109,7 @@ class Storage:
         datasets = DatasetServicer(self._datasets, self._versions, self._coming)
         models = ModelServicer(self._models, self.checkpoints, Fences(self.database), self.downloads)
         return [
-            (add_ProjectServiceServicer_to_server, ProjectServicer(self._projects)),
+            (add_ProjectServiceServicer_to_server, ProjectServicer(self._projects, self._usages)),
             (add_BlobServiceServicer_to_server, blobs),
             (add_DatasetServiceServicer_to_server, datasets),
             (add_AlgorithmServiceServicer_to_server, AlgorithmServicer(self.algorithms, self._coming)),
@@ -153,6 +160,14 @@ class StorageApp(MeshApp[StorageSettings]):
 
 def _budget(total: int, stalled_seconds: float) -> ByteBudget:
     return ByteBudget(total, total // 2, stalled_seconds)
+
+
+async def _parts(session: Session, project: str) -> Parts:
+    return Parts(
+        held=await BlobTable(session).held(project),
+        dataset_versions=await DatasetTable(session).version_count(project),
+        model_versions=await ModelTable(session).version_count(project),
+    )
 
 
 def _files(settings: StorageSettings, disk: Disk) -> Files:

@@ -7,6 +7,8 @@ from pydantic import Field
 from loupe.limits import MAX_MESSAGE_BYTES
 from loupe.settings import ServiceSettings
 
+_MOST = 2**63 - 1
+
 
 class StorageSettings(ServiceSettings):
     """Adds to the common ones where finished files lie and how much work goes on beside the calls."""
@@ -22,6 +24,12 @@ class StorageSettings(ServiceSettings):
 
     max_blob_bytes: int = Field(default=16 << 30, ge=1)
     """Largest single blob that is taken, in bytes."""
+
+    max_project_pictures: int = Field(default=0, ge=0, le=_MOST)
+    """Most pictures of a project that has no quota of its own; 0: no limit."""
+
+    max_project_bytes: int = Field(default=0, ge=0, le=_MOST)
+    """Most bytes of pictures and other blobs of a project that has no quota of its own; 0: no limit."""
 
     reserve_bytes: int = Field(default=64 << 20, ge=0)
     """Free space that uploads leave on the disk, so that the database can still be written."""

@@ -124,6 +124,7 @@ async def test_a_row_implies_an_intact_file(
     async with open_storage(state) as storage:
         rows = rows_of(state)
         assert acknowledged & set(FILES) <= rows
+        check_the_counters(state)
         assert await read_all(storage, sorted(rows)) == {digest: CONTENT[digest] for digest in rows}
         if select(state, "SELECT digest FROM algorithm_versions") or str(VERSION) in acknowledged:
             assert await read_image(storage) == IMAGE
@@ -133,6 +134,17 @@ async def test_a_row_implies_an_intact_file(
             await store(storage, again.fileno())
         await check_all_is_there(storage, state)
     shutil.rmtree(state)
+
+
+def check_the_counters(state: Path) -> None:
+    """What a project holds was counted with the rows."""
+    rows = "(SELECT {} FROM {} WHERE {}.project = projects.project)"
+    wrong = [
+        f"{counter} <> {rows.format(what, table, table)}"
+        for table, counters in (("pictures", ("pictures", "picture_bytes")), ("blobs", ("blobs", "blob_bytes")))
+        for counter, what in zip(counters, ("COUNT(*)", "COALESCE(SUM(size), 0)"), strict=True)
+    ]
+    assert select(state, f"SELECT project FROM projects WHERE {' OR '.join(wrong)}") == set()
 
 
 async def check_checkpoint(storage: Storage, acknowledged: set[str], rows: set[str]) -> None:

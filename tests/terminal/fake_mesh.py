@@ -41,6 +41,7 @@ from loupe.storage.v1 import (
     dataset_service_pb2_grpc,
     model_pb2,
     model_service_pb2_grpc,
+    project_pb2,
     project_service_pb2,
     project_service_pb2_grpc,
 )
@@ -157,6 +158,14 @@ class Sessions(Servicer, session_service_pb2_grpc.SessionServiceServicer):
         return session_service_pb2.WhoAmIResponse(account=account)
 
 
+def full(limit: int) -> LoupeError:
+    """Make storage's refusal of a picture that is one too many."""
+    return errors.QuotaExceeded(
+        f"projects/line-7 is full: it may hold {limit} pictures and holds {limit}; an administrator can raise it",
+        project="projects/line-7", quota="pictures", used=limit, limit=limit,
+    )  # fmt: skip
+
+
 class Blobs(Servicer, blob_service_pb2_grpc.BlobServiceServicer):
     @guarded
     async def FindMissingBlobs(self, request: Any, context: Any) -> Any:
@@ -180,6 +189,8 @@ class Blobs(Servicer, blob_service_pb2_grpc.BlobServiceServicer):
                     raise errors.Unavailable("storage goes down", dependency="storage")
                 verdicts = []
                 for one in request.batch.pictures:
+                    if self.mesh.full_at is not None and len(self.mesh.blobs) >= self.mesh.full_at:
+                        raise full(self.mesh.full_at)
                     assert hashlib.sha256(one.data).hexdigest() == one.digest
                     size += len(one.data)
                     if one.data.startswith(b"BAD"):
@@ -411,6 +422,22 @@ class Projects(Servicer, project_service_pb2_grpc.ProjectServiceServicer):
     async def ListProjects(self, request: Any, context: Any) -> Any:
         return project_service_pb2.ListProjectsResponse()
 
+    @guarded
+    async def GetProjectUsage(self, request: Any, context: Any) -> Any:
+        if request.name != self.mesh.usage.project:
+            raise not_found(request.name)
+        return project_service_pb2.GetProjectUsageResponse(usage=self.mesh.usage)
+
+    @guarded
+    async def SetProjectQuota(self, request: Any, context: Any) -> Any:
+        if self.mesh.denied:
+            raise self.mesh.denied
+        quota = self.mesh.usage.quota
+        for field, value in request.ListFields():
+            if field.name != "name":
+                setattr(quota, field.name, value)
+        return project_service_pb2.SetProjectQuotaResponse(quota=quota)
+
 
 class Clusters(Servicer, cluster_service_pb2_grpc.ClusterServiceServicer):
     @guarded
@@ -445,6 +472,8 @@ class FakeMesh:
         self.lifetime = 600
         self.denied: LoupeError | None = None
         self.blobs: dict[str, bytes] = {}
+        self.usage = project_pb2.ProjectUsage(project="projects/line-7")
+        self.full_at: int | None = None
         self.received: list[str] = []
         self.cuts: list[int] = []
         self.uploads = 0

@@ -38,6 +38,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_ALGORITHM_FAILED: _ClassVar[Reason]
     REASON_CANCELLED: _ClassVar[Reason]
     REASON_GATE_FAILED: _ClassVar[Reason]
+    REASON_QUOTA_EXCEEDED: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 REASON_INVALID_ARGUMENT: Reason
 REASON_NOT_FOUND: Reason
@@ -70,3 +71,4 @@ REASON_ATTEMPT_UNKNOWN: Reason
 REASON_ALGORITHM_FAILED: Reason
 REASON_CANCELLED: Reason
 REASON_GATE_FAILED: Reason
+REASON_QUOTA_EXCEEDED: Reason

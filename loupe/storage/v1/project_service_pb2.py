@@ -26,7 +26,7 @@ from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb
 from loupe.storage.v1 import project_pb2 as loupe_dot_storage_dot_v1_dot_project__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&loupe/storage/v1/project_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a\x1eloupe/storage/v1/project.proto\"j\n\x14\x43reateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12*\n\x07project\x18\x02 \x01(\x0b\x32\x19.loupe.storage.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x15\x43reateProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project\"!\n\x11GetProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x12GetProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x14ListProjectsResponse\x12+\n\x08projects\x18\x01 \x03(\x0b\x32\x19.loupe.storage.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe8\x02\n\x0eProjectService\x12y\n\rCreateProject\x12&.loupe.storage.v1.CreateProjectRequest\x1a\'.loupe.storage.v1.CreateProjectResponse\"\x17\x92\x82\x19\x13\x1a\x11\n\x0fprojects.create\x12t\n\nGetProject\x12#.loupe.storage.v1.GetProjectRequest\x1a$.loupe.storage.v1.GetProjectResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rprojects.read\x12\x04name\x12\x65\n\x0cListProjects\x12%.loupe.storage.v1.ListProjectsRequest\x1a&.loupe.storage.v1.ListProjectsResponse\"\x06\x92\x82\x19\x02\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&loupe/storage/v1/project_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a\x1eloupe/storage/v1/project.proto\"j\n\x14\x43reateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12*\n\x07project\x18\x02 \x01(\x0b\x32\x19.loupe.storage.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x15\x43reateProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project\"!\n\x11GetProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x12GetProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x14ListProjectsResponse\x12+\n\x08projects\x18\x01 \x03(\x0b\x32\x19.loupe.storage.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16GetProjectUsageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x17GetProjectUsageResponse\x12-\n\x05usage\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ProjectUsage\"x\n\x16SetProjectQuotaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0cmax_pictures\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tmax_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x42\x0f\n\r_max_picturesB\x0c\n\n_max_bytes\"H\n\x17SetProjectQuotaResponse\x12-\n\x05quota\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ProjectQuota2\xec\x04\n\x0eProjectService\x12y\n\rCreateProject\x12&.loupe.storage.v1.CreateProjectRequest\x1a\'.loupe.storage.v1.CreateProjectResponse\"\x17\x92\x82\x19\x13\x1a\x11\n\x0fprojects.create\x12t\n\nGetProject\x12#.loupe.storage.v1.GetProjectRequest\x1a$.loupe.storage.v1.GetProjectResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rprojects.read\x12\x04name\x12\x65\n\x0cListProjects\x12%.loupe.storage.v1.ListProjectsRequest\x1a&.loupe.storage.v1.ListProjectsResponse\"\x06\x92\x82\x19\x02\x10\x01\x12\x83\x01\n\x0fGetProjectUsage\x12(.loupe.storage.v1.GetProjectUsageRequest\x1a).loupe.storage.v1.GetProjectUsageResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rprojects.read\x12\x04name\x12|\n\x0fSetProjectQuota\x12(.loupe.storage.v1.SetProjectQuotaRequest\x1a).loupe.storage.v1.SetProjectQuotaResponse\"\x14\x92\x82\x19\x10\x1a\x0e\n\x0cquotas.writeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['GetProject']._serialized_options = b'\222\202\031\027\032\025\n\rprojects.read\022\004name'
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\222\202\031\002\020\001'
+  _globals['_PROJECTSERVICE'].methods_by_name['GetProjectUsage']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['GetProjectUsage']._serialized_options = b'\222\202\031\027\032\025\n\rprojects.read\022\004name'
+  _globals['_PROJECTSERVICE'].methods_by_name['SetProjectQuota']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['SetProjectQuota']._serialized_options = b'\222\202\031\020\032\016\n\014quotas.write'
   _globals['_CREATEPROJECTREQUEST']._serialized_start=122
   _globals['_CREATEPROJECTREQUEST']._serialized_end=228
   _globals['_CREATEPROJECTRESPONSE']._serialized_start=230
@@ -51,6 +55,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROJECTSREQUEST']._serialized_end=460
   _globals['_LISTPROJECTSRESPONSE']._serialized_start=462
   _globals['_LISTPROJECTSRESPONSE']._serialized_end=554
-  _globals['_PROJECTSERVICE']._serialized_start=557
-  _globals['_PROJECTSERVICE']._serialized_end=917
+  _globals['_GETPROJECTUSAGEREQUEST']._serialized_start=556
+  _globals['_GETPROJECTUSAGEREQUEST']._serialized_end=594
+  _globals['_GETPROJECTUSAGERESPONSE']._serialized_start=596
+  _globals['_GETPROJECTUSAGERESPONSE']._serialized_end=668
+  _globals['_SETPROJECTQUOTAREQUEST']._serialized_start=670
+  _globals['_SETPROJECTQUOTAREQUEST']._serialized_end=790
+  _globals['_SETPROJECTQUOTARESPONSE']._serialized_start=792
+  _globals['_SETPROJECTQUOTARESPONSE']._serialized_end=864
+  _globals['_PROJECTSERVICE']._serialized_start=867
+  _globals['_PROJECTSERVICE']._serialized_end=1487
 # @@protoc_insertion_point(module_scope)

@@ -51,3 +51,31 @@ class ListProjectsResponse(_message.Message):
     projects: _containers.RepeatedCompositeFieldContainer[_project_pb2.Project]
     next_page_token: str
     def __init__(self, projects: _Optional[_Iterable[_Union[_project_pb2.Project, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetProjectUsageRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetProjectUsageResponse(_message.Message):
+    __slots__ = ("usage",)
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    usage: _project_pb2.ProjectUsage
+    def __init__(self, usage: _Optional[_Union[_project_pb2.ProjectUsage, _Mapping]] = ...) -> None: ...
+
+class SetProjectQuotaRequest(_message.Message):
+    __slots__ = ("name", "max_pictures", "max_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MAX_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    max_pictures: int
+    max_bytes: int
+    def __init__(self, name: _Optional[str] = ..., max_pictures: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+
+class SetProjectQuotaResponse(_message.Message):
+    __slots__ = ("quota",)
+    QUOTA_FIELD_NUMBER: _ClassVar[int]
+    quota: _project_pb2.ProjectQuota
+    def __init__(self, quota: _Optional[_Union[_project_pb2.ProjectQuota, _Mapping]] = ...) -> None: ...

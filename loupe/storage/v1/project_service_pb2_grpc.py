@@ -50,6 +50,16 @@ class ProjectServiceStub:
                 request_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.ListProjectsRequest.SerializeToString,
                 response_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.ListProjectsResponse.FromString,
                 _registered_method=True)
+        self.GetProjectUsage = channel.unary_unary(
+                '/loupe.storage.v1.ProjectService/GetProjectUsage',
+                request_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.GetProjectUsageRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.GetProjectUsageResponse.FromString,
+                _registered_method=True)
+        self.SetProjectQuota = channel.unary_unary(
+                '/loupe.storage.v1.ProjectService/SetProjectQuota',
+                request_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaResponse.FromString,
+                _registered_method=True)
 
 
 class ProjectServiceServicer:
@@ -77,6 +87,20 @@ class ProjectServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProjectUsage(self, request, context):
+        """GetProjectUsage says what a project holds and how much it may hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetProjectQuota(self, request, context):
+        """SetProjectQuota limits what a project may hold; what it holds already stays. It is a right in the whole mesh.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +118,16 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     servicer.ListProjects,
                     request_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.ListProjectsRequest.FromString,
                     response_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'GetProjectUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProjectUsage,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.GetProjectUsageRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.GetProjectUsageResponse.SerializeToString,
+            ),
+            'SetProjectQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetProjectQuota,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +212,60 @@ class ProjectService:
             '/loupe.storage.v1.ProjectService/ListProjects',
             loupe_dot_storage_dot_v1_dot_project__service__pb2.ListProjectsRequest.SerializeToString,
             loupe_dot_storage_dot_v1_dot_project__service__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProjectUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ProjectService/GetProjectUsage',
+            loupe_dot_storage_dot_v1_dot_project__service__pb2.GetProjectUsageRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_project__service__pb2.GetProjectUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetProjectQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ProjectService/SetProjectQuota',
+            loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaResponse.FromString,
             options,
             channel_credentials,
             insecure,

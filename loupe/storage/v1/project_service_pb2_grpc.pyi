@@ -39,6 +39,10 @@ class ProjectServiceStub:
     """GetProject returns a project."""
     ListProjects: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]
     """ListProjects lists the projects that the caller is in, by id."""
+    GetProjectUsage: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectUsageRequest, _project_service_pb2.GetProjectUsageResponse]
+    """GetProjectUsage says what a project holds and how much it may hold."""
+    SetProjectQuota: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.SetProjectQuotaRequest, _project_service_pb2.SetProjectQuotaResponse]
+    """SetProjectQuota limits what a project may hold; what it holds already stays. It is a right in the whole mesh."""
 
 @_typing.type_check_only
 class ProjectServiceAsyncStub(ProjectServiceStub):
@@ -51,6 +55,10 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     """GetProject returns a project."""
     ListProjects: _aio.UnaryUnaryMultiCallable[_project_service_pb2.ListProjectsRequest, _project_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """ListProjects lists the projects that the caller is in, by id."""
+    GetProjectUsage: _aio.UnaryUnaryMultiCallable[_project_service_pb2.GetProjectUsageRequest, _project_service_pb2.GetProjectUsageResponse]  # type: ignore[assignment]
+    """GetProjectUsage says what a project holds and how much it may hold."""
+    SetProjectQuota: _aio.UnaryUnaryMultiCallable[_project_service_pb2.SetProjectQuotaRequest, _project_service_pb2.SetProjectQuotaResponse]  # type: ignore[assignment]
+    """SetProjectQuota limits what a project may hold; what it holds already stays. It is a right in the whole mesh."""
 
 class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
     """ProjectService creates and lists projects."""
@@ -78,5 +86,21 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_project_service_pb2.ListProjectsResponse, _abc.Awaitable[_project_service_pb2.ListProjectsResponse]]:
         """ListProjects lists the projects that the caller is in, by id."""
+
+    @_abc_1.abstractmethod
+    def GetProjectUsage(
+        self,
+        request: _project_service_pb2.GetProjectUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_project_service_pb2.GetProjectUsageResponse, _abc.Awaitable[_project_service_pb2.GetProjectUsageResponse]]:
+        """GetProjectUsage says what a project holds and how much it may hold."""
+
+    @_abc_1.abstractmethod
+    def SetProjectQuota(
+        self,
+        request: _project_service_pb2.SetProjectQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_project_service_pb2.SetProjectQuotaResponse, _abc.Awaitable[_project_service_pb2.SetProjectQuotaResponse]]:
+        """SetProjectQuota limits what a project may hold; what it holds already stays. It is a right in the whole mesh."""
 
 def add_ProjectServiceServicer_to_server(servicer: ProjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

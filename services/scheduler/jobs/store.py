@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 
 from loupe.concurrency import shielded_method
-from loupe.errors import AlreadyExists, DataLoss, FailedPrecondition, LoupeError, not_found
+from loupe.errors import AlreadyExists, DataLoss, FailedPrecondition, LoupeError, QuotaExceeded, not_found
 from loupe.idempotency import Request, RequestLog
 from loupe.names import JobName, ProjectName
 from loupe.timestamps import micros_of
@@ -103,17 +103,24 @@ class Conflict(FailedPrecondition):
 class JobStore:
     """Keeps jobs and writes their events. What a method returned from is durable.
 
-    committed: called with each job whose change is durable, and whether its state changed. All methods raise
+    committed: called with each job whose change is durable, and whether its state changed. max_queued: how many jobs of
+    a project may wait; 0 for no limit. All methods raise
     Unavailable when the database is, those that write ResourceExhausted when its disk is full, and those that name a
     job DataLoss where its row cannot be read.
     """
 
     def __init__(
-        self, database: Database, requests: RequestLog, committed: Callable[[Job, bool], None] = lambda *_: None
+        self,
+        database: Database,
+        requests: RequestLog,
+        committed: Callable[[Job, bool], None] = lambda *_: None,
+        *,
+        max_queued: int = 0,
     ) -> None:
         self._database = database
         self._requests = requests
         self._committed = committed
+        self._max_queued = max_queued
         self._waiting: list[tuple[Change, asyncio.Future[Job]]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -121,11 +128,14 @@ class JobStore:
     async def submit(self, job: Job, request: Request) -> Job:
         """Insert a new job with its first event; the same request again returns the job of the first.
 
-        Raises AlreadyExists when the name is taken, RequestIdReused when the id came with another body.
+        Raises AlreadyExists when the name is taken, RequestIdReused when the id came with another body, QuotaExceeded
+        when as many jobs of the project wait as may.
         """
         async with self._database.write() as session:
             answer = await self._requests.replay(session, request)
             if answer is None:
+                if self._max_queued:
+                    await _require_room(session, job.name, self._max_queued)
                 try:
                     await session.execute(jobs.insert().values(**row_of(job) | {"last_sequence": 1}))
                     await _append(session, job, (state_event(job, job.create_time),), last_sequence=1)
@@ -341,6 +351,24 @@ async def _add_labels(session: Session, job: Job) -> None:
     if job.labels:
         await session.execute(
             job_labels.insert(), [{**always, "key": key, "value": value} for key, value in job.labels.items()]
+        )
+
+
+async def _require_room(session: Session, name: JobName, most: int) -> None:
+    """Raise QuotaExceeded unless fewer jobs of the project wait than may."""
+    if session.dialect.name == "postgresql":
+        # SQLite has one writer; here, whoever submits to the same project waits until this transaction has ended.
+        await session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(name.project))))
+    waiting = sa.select(sa.func.count()).where(jobs.c.project == name.project, jobs.c.state == int(State.QUEUED))
+    if (used := (await session.execute(waiting)).scalar_one()) >= most:
+        project = ProjectName(name.project)
+        raise QuotaExceeded(
+            f"{used} jobs of {project} wait for their turn and at most {most} may; submit again when some have begun, "
+            "or cancel some; whoever runs the mesh can raise the scheduler's max_queued_jobs",
+            project=project,
+            quota="queued_jobs",
+            used=used,
+            limit=most,
         )
 
 

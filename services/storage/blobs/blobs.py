@@ -17,6 +17,7 @@ from services.storage.database.session import Database
 from services.storage.files.chunks import ChunkedFile, Measured
 from services.storage.files.files import Files
 from services.storage.projects.projects import find_project
+from services.storage.projects.usage import Quotas
 
 
 def check_digests(digests: Sequence[str]) -> Sequence[str]:
@@ -36,9 +37,10 @@ def blob_file(project: str, row: BlobRow) -> ChunkedFile:
 class Blobs:
     """Knows, adds and removes the blobs of each project."""
 
-    def __init__(self, database: Database, files: Files) -> None:
+    def __init__(self, database: Database, files: Files, quotas: Quotas) -> None:
         self._database = database
         self._files = files
+        self._quotas = quotas
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def lock(self, project: str, digest: str) -> asyncio.Lock:
@@ -78,15 +80,22 @@ class Blobs:
                 row = (await table.locate(project.project, [digest])).get(digest)
         return row
 
+    async def require_room(self, project: str, size: int) -> None:
+        """Raise QuotaExceeded unless the project's quota leaves room for a blob of `size` bytes now."""
+        async with self._database.read() as session:
+            (await self._quotas.room(session, project)).require(size)
+
     async def add(self, project: str, path: Path, measured: Measured, grant: AttemptGrant | None) -> None:
         """Move a complete file to the finished ones and write its row; to be called with the blob's lock held.
 
-        Raises StaleAttempt, ResourceExhausted.
+        Raises StaleAttempt, ResourceExhausted, QuotaExceeded.
         """
+        await self.require_room(project, measured.size)  # here already, while what came can stay
         await self._files.publish(path, _key(project, measured.digest))
         try:
             async with self._database.write() as session:
                 await require_current(session, grant)
+                (await self._quotas.room(session, project, lock=True)).require(measured.size)
                 row = BlobRow(measured.digest, measured.size, measured.chunk_digests, _job(grant))
                 await BlobTable(session).add(project, row)
         except BaseException:

@@ -13,7 +13,7 @@ from services.storage.database.array_parameter import ArrayParameter
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
 from services.storage.pictures.store import DAMAGED, pictures
-from services.storage.projects.store import projects
+from services.storage.projects.store import ProjectTable, projects
 
 blobs = sa.Table(
     "blobs",
@@ -107,8 +107,9 @@ class BlobTable:
         return {row[0]: BlobRow(*row) for row in await self._connection.execute(query, array.parameters)}
 
     async def add(self, project: str, row: BlobRow) -> None:
-        """Write a blob."""
+        """Write a blob, and count it."""
         await self._connection.execute(blobs.insert().values(project=project, **row.__dict__))
+        await ProjectTable(self._session).count(project, blobs=1, blob_bytes=row.size)
 
     async def keep(self, project: str, digests: Sequence[str]) -> None:
         """Take blobs away from the jobs that uploaded them, so that they stay when the checkpoints go."""
@@ -134,10 +135,22 @@ class BlobTable:
             & blobs.c.digest.in_(array.values)
             & blobs.c.digest.not_in(held)
         )
-        query = sa.select(blobs.c.digest).where(key)
-        dropped = list((await self._connection.execute(query, array.parameters)).scalars())
-        await self._connection.execute(blobs.delete().where(key), array.parameters)
-        return dropped
+        query = blobs.delete().where(key).returning(blobs.c.digest, blobs.c.size)
+        dropped = (await self._connection.execute(query, array.parameters)).all()
+        size = sum(row.size for row in dropped)
+        await ProjectTable(self._session).count(project, blobs=-len(dropped), blob_bytes=-size)
+        return [row.digest for row in dropped]
+
+    async def held(self, project: str) -> dict[str, tuple[int, int]]:
+        """Return by kind of holder how many blobs are part of one, each once, and their bytes."""
+        each = sa.select(held_blobs.c.kind, held_blobs.c.digest).where(held_blobs.c.project == project).distinct()
+        listed = each.subquery()
+        query = (
+            sa.select(listed.c.kind, sa.func.count(), sa.func.sum(blobs.c.size))
+            .join(blobs, (blobs.c.project == project) & (blobs.c.digest == listed.c.digest))
+            .group_by(listed.c.kind)
+        )
+        return {kind: (count, int(size)) for kind, count, size in await self._connection.execute(query)}
 
     async def fence(self, job: str) -> int:
         """Return the lowest attempt of the job that may write; 0 before any was set."""

@@ -59,7 +59,7 @@ class BlobUploads:
         """Store a blob, durable when it returns; a blob that is there already is not read again.
 
         Raises UploadIncomplete (what came can be resumed), SizeMismatch, DigestMismatch (what came is thrown away),
-        StaleAttempt, ResourceExhausted.
+        StaleAttempt, ResourceExhausted, QuotaExceeded (what came can be resumed once there is room).
         """
         self._check(order)
         upload = Upload(order, self._blobs, self._staging, self._writers)
@@ -107,11 +107,15 @@ class Upload:
 
     @shielded_method
     async def begin(self) -> bool:
-        """Take an older stream's place; False when the blob is there and nothing needs to come."""
+        """Take an older stream's place; False when the blob is there and nothing needs to come.
+
+        Raises QuotaExceeded.
+        """
         order = self._order
         async with self._lock:
             if await self._blobs.find(order.project, order.digest, order.grant) is not None:
                 return False
+            await self._blobs.require_room(order.project.project, order.size)
             self._writers[self._key] = self
             await asyncio.to_thread(self._staging.open, self._part, order.offset, order.size)
             return True

@@ -176,6 +176,11 @@ class DatasetTable:
         )
         return [VersionRow(**row._mapping) for row in await self._connection.execute(query)]
 
+    async def version_count(self, project: str) -> int:
+        """Return how many versions all data sets of a project have."""
+        query = sa.select(sa.func.count()).select_from(versions).where(versions.c.project == project)
+        return (await self._connection.execute(query)).scalar_one()
+
     async def items(self, uid: str, offset: int, limit: int) -> list[ItemRow]:
         """Return a version's items in their order, from an offset on."""
         query = (

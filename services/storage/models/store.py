@@ -151,6 +151,11 @@ class ModelTable:
         )
         return [ModelVersionRow(**row._mapping) for row in await self._connection.execute(query)]
 
+    async def version_count(self, project: str) -> int:
+        """Return how many versions all models of a project have."""
+        query = sa.select(sa.func.count()).select_from(versions).where(versions.c.project == project)
+        return (await self._connection.execute(query)).scalar_one()
+
     async def checkpoint(self, job: str) -> bytes | None:
         """Return the document of a job's checkpoint."""
         query = sa.select(checkpoints.c.document).where(checkpoints.c.job == job)

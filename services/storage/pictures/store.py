@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from services.storage.database.array_parameter import ArrayParameter
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
-from services.storage.projects.store import projects
+from services.storage.projects.store import ProjectTable, projects
 
 TO_DECODE, WHOLE, BROKEN, DAMAGED = 0, 1, 2, 3
 """States of a picture: not decoded yet, whole, broken as it came, damaged here."""
@@ -101,11 +101,18 @@ class PictureTable:
         )
         return set((await self._connection.execute(query, array.parameters)).scalars())
 
+    async def present(self, project: str, digests: Sequence[str]) -> set[str]:
+        """Return those of the digests that count as pictures of the project, damaged ones too."""
+        array = ArrayParameter(self._session, digests)
+        query = sa.select(pictures.c.digest).where(pictures.c.project == project, pictures.c.digest.in_(array.values))
+        return set((await self._connection.execute(query, array.parameters)).scalars())
+
     async def add(self, project: str, rows: Sequence[PictureRow], pack: PackRow) -> None:
-        """Write pictures and how far their pack is indexed.
+        """Write pictures and how far their pack is indexed, and count those that are new.
 
         A picture that is there already stays as it is, unless its bytes are known to be damaged.
         """
+        await self._count(project, rows)
         insert = sqlite.insert if self._connection.dialect.name == "sqlite" else postgresql.insert
         added = insert(packs).values(**pack.__dict__)
         longer = sa.case((packs.c.length > added.excluded.length, packs.c.length), else_=added.excluded.length)
@@ -120,6 +127,12 @@ class PictureTable:
             index_elements=["project", "digest"], set_=replaced, where=pictures.c.state == DAMAGED
         )
         await self._connection.execute(healed, values)
+
+    async def _count(self, project: str, rows: Sequence[PictureRow]) -> None:
+        await ProjectTable(self._session).usage(project, lock=True)  # what is there must not change meanwhile
+        there = await self.present(project, [row.digest for row in rows])
+        new = {row.digest: row.size for row in rows if row.digest not in there}
+        await ProjectTable(self._session).count(project, pictures=len(new), picture_bytes=sum(new.values()))
 
     async def locate(self, project: str, digests: Sequence[str]) -> dict[str, PictureRow]:
         """Say where these pictures stand; those that are not there are left out."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loupe.byte_budget import Hold
 from loupe.concurrency import shielded
-from loupe.errors import SizeMismatch, UploadIncomplete
+from loupe.errors import QuotaExceeded, SizeMismatch, UploadIncomplete
 from loupe.names import ProjectName
-from services.storage.database.session import Database
+from services.storage.database.session import Database, Session
 from services.storage.pictures.admission import Problem, UploadedPicture, Verdict, check
 from services.storage.pictures.indexing import Indexer
 from services.storage.pictures.packs import Packs
 from services.storage.pictures.store import PictureRow, PictureTable
 from services.storage.projects.projects import find_project
+from services.storage.projects.usage import Quotas
 from services.storage.streams import Held
 
 _BATCHES_AHEAD = 6
@@ -71,16 +72,17 @@ _Ahead = _Coming | PictureClosing | _Ended
 class PictureUploads:
     """Stores streams of pictures in packs."""
 
-    def __init__(self, database: Database, packs: Packs, indexer: Indexer) -> None:
+    def __init__(self, database: Database, packs: Packs, indexer: Indexer, quotas: Quotas) -> None:
         self._database = database
         self._packs = packs
         self._indexer = indexer
+        self._quotas = quotas
 
     async def receive(self, project: ProjectName, parts: AsyncIterator[Held[Part]]) -> AsyncIterator[Answer]:
         """Answer each batch once it is durable, and the closing once counts and bytes agree.
 
-        Raises UploadIncomplete when the stream ends without its closing, SizeMismatch when the closing does not agree;
-        what was answered stays stored.
+        Raises UploadIncomplete when the stream ends without its closing, SizeMismatch when the closing does not agree,
+        QuotaExceeded at the first picture that does not fit; what was answered stays stored, and what came before.
         """
         async with self._database.read() as session:
             await find_project(session, project)
@@ -94,11 +96,13 @@ class PictureUploads:
                 if batches:
                     received += sum(len(each.pictures) for each in batches)
                     received_bytes += sum(len(picture.data) for each in batches for picture in each.pictures)
-                    answers = await shielded(self._store(project.project, batches))
+                    answers, refusal = await shielded(self._store(project.project, batches))
                     _release(batches, held)
                     for added, said in answers:
                         stored += added
                         yield Answer(stored, said)
+                    if refusal is not None:
+                        raise refusal
                 if isinstance(end, PictureClosing):
                     _agree("pictures", end.picture_count, received)
                     _agree("bytes", end.byte_count, received_bytes)
@@ -115,41 +119,63 @@ class PictureUploads:
                 hold.release()
             self._indexer.wake(project.project)
 
-    async def _store(self, project: str, batches: Sequence[_Batch]) -> list[tuple[int, list[Verdict]]]:
-        """Store batches with one sync and one commit.
+    async def _store(
+        self, project: str, batches: Sequence[_Batch]
+    ) -> tuple[list[tuple[int, list[Verdict]]], QuotaExceeded | None]:
+        """Store batches with one sync and one commit, as far as the quota reaches; return why it went no further.
 
-        Return for each how many of its pictures are durable now, new ones and those that were there, and what to say.
+        Return for each how many of its pictures are durable now, new ones and those that were there, and what to say:
+        for those from the first picture on that did not fit, nothing.
         """
         good = [each for batch in batches for each, verdict in batch.checked() if verdict is None]
         async with self._database.read() as session:
             seen = await PictureTable(session).known(project, [each.digest for each in good])
-        fresh: list[UploadedPicture] = []
-        answers = []
-        for batch in batches:
-            stored, said = 0, []
-            for each, verdict in batch.checked():
-                if verdict is not None:
-                    said.append(verdict)
-                    continue
-                stored += 1
-                if each.digest in seen:
-                    said.append(Verdict(each.digest, Problem.DUPLICATE, "it is there already"))
-                else:
-                    seen.add(each.digest)
-                    fresh.append(each)
-            answers.append((stored, said))
-        if fresh:
-            await self._append(project, fresh)
-        return answers
+            fresh: list[UploadedPicture] = []
+            answers, ends = [], []
+            for batch in batches:
+                stored, said = 0, []
+                for each, verdict in batch.checked():
+                    if verdict is not None:
+                        said.append(verdict)
+                        continue
+                    stored += 1
+                    if each.digest in seen:
+                        said.append(Verdict(each.digest, Problem.DUPLICATE, "it is there already"))
+                    else:
+                        seen.add(each.digest)
+                        fresh.append(each)
+                answers.append((stored, said))
+                ends.append(len(fresh))
+            fitting, refusal = await self._fitting(session, project, fresh, lock=False)
+        if fitting:
+            fitting, less = await self._append(project, fresh[:fitting])
+            refusal = less or refusal
+        return [answer for answer, end in zip(answers, ends, strict=True) if end <= fitting], refusal
 
-    async def _append(self, project: str, fresh: Sequence[UploadedPicture]) -> None:
+    async def _append(self, project: str, fresh: Sequence[UploadedPicture]) -> tuple[int, QuotaExceeded | None]:
+        """Write what still fits now, return how many that are, and why the next one does not."""
         async with self._packs.append(project, [each.data for each in fresh]) as placed:
             rows = [
                 PictureRow(each.digest, len(each.data), placed.pack.pack, position)
                 for each, position in zip(fresh, placed.positions, strict=True)
             ]
             async with self._database.write() as session:
-                await PictureTable(session).add(project, rows, placed.pack)
+                fitting, refusal = await self._fitting(session, project, fresh, lock=True)
+                if fitting:
+                    last = rows[fitting - 1]
+                    pack = replace(placed.pack, length=last.position + last.size)
+                    await PictureTable(session).add(project, rows[:fitting], pack)
+        return fitting, refusal
+
+    async def _fitting(
+        self, session: Session, project: str, fresh: Sequence[UploadedPicture], *, lock: bool
+    ) -> tuple[int, QuotaExceeded | None]:
+        """Return how many of the pictures the quota leaves room for, and why not for the next one."""
+        room = await self._quotas.room(session, project, lock=lock)
+        if not fresh or not room.limited:
+            return len(fresh), None
+        there = await PictureTable(session).present(project, [each.digest for each in fresh])
+        return room.fitting([None if each.digest in there else len(each.data) for each in fresh])
 
 
 async def _take(ahead: asyncio.Queue[_Ahead]) -> tuple[list[_Batch], PictureClosing | _Ended | None]:

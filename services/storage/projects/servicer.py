@@ -6,15 +6,17 @@ from loupe.names import ProjectName
 from loupe.rpc.calls import acting_account
 from loupe.storage.v1 import project_service_pb2 as rpc
 from loupe.storage.v1.project_service_pb2_grpc import ProjectServiceServicer
-from services.storage.projects.messages import pack_project
+from services.storage.projects.messages import pack_project, pack_quota, pack_usage
 from services.storage.projects.projects import Projects
+from services.storage.projects.usage import Usages
 
 
 class ProjectServicer(ProjectServiceServicer):
     """Serves loupe.storage.v1.ProjectService."""
 
-    def __init__(self, projects: Projects) -> None:
+    def __init__(self, projects: Projects, usages: Usages) -> None:
         self._projects = projects
+        self._usages = usages
 
     async def CreateProject(self, request: rpc.CreateProjectRequest, context: object) -> rpc.CreateProjectResponse:
         """Make a project; the caller owns it."""
@@ -32,3 +34,19 @@ class ProjectServicer(ProjectServiceServicer):
         """List the caller's projects, by id."""
         page, more = await self._projects.page(acting_account(), request.page_size, request.page_token)
         return rpc.ListProjectsResponse(projects=map(pack_project, page), next_page_token=more)
+
+    async def GetProjectUsage(
+        self, request: rpc.GetProjectUsageRequest, context: object
+    ) -> rpc.GetProjectUsageResponse:
+        """Say what a project holds and may hold."""
+        room, parts = await self._usages.report(ProjectName.parse(request.name))
+        return rpc.GetProjectUsageResponse(usage=pack_usage(room, parts))
+
+    async def SetProjectQuota(
+        self, request: rpc.SetProjectQuotaRequest, context: object
+    ) -> rpc.SetProjectQuotaResponse:
+        """Limit what a project may hold."""
+        pictures = request.max_pictures if request.HasField("max_pictures") else None
+        size = request.max_bytes if request.HasField("max_bytes") else None
+        quota = await self._usages.set_quota(ProjectName.parse(request.name), pictures, size)
+        return rpc.SetProjectQuotaResponse(quota=pack_quota(quota))

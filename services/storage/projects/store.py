@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy import Boolean, Column, Float, String, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, String, Text
 
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
+from services.storage.projects.quotas import Usage
 
 projects = sa.Table(
     "projects",
@@ -19,7 +21,19 @@ projects = sa.Table(
     Column("creator", String(128), nullable=False),
     Column("active", Boolean, nullable=False),
     Column("create_time", Float, nullable=False),
+    # What the project holds; it changes in the transactions that write and remove the rows of pictures and blobs.
+    Column("pictures", BigInteger, nullable=False, server_default="0"),
+    Column("picture_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("blobs", BigInteger, nullable=False, server_default="0"),
+    Column("blob_bytes", BigInteger, nullable=False, server_default="0"),
+    # The quota of its own, 0 for no limit; null where storage's settings hold.
+    Column("max_pictures", BigInteger),
+    Column("max_bytes", BigInteger),
 )
+
+_ROW = projects.c["project", "uid", "display_name", "creator", "active", "create_time"]
+_USAGE = projects.c["pictures", "picture_bytes", "blobs", "blob_bytes"]
+_QUOTA = projects.c["max_pictures", "max_bytes"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class ProjectTable:
 
     async def find(self, project: str) -> ProjectRow | None:
         """Return a project in any state."""
-        row = (await self._connection.execute(sa.select(projects).where(projects.c.project == project))).first()
+        row = (await self._connection.execute(sa.select(*_ROW).where(projects.c.project == project))).first()
         return ProjectRow(**row._mapping) if row else None
 
     async def add(self, row: ProjectRow) -> None:
@@ -59,7 +73,7 @@ class ProjectTable:
         found: list[ProjectRow] = []
         for start in range(0, len(wanted), 1000):
             query = (
-                sa.select(projects)
+                sa.select(*_ROW)
                 .where(projects.c.project.in_(wanted[start : start + 1000]), projects.c.active)
                 .order_by(projects.c.project)
             )
@@ -67,3 +81,23 @@ class ProjectTable:
             if len(found) >= limit:
                 break
         return found[:limit]
+
+    async def usage(self, project: str, *, lock: bool = False) -> tuple[Usage, int | None, int | None]:
+        """Return what a project holds, and its own quota of pictures and of bytes; nothing for one that is not there.
+
+        lock: nobody else changes them before this transaction ends.
+        """
+        query = sa.select(*_USAGE, *_QUOTA).where(projects.c.project == project)
+        # Rows that refer to the project may still be written meanwhile: its key does not change.
+        query = query.with_for_update(key_share=True) if lock else query
+        row = (await self._connection.execute(query)).first()
+        return (Usage(*row[:4]), row[4], row[5]) if row else (Usage(), None, None)
+
+    async def count(self, project: str, **more: int) -> None:
+        """Add to what a project holds: pictures, picture_bytes, blobs, blob_bytes; what goes is negative."""
+        values = {name: projects.c[name] + number for name, number in more.items()}
+        await self._connection.execute(projects.update().where(projects.c.project == project).values(**values))
+
+    async def set_quota(self, project: str, quota: Mapping[str, int]) -> None:
+        """Set max_pictures, max_bytes or both."""
+        await self._connection.execute(projects.update().where(projects.c.project == project).values(**quota))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from loupe import database
-from loupe.errors import AlreadyExists, DataLoss, NotFound, RequestIdReused, Unavailable
+from loupe.errors import AlreadyExists, DataLoss, NotFound, QuotaExceeded, RequestIdReused, Unavailable
 from loupe.idempotency import Request, RequestLog
 from loupe.names import JobName, ProjectName
 from loupe.scheduler.v1.training_job_pb2 import JobEvent
@@ -289,3 +289,40 @@ async def test_a_change_that_cannot_be_written_takes_no_other_with_it(store: Job
     )
     assert isinstance(outcomes[0], Exception) and not isinstance(outcomes[0], Conflict)
     assert outcomes[1].state is State.DISPATCHING and outcomes[2].state_message == "x"
+
+
+async def test_one_more_job_than_may_wait_is_refused(opened: Database) -> None:
+    """Those that run and those of other projects do not count; what was submitted before is answered as before."""
+    store = JobStore(opened, RequestLog(), max_queued=2)
+    request = Request("accounts/anna", "SubmitTrainingJob", "r1", b"")
+    first = await store.submit(make_job(), request)
+    second = await accept(store)
+    with pytest.raises(QuotaExceeded) as caught:
+        await accept(store)
+    refusal = caught.value
+    assert (refusal.quota, refusal.used, refusal.limit) == ("queued_jobs", 2, "2")
+    assert refusal.project == "projects/line-7"
+    assert (await store.submit(make_job(), request)).uid == first.uid
+    await accept(store, project="other")
+    await run(store, second)
+    third = await accept(store)
+    with pytest.raises(QuotaExceeded):
+        await accept(store)
+    await store.commit(cancel(third, "accounts/anna", NOW))
+    await accept(store)
+
+
+async def test_many_at_once_do_not_slip_under_the_queues_quota(engine: AsyncEngine) -> None:
+    """The check is in the transaction that writes the job, in two replicas as in one."""
+    stores = [JobStore(Database(engine), RequestLog(), max_queued=5) for _ in range(2)]
+    outcomes = await asyncio.gather(*(accept(stores[each % 2]) for each in range(20)), return_exceptions=True)
+    assert sum(isinstance(each, Job) for each in outcomes) == 5
+    assert sum(isinstance(each, QuotaExceeded) for each in outcomes) == 15
+    assert len(await stores[0].queued()) == 5
+
+
+async def test_without_a_quota_any_number_waits(store: JobStore) -> None:
+    """0 is no limit."""
+    for _ in range(5):
+        await accept(store)
+    assert len(await store.queued()) == 5
