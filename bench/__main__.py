@@ -14,6 +14,7 @@ PROGRAMS = (
     ("placement",),
     ("progress",),
     ("upload",),
+    ("derived_version",),
     ("training_loop", "--threads", "1", "--contended"),
     ("training_loop",),
     ("threads",),

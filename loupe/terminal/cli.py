@@ -8,6 +8,7 @@ from loupe.terminal.codes import MEANINGS
 from loupe.terminal.commands import (
     algorithms,
     blobs,
+    changes,
     classify,
     data,
     doctor,
@@ -43,7 +44,9 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(frame.root_options)
-    for commands in (login, doctor, people, data, blobs, storage, training, jobs, algorithms, models, follow, classify):
+    for commands in (
+        login, doctor, people, data, changes, blobs, storage, training, jobs, algorithms, models, follow, classify,
+    ):  # fmt: skip
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands
     return app

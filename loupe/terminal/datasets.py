@@ -8,11 +8,12 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, BadDataset, Unavailable
-from loupe.names import DatasetName
+from loupe.names import DatasetName, DatasetVersionName
 from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_pb2
 from loupe.storage.v1 import dataset_service_pb2 as service
@@ -40,7 +41,7 @@ REMEDIES = {
     blobs.PICTURE_PROBLEM_BROKEN: "copy or export it again from where it came from",
     blobs.PICTURE_PROBLEM_DUPLICATE: "nothing is wrong; one copy is enough",
     blobs.PICTURE_PROBLEM_DIGEST_MISMATCH: "it changed while it was sent; push again",
-    blobs.PICTURE_PROBLEM_CONFLICTING_LABEL: "keep it in one class only",
+    blobs.PICTURE_PROBLEM_CONFLICTING_LABEL: "keep it in one class only; `loupe dataset relabel` gives it another",
 }
 
 
@@ -73,6 +74,25 @@ class PushReport:
     skipped: list[Skipped] = field(default_factory=list)
     duplicates: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class VersionDiff:
+    """What a version has otherwise than its base: how many pictures of each kind, and which."""
+
+    summary: service.DatasetDiffSummary
+    differences: list[service.DatasetDifference] = field(default_factory=list)
+
+
+@dataclass
+class _Sent:
+    """What of a collection is in the mesh now, and what is not. filenames: see _filenames."""
+
+    taken: list[Addressed]
+    uploaded: Uploaded
+    problems: list[Problem]
+    duplicates: list[Skipped]
+    filenames: Mapping[str, Sequence[str]]
 
 
 class ProjectBlobs:
@@ -108,13 +128,17 @@ class Datasets:
         *,
         split: dataset_pb2.SplitPolicy | None = None,
         strict: bool = False,
+        force: bool = False,
+        resplit: bool = False,
         show: Callable[[PushProgress], None] = lambda progress: None,
     ) -> PushReport:
         """Upload what is missing and make a version of all pictures; the data set is made when absent.
 
         Pictures that cannot be read or that storage does not take are left out and named in the report. With strict
         every picture is looked at here first, and PicturesRefused is raised with all problems before anything is sent.
-        Raises BadDataset also for a source without pictures or with one class; no data set is made then.
+        Pictures of the last version keep their split; resplit divides all anew by `split`, and force takes pictures
+        out of the test split where the push would be refused. Raises BadDataset also for a source without pictures or
+        with one class; no data set is made then.
         """
         collection = source if isinstance(source, Collection) else await asyncio.to_thread(read_pictures, source)
         if collection.given and split is not None:
@@ -122,7 +146,77 @@ class Datasets:
                 f"{collection.source} says the split of every picture itself; leave the fractions and seed away",
                 problem="split_given_twice",
             )
-        project = f"projects/{name.project}"
+        sent = await self._send(name.project, collection, strict, show)
+        conflicts = conflicting(sent.taken)
+        usable = [(one, digest) for one, digest in sent.taken if digest not in conflicts]
+        left_out = len(sent.problems) + len(sent.taken) - len(usable)
+        await asyncio.to_thread(require_trainable, collection.source, usable, left_out)
+        await self._ensure(name)
+        header = service.DatasetVersionHeader(
+            parent=str(name), split=split, strict=strict, force=force, resplit=resplit
+        )
+        return await self._make_version(header, collection, sent, show)
+
+    async def add(
+        self,
+        name: DatasetName,
+        source: Path | Collection,
+        *,
+        base: str = "latest",
+        strict: bool = False,
+        force: bool = False,
+        show: Callable[[PushProgress], None] = lambda progress: None,
+    ) -> PushReport:
+        """Make a version of the base, a version's number or "latest", and the pictures of a source.
+
+        Only what is missing is sent. Pictures that the base has with another label are left out and named. strict and
+        force as in push. Raises NotFound when there is no such version.
+        """
+        collection = source if isinstance(source, Collection) else await asyncio.to_thread(read_pictures, source, 1)
+        based = f"{name}/versions/{base}"
+        await self.version(based)
+        sent = await self._send(name.project, collection, strict, show)
+        header = service.DatasetVersionHeader(parent=str(name), base=based, strict=strict, force=force)
+        return await self._make_version(header, collection, sent, show)
+
+    async def change(
+        self,
+        base: DatasetVersionName,
+        *,
+        removed: Sequence[str] = (),
+        relabelled: Mapping[str, str] = MappingProxyType({}),
+        force: bool = False,
+    ) -> service.CreateDatasetVersionResponse:
+        """Make a version of the base without some pictures, and with others under another label, all by digest.
+
+        force allows that for pictures of the test split. Raises BadDataset for a picture that the base does not have.
+        """
+        dataset = DatasetName(base.project, base.dataset)
+        header = service.DatasetVersionHeader(parent=str(dataset), base=str(base), force=force)
+        pairs = [service.RelabelledPicture(digest=digest, label=label) for digest, label in relabelled.items()]
+        return await self._create_version(header, [], removed, pairs)
+
+    async def diff(self, base: str, name: str, most: int = 0) -> VersionDiff:
+        """Compare a version with a base, both by name; `most` pictures of each kind at most, 0 for all."""
+        backoff = Backoff(TRANSFER_RETRY_SECONDS)
+        request = service.DiffDatasetVersionsRequest(base=base, name=name, most=most)
+        while True:
+            found = VersionDiff(service.DatasetDiffSummary())
+            try:
+                async for response in self._datasets.read(lambda stub: stub.DiffDatasetVersions(request)):
+                    if response.HasField("summary"):
+                        found.summary = response.summary
+                    found.differences += response.differences
+            except Unavailable as error:
+                await backoff.wait(error)
+            else:
+                return found
+
+    async def _send(
+        self, project_id: str, collection: Collection, strict: bool, show: Callable[[PushProgress], None]
+    ) -> _Sent:
+        """Upload what is missing of a collection. Raises PicturesRefused with strict."""
+        project = f"projects/{project_id}"
         hashed = await hash_files([one.path for one in collection.pictures], show)
         addressed = [(one, file.digest) for one, file in zip(collection.pictures, hashed, strict=True) if file.digest]
         kept, duplicates = _without_duplicates(addressed)
@@ -139,20 +233,25 @@ class Datasets:
         if strict and problems:
             raise _refusal(problems)
         taken = [(one, digest) for one, digest in kept if digest not in uploaded.refused]
-        conflicts = conflicting(taken)
-        usable = [(one, digest) for one, digest in taken if digest not in conflicts]
-        await asyncio.to_thread(require_trainable, collection.source, usable, len(problems) + len(taken) - len(usable))
-        show(PushProgress("version", 0, len(taken)))
-        await self._ensure(name)
-        response = await self._create_version(name, _items(taken), split, strict)
-        show(PushProgress("version", len(taken), len(taken)))
+        return _Sent(taken, uploaded, problems, duplicates, filenames)
+
+    async def _make_version(
+        self,
+        header: service.DatasetVersionHeader,
+        collection: Collection,
+        sent: _Sent,
+        show: Callable[[PushProgress], None],
+    ) -> PushReport:
+        show(PushProgress("version", 0, len(sent.taken)))
+        response = await self._create_version(header, _items(sent.taken))
+        show(PushProgress("version", len(sent.taken), len(sent.taken)))
         return PushReport(
             version=response.dataset_version,
-            uploaded=uploaded,
-            problems=[*problems, *_problems(response.verdicts, filenames)],
-            left_out=len(problems) + response.left_out_count,
+            uploaded=sent.uploaded,
+            problems=[*sent.problems, *_problems(response.verdicts, sent.filenames)],
+            left_out=len(sent.problems) + response.left_out_count,
             skipped=collection.skipped,
-            duplicates=duplicates,
+            duplicates=sent.duplicates,
             warnings=list(response.warnings),
         )
 
@@ -163,22 +262,25 @@ class Datasets:
 
     async def _create_version(
         self,
-        name: DatasetName,
+        header: service.DatasetVersionHeader,
         items: Sequence[dataset_pb2.DatasetItem],
-        split: dataset_pb2.SplitPolicy | None,
-        strict: bool,
+        removed: Sequence[str] = (),
+        relabelled: Sequence[service.RelabelledPicture] = (),
     ) -> service.CreateDatasetVersionResponse:
         # One id for all tries: a version that was made although its answer was lost is not made again.
-        header = service.DatasetVersionHeader(
-            parent=str(name), split=split, strict=strict, request_id=str(uuid.uuid4())
-        )
+        header.request_id = str(uuid.uuid4())
 
         async def requests() -> AsyncIterator[service.CreateDatasetVersionRequest]:
             yield service.CreateDatasetVersionRequest(header=header)
             for start in range(0, len(items), ITEMS_IN_BATCH):
                 batch = service.DatasetItemBatch(items=items[start : start + ITEMS_IN_BATCH])
                 yield service.CreateDatasetVersionRequest(batch=batch)
-            yield service.CreateDatasetVersionRequest(closing=service.DatasetVersionClosing(item_count=len(items)))
+            for start in range(0, max(len(removed), len(relabelled)), ITEMS_IN_BATCH):
+                part = slice(start, start + ITEMS_IN_BATCH)
+                changes = service.DatasetChangeBatch(removed_digests=removed[part], relabelled=relabelled[part])
+                yield service.CreateDatasetVersionRequest(changes=changes)
+            closing = service.DatasetVersionClosing(item_count=len(items), change_count=len(removed) + len(relabelled))
+            yield service.CreateDatasetVersionRequest(closing=closing)
 
         return await self._datasets.send(lambda stub: stub.CreateDatasetVersion(requests()), TRANSFER_RETRY_SECONDS)
 

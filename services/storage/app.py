@@ -35,6 +35,7 @@ from services.storage.blobs.uploads import BlobUploads
 from services.storage.clients.auth import AuthMemberships, Memberships
 from services.storage.database.session import Database, Session
 from services.storage.datasets.datasets import Datasets
+from services.storage.datasets.differences import Differences
 from services.storage.datasets.servicer import DatasetServicer
 from services.storage.datasets.store import DatasetTable
 from services.storage.datasets.versions import DatasetVersions
@@ -99,6 +100,7 @@ class Storage:
         self._usages = Usages(self.database, quotas, _parts)
         self._datasets = Datasets(self.database, now)
         self._versions = DatasetVersions(self.database, self._indexer, now)
+        self._differences = Differences(self.database)
         self._models = Models(self.database, now)
         self.checkpoints = Checkpoints(self.database, self.blobs)
         self._closing = AsyncExitStack()
@@ -106,7 +108,7 @@ class Storage:
     def registrations(self) -> list[Registration]:
         """Return the gRPC services, for a MeshServer."""
         blobs = BlobServicer(self.picture_uploads, self.blobs, self.blob_uploads, self.downloads, self._coming)
-        datasets = DatasetServicer(self._datasets, self._versions, self._coming)
+        datasets = DatasetServicer(self._datasets, self._versions, self._differences, self._coming)
         models = ModelServicer(self._models, self.checkpoints, Fences(self.database), self.downloads)
         return [
             (add_ProjectServiceServicer_to_server, ProjectServicer(self._projects, self._usages)),

@@ -266,8 +266,11 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
                 header = request.header
             elif part == "batch":
                 items += request.batch.items
+            elif part == "changes":
+                self.mesh.changes.append(request.changes)
             else:
                 closing = request.closing
+        self.mesh.headers.append(header)
         assert closing is not None and closing.item_count == len(items)
         assert all(item.digest in self.mesh.blobs for item in items)
         self.mesh.datasets[header.parent].append(items)
@@ -292,6 +295,21 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
             raise not_found(request.name)
         version = self._version(parent, self.mesh.datasets[parent][-1])
         return datasets.GetDatasetVersionResponse(dataset_version=version)
+
+    @guarded
+    async def ListDatasetVersions(self, request: Any, context: Any) -> Any:
+        version = self._version(request.parent, self.mesh.datasets[request.parent][-1])
+        version.base, version.added_count, version.creator = f"{request.parent}/versions/1", 3, "accounts/anna"
+        return datasets.ListDatasetVersionsResponse(dataset_versions=[version])
+
+    @guarded
+    async def DiffDatasetVersions(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        summary = datasets.DatasetDiffSummary(base=request.base, name=request.name, added_count=30, moved_count=1)
+        yield datasets.DiffDatasetVersionsResponse(summary=summary)
+        added = datasets.DatasetDifference(
+            kind=datasets.DATASET_DIFFERENCE_KIND_ADDED, digest="ab" * 32, filename="new.png", label="ok"
+        )
+        yield datasets.DiffDatasetVersionsResponse(differences=[added] * int(request.most or 30))
 
     @guarded
     async def ReadDatasetItems(self, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -486,6 +504,8 @@ class FakeMesh:
         self.asked_algorithms: list[str] = []
         self.reruns: list[Any] = []
         self.datasets: dict[str, list[list[Any]]] = {}
+        self.headers: list[Any] = []
+        self.changes: list[Any] = []
         self.split: Any = None
         self.item_cuts = 0
         self.warnings: list[str] = []

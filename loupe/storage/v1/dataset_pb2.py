@@ -25,23 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eloupe/storage/v1/dataset.proto\x12\x10loupe.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x16\n\x0elatest_version\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa5\x02\n\x0e\x44\x61tasetVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12,\n\x06labels\x18\x04 \x03(\x0b\x32\x1c.loupe.storage.v1.LabelCount\x12\x15\n\rpicture_count\x18\x05 \x01(\x03\x12\x12\n\nbyte_count\x18\x06 \x01(\x03\x12\x1f\n\x17near_duplicate_clusters\x18\x07 \x01(\x03\x12,\n\x05split\x18\x08 \x01(\x0b\x32\x1d.loupe.storage.v1.SplitPolicy\x12\x0f\n\x07\x63reator\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"^\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0btrain_count\x18\x02 \x01(\x03\x12\x18\n\x10validation_count\x18\x03 \x01(\x03\x12\x12\n\ntest_count\x18\x04 \x01(\x03\"v\n\x0bSplitPolicy\x12\x16\n\x0etrain_fraction\x18\x01 \x01(\x01\x12\x1b\n\x13validation_fraction\x18\x02 \x01(\x01\x12\x15\n\rtest_fraction\x18\x03 \x01(\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\r\n\x05given\x18\x05 \x01(\x08\"t\n\x0b\x44\x61tasetItem\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12&\n\x05split\x18\x03 \x01(\x0e\x32\x17.loupe.storage.v1.Split\x12\x10\n\x08\x66ilename\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x03*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eloupe/storage/v1/dataset.proto\x12\x10loupe.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x16\n\x0elatest_version\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf9\x02\n\x0e\x44\x61tasetVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12,\n\x06labels\x18\x04 \x03(\x0b\x32\x1c.loupe.storage.v1.LabelCount\x12\x15\n\rpicture_count\x18\x05 \x01(\x03\x12\x12\n\nbyte_count\x18\x06 \x01(\x03\x12\x1f\n\x17near_duplicate_clusters\x18\x07 \x01(\x03\x12,\n\x05split\x18\x08 \x01(\x0b\x32\x1d.loupe.storage.v1.SplitPolicy\x12\x0f\n\x07\x63reator\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x62\x61se\x18\x0b \x01(\t\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x0c \x01(\x03\x12\x15\n\rremoved_count\x18\r \x01(\x03\x12\x18\n\x10relabelled_count\x18\x0e \x01(\x03\"^\n\nLabelCount\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0btrain_count\x18\x02 \x01(\x03\x12\x18\n\x10validation_count\x18\x03 \x01(\x03\x12\x12\n\ntest_count\x18\x04 \x01(\x03\"v\n\x0bSplitPolicy\x12\x16\n\x0etrain_fraction\x18\x01 \x01(\x01\x12\x1b\n\x13validation_fraction\x18\x02 \x01(\x01\x12\x15\n\rtest_fraction\x18\x03 \x01(\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\r\n\x05given\x18\x05 \x01(\x08\"t\n\x0b\x44\x61tasetItem\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12&\n\x05split\x18\x03 \x01(\x0e\x32\x17.loupe.storage.v1.Split\x12\x10\n\x08\x66ilename\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x03*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loupe.storage.v1.dataset_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SPLIT']._serialized_start=849
-  _globals['_SPLIT']._serialized_end=934
+  _globals['_SPLIT']._serialized_start=933
+  _globals['_SPLIT']._serialized_end=1018
   _globals['_DATASET']._serialized_start=86
   _globals['_DATASET']._serialized_end=217
   _globals['_DATASETVERSION']._serialized_start=220
-  _globals['_DATASETVERSION']._serialized_end=513
-  _globals['_LABELCOUNT']._serialized_start=515
-  _globals['_LABELCOUNT']._serialized_end=609
-  _globals['_SPLITPOLICY']._serialized_start=611
-  _globals['_SPLITPOLICY']._serialized_end=729
-  _globals['_DATASETITEM']._serialized_start=731
-  _globals['_DATASETITEM']._serialized_end=847
+  _globals['_DATASETVERSION']._serialized_end=597
+  _globals['_LABELCOUNT']._serialized_start=599
+  _globals['_LABELCOUNT']._serialized_end=693
+  _globals['_SPLITPOLICY']._serialized_start=695
+  _globals['_SPLITPOLICY']._serialized_end=813
+  _globals['_DATASETITEM']._serialized_start=815
+  _globals['_DATASETITEM']._serialized_end=931
 # @@protoc_insertion_point(module_scope)

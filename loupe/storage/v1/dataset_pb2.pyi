@@ -36,7 +36,7 @@ class Dataset(_message.Message):
     def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., display_name: _Optional[str] = ..., latest_version: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DatasetVersion(_message.Message):
-    __slots__ = ("name", "uid", "digest", "labels", "picture_count", "byte_count", "near_duplicate_clusters", "split", "creator", "create_time")
+    __slots__ = ("name", "uid", "digest", "labels", "picture_count", "byte_count", "near_duplicate_clusters", "split", "creator", "create_time", "base", "added_count", "removed_count", "relabelled_count")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,10 @@ class DatasetVersion(_message.Message):
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     CREATOR_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    ADDED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RELABELLED_COUNT_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     digest: str
@@ -57,7 +61,11 @@ class DatasetVersion(_message.Message):
     split: SplitPolicy
     creator: str
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[LabelCount, _Mapping]]] = ..., picture_count: _Optional[int] = ..., byte_count: _Optional[int] = ..., near_duplicate_clusters: _Optional[int] = ..., split: _Optional[_Union[SplitPolicy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    base: str
+    added_count: int
+    removed_count: int
+    relabelled_count: int
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[LabelCount, _Mapping]]] = ..., picture_count: _Optional[int] = ..., byte_count: _Optional[int] = ..., near_duplicate_clusters: _Optional[int] = ..., split: _Optional[_Union[SplitPolicy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., base: _Optional[str] = ..., added_count: _Optional[int] = ..., removed_count: _Optional[int] = ..., relabelled_count: _Optional[int] = ...) -> None: ...
 
 class LabelCount(_message.Message):
     __slots__ = ("label", "train_count", "validation_count", "test_count")

@@ -27,7 +27,7 @@ from loupe.storage.v1 import blob_service_pb2 as loupe_dot_storage_dot_v1_dot_bl
 from loupe.storage.v1 import dataset_pb2 as loupe_dot_storage_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&loupe/storage/v1/dataset_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a#loupe/storage/v1/blob_service.proto\x1a\x1eloupe/storage/v1/dataset.proto\"z\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12*\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x19.loupe.storage.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"C\n\x15\x43reateDatasetResponse\x12*\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x12GetDatasetResponse\x12*\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Dataset\"L\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x14ListDatasetsResponse\x12+\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x19.loupe.storage.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd0\x01\n\x1b\x43reateDatasetVersionRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.loupe.storage.v1.DatasetVersionHeaderH\x00\x12\x33\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\".loupe.storage.v1.DatasetItemBatchH\x00\x12:\n\x07\x63losing\x18\x03 \x01(\x0b\x32\'.loupe.storage.v1.DatasetVersionClosingH\x00\x42\x06\n\x04part\"x\n\x14\x44\x61tasetVersionHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12,\n\x05split\x18\x02 \x01(\x0b\x32\x1d.loupe.storage.v1.SplitPolicy\x12\x0e\n\x06strict\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"@\n\x10\x44\x61tasetItemBatch\x12,\n\x05items\x18\x01 \x03(\x0b\x32\x1d.loupe.storage.v1.DatasetItem\"+\n\x15\x44\x61tasetVersionClosing\x12\x12\n\nitem_count\x18\x01 \x01(\x03\"\xb7\x01\n\x1c\x43reateDatasetVersionResponse\x12\x39\n\x0f\x64\x61taset_version\x18\x01 \x01(\x0b\x32 .loupe.storage.v1.DatasetVersion\x12\x32\n\x08verdicts\x18\x02 \x03(\x0b\x32 .loupe.storage.v1.PictureVerdict\x12\x16\n\x0eleft_out_count\x18\x03 \x01(\x03\x12\x10\n\x08warnings\x18\x04 \x03(\t\"(\n\x18GetDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"V\n\x19GetDatasetVersionResponse\x12\x39\n\x0f\x64\x61taset_version\x18\x01 \x01(\x0b\x32 .loupe.storage.v1.DatasetVersion\"S\n\x1aListDatasetVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"r\n\x1bListDatasetVersionsResponse\x12:\n\x10\x64\x61taset_versions\x18\x01 \x03(\x0b\x32 .loupe.storage.v1.DatasetVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x17ReadDatasetItemsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"H\n\x18ReadDatasetItemsResponse\x12,\n\x05items\x18\x01 \x03(\x0b\x32\x1d.loupe.storage.v1.DatasetItem2\xe2\x07\n\x0e\x44\x61tasetService\x12\x80\x01\n\rCreateDataset\x12&.loupe.storage.v1.CreateDatasetRequest\x1a\'.loupe.storage.v1.CreateDatasetResponse\"\x1e\x92\x82\x19\x1a\x1a\x18\n\x0e\x64\x61tasets.write\x12\x06parent\x12t\n\nGetDataset\x12#.loupe.storage.v1.GetDatasetRequest\x1a$.loupe.storage.v1.GetDatasetResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rdatasets.read\x12\x04name\x12|\n\x0cListDatasets\x12%.loupe.storage.v1.ListDatasetsRequest\x1a&.loupe.storage.v1.ListDatasetsResponse\"\x1d\x92\x82\x19\x19\x1a\x17\n\rdatasets.read\x12\x06parent\x12\x9e\x01\n\x14\x43reateDatasetVersion\x12-.loupe.storage.v1.CreateDatasetVersionRequest\x1a..loupe.storage.v1.CreateDatasetVersionResponse\"%\x92\x82\x19!\x1a\x1f\n\x0e\x64\x61tasets.write\x12\rheader.parent(\x01\x12\x96\x01\n\x11GetDatasetVersion\x12*.loupe.storage.v1.GetDatasetVersionRequest\x1a+.loupe.storage.v1.GetDatasetVersionResponse\"(\x92\x82\x19$\x1a\x15\n\rdatasets.read\x12\x04name\"\tscheduler(\x01\x12\x91\x01\n\x13ListDatasetVersions\x12,.loupe.storage.v1.ListDatasetVersionsRequest\x1a-.loupe.storage.v1.ListDatasetVersionsResponse\"\x1d\x92\x82\x19\x19\x1a\x17\n\rdatasets.read\x12\x06parent\x12\x8a\x01\n\x10ReadDatasetItems\x12).loupe.storage.v1.ReadDatasetItemsRequest\x1a*.loupe.storage.v1.ReadDatasetItemsResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rdatasets.read\x12\x04name(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&loupe/storage/v1/dataset_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a#loupe/storage/v1/blob_service.proto\x1a\x1eloupe/storage/v1/dataset.proto\"z\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12*\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x19.loupe.storage.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"C\n\x15\x43reateDatasetResponse\x12*\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x12GetDatasetResponse\x12*\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Dataset\"L\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x14ListDatasetsResponse\x12+\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x19.loupe.storage.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x02\n\x1b\x43reateDatasetVersionRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.loupe.storage.v1.DatasetVersionHeaderH\x00\x12\x33\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\".loupe.storage.v1.DatasetItemBatchH\x00\x12:\n\x07\x63losing\x18\x03 \x01(\x0b\x32\'.loupe.storage.v1.DatasetVersionClosingH\x00\x12\x37\n\x07\x63hanges\x18\x04 \x01(\x0b\x32$.loupe.storage.v1.DatasetChangeBatchH\x00\x42\x06\n\x04part\"\xa6\x01\n\x14\x44\x61tasetVersionHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12,\n\x05split\x18\x02 \x01(\x0b\x32\x1d.loupe.storage.v1.SplitPolicy\x12\x0e\n\x06strict\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\t\x12\r\n\x05\x66orce\x18\x06 \x01(\x08\x12\x0f\n\x07resplit\x18\x07 \x01(\x08\"@\n\x10\x44\x61tasetItemBatch\x12,\n\x05items\x18\x01 \x03(\x0b\x32\x1d.loupe.storage.v1.DatasetItem\"f\n\x12\x44\x61tasetChangeBatch\x12\x17\n\x0fremoved_digests\x18\x01 \x03(\t\x12\x37\n\nrelabelled\x18\x02 \x03(\x0b\x32#.loupe.storage.v1.RelabelledPicture\"2\n\x11RelabelledPicture\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"A\n\x15\x44\x61tasetVersionClosing\x12\x12\n\nitem_count\x18\x01 \x01(\x03\x12\x14\n\x0c\x63hange_count\x18\x02 \x01(\x03\"\xb7\x01\n\x1c\x43reateDatasetVersionResponse\x12\x39\n\x0f\x64\x61taset_version\x18\x01 \x01(\x0b\x32 .loupe.storage.v1.DatasetVersion\x12\x32\n\x08verdicts\x18\x02 \x03(\x0b\x32 .loupe.storage.v1.PictureVerdict\x12\x16\n\x0eleft_out_count\x18\x03 \x01(\x03\x12\x10\n\x08warnings\x18\x04 \x03(\t\"(\n\x18GetDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"V\n\x19GetDatasetVersionResponse\x12\x39\n\x0f\x64\x61taset_version\x18\x01 \x01(\x0b\x32 .loupe.storage.v1.DatasetVersion\"S\n\x1aListDatasetVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"r\n\x1bListDatasetVersionsResponse\x12:\n\x10\x64\x61taset_versions\x18\x01 \x03(\x0b\x32 .loupe.storage.v1.DatasetVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x17ReadDatasetItemsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"H\n\x18ReadDatasetItemsResponse\x12,\n\x05items\x18\x01 \x03(\x0b\x32\x1d.loupe.storage.v1.DatasetItem\"F\n\x1a\x44iffDatasetVersionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\t\x12\x0c\n\x04most\x18\x03 \x01(\x03\"\x8e\x01\n\x1b\x44iffDatasetVersionsResponse\x12\x35\n\x07summary\x18\x01 \x01(\x0b\x32$.loupe.storage.v1.DatasetDiffSummary\x12\x38\n\x0b\x64ifferences\x18\x02 \x03(\x0b\x32#.loupe.storage.v1.DatasetDifference\"\x8b\x01\n\x12\x44\x61tasetDiffSummary\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x03 \x01(\x03\x12\x15\n\rremoved_count\x18\x04 \x01(\x03\x12\x18\n\x10relabelled_count\x18\x05 \x01(\x03\x12\x13\n\x0bmoved_count\x18\x06 \x01(\x03\"\xe4\x01\n\x11\x44\x61tasetDifference\x12\x35\n\x04kind\x18\x01 \x01(\x0e\x32\'.loupe.storage.v1.DatasetDifferenceKind\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x12\n\nbase_label\x18\x04 \x01(\t\x12\r\n\x05label\x18\x05 \x01(\t\x12+\n\nbase_split\x18\x06 \x01(\x0e\x32\x17.loupe.storage.v1.Split\x12&\n\x05split\x18\x07 \x01(\x0e\x32\x17.loupe.storage.v1.Split*\xd3\x01\n\x15\x44\x61tasetDifferenceKind\x12\'\n#DATASET_DIFFERENCE_KIND_UNSPECIFIED\x10\x00\x12!\n\x1d\x44\x41TASET_DIFFERENCE_KIND_ADDED\x10\x01\x12#\n\x1f\x44\x41TASET_DIFFERENCE_KIND_REMOVED\x10\x02\x12&\n\"DATASET_DIFFERENCE_KIND_RELABELLED\x10\x03\x12!\n\x1d\x44\x41TASET_DIFFERENCE_KIND_MOVED\x10\x04\x32\xf6\x08\n\x0e\x44\x61tasetService\x12\x80\x01\n\rCreateDataset\x12&.loupe.storage.v1.CreateDatasetRequest\x1a\'.loupe.storage.v1.CreateDatasetResponse\"\x1e\x92\x82\x19\x1a\x1a\x18\n\x0e\x64\x61tasets.write\x12\x06parent\x12t\n\nGetDataset\x12#.loupe.storage.v1.GetDatasetRequest\x1a$.loupe.storage.v1.GetDatasetResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rdatasets.read\x12\x04name\x12|\n\x0cListDatasets\x12%.loupe.storage.v1.ListDatasetsRequest\x1a&.loupe.storage.v1.ListDatasetsResponse\"\x1d\x92\x82\x19\x19\x1a\x17\n\rdatasets.read\x12\x06parent\x12\x9e\x01\n\x14\x43reateDatasetVersion\x12-.loupe.storage.v1.CreateDatasetVersionRequest\x1a..loupe.storage.v1.CreateDatasetVersionResponse\"%\x92\x82\x19!\x1a\x1f\n\x0e\x64\x61tasets.write\x12\rheader.parent(\x01\x12\x96\x01\n\x11GetDatasetVersion\x12*.loupe.storage.v1.GetDatasetVersionRequest\x1a+.loupe.storage.v1.GetDatasetVersionResponse\"(\x92\x82\x19$\x1a\x15\n\rdatasets.read\x12\x04name\"\tscheduler(\x01\x12\x91\x01\n\x13ListDatasetVersions\x12,.loupe.storage.v1.ListDatasetVersionsRequest\x1a-.loupe.storage.v1.ListDatasetVersionsResponse\"\x1d\x92\x82\x19\x19\x1a\x17\n\rdatasets.read\x12\x06parent\x12\x8a\x01\n\x10ReadDatasetItems\x12).loupe.storage.v1.ReadDatasetItemsRequest\x1a*.loupe.storage.v1.ReadDatasetItemsResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rdatasets.read\x12\x04name(\x01\x30\x01\x12\x91\x01\n\x13\x44iffDatasetVersions\x12,.loupe.storage.v1.DiffDatasetVersionsRequest\x1a-.loupe.storage.v1.DiffDatasetVersionsResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rdatasets.read\x12\x04name0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASETSERVICE'].methods_by_name['ListDatasetVersions']._serialized_options = b'\222\202\031\031\032\027\n\rdatasets.read\022\006parent'
   _globals['_DATASETSERVICE'].methods_by_name['ReadDatasetItems']._loaded_options = None
   _globals['_DATASETSERVICE'].methods_by_name['ReadDatasetItems']._serialized_options = b'\222\202\031\031\032\025\n\rdatasets.read\022\004name(\001'
+  _globals['_DATASETSERVICE'].methods_by_name['DiffDatasetVersions']._loaded_options = None
+  _globals['_DATASETSERVICE'].methods_by_name['DiffDatasetVersions']._serialized_options = b'\222\202\031\027\032\025\n\rdatasets.read\022\004name'
+  _globals['_DATASETDIFFERENCEKIND']._serialized_start=2590
+  _globals['_DATASETDIFFERENCEKIND']._serialized_end=2801
   _globals['_CREATEDATASETREQUEST']._serialized_start=159
   _globals['_CREATEDATASETREQUEST']._serialized_end=281
   _globals['_CREATEDATASETRESPONSE']._serialized_start=283
@@ -61,27 +65,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDATASETSRESPONSE']._serialized_start=531
   _globals['_LISTDATASETSRESPONSE']._serialized_end=623
   _globals['_CREATEDATASETVERSIONREQUEST']._serialized_start=626
-  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_end=834
-  _globals['_DATASETVERSIONHEADER']._serialized_start=836
-  _globals['_DATASETVERSIONHEADER']._serialized_end=956
-  _globals['_DATASETITEMBATCH']._serialized_start=958
-  _globals['_DATASETITEMBATCH']._serialized_end=1022
-  _globals['_DATASETVERSIONCLOSING']._serialized_start=1024
-  _globals['_DATASETVERSIONCLOSING']._serialized_end=1067
-  _globals['_CREATEDATASETVERSIONRESPONSE']._serialized_start=1070
-  _globals['_CREATEDATASETVERSIONRESPONSE']._serialized_end=1253
-  _globals['_GETDATASETVERSIONREQUEST']._serialized_start=1255
-  _globals['_GETDATASETVERSIONREQUEST']._serialized_end=1295
-  _globals['_GETDATASETVERSIONRESPONSE']._serialized_start=1297
-  _globals['_GETDATASETVERSIONRESPONSE']._serialized_end=1383
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=1385
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=1468
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=1470
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=1584
-  _globals['_READDATASETITEMSREQUEST']._serialized_start=1586
-  _globals['_READDATASETITEMSREQUEST']._serialized_end=1641
-  _globals['_READDATASETITEMSRESPONSE']._serialized_start=1643
-  _globals['_READDATASETITEMSRESPONSE']._serialized_end=1715
-  _globals['_DATASETSERVICE']._serialized_start=1718
-  _globals['_DATASETSERVICE']._serialized_end=2712
+  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_end=891
+  _globals['_DATASETVERSIONHEADER']._serialized_start=894
+  _globals['_DATASETVERSIONHEADER']._serialized_end=1060
+  _globals['_DATASETITEMBATCH']._serialized_start=1062
+  _globals['_DATASETITEMBATCH']._serialized_end=1126
+  _globals['_DATASETCHANGEBATCH']._serialized_start=1128
+  _globals['_DATASETCHANGEBATCH']._serialized_end=1230
+  _globals['_RELABELLEDPICTURE']._serialized_start=1232
+  _globals['_RELABELLEDPICTURE']._serialized_end=1282
+  _globals['_DATASETVERSIONCLOSING']._serialized_start=1284
+  _globals['_DATASETVERSIONCLOSING']._serialized_end=1349
+  _globals['_CREATEDATASETVERSIONRESPONSE']._serialized_start=1352
+  _globals['_CREATEDATASETVERSIONRESPONSE']._serialized_end=1535
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_start=1537
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_end=1577
+  _globals['_GETDATASETVERSIONRESPONSE']._serialized_start=1579
+  _globals['_GETDATASETVERSIONRESPONSE']._serialized_end=1665
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=1667
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=1750
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=1752
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=1866
+  _globals['_READDATASETITEMSREQUEST']._serialized_start=1868
+  _globals['_READDATASETITEMSREQUEST']._serialized_end=1923
+  _globals['_READDATASETITEMSRESPONSE']._serialized_start=1925
+  _globals['_READDATASETITEMSRESPONSE']._serialized_end=1997
+  _globals['_DIFFDATASETVERSIONSREQUEST']._serialized_start=1999
+  _globals['_DIFFDATASETVERSIONSREQUEST']._serialized_end=2069
+  _globals['_DIFFDATASETVERSIONSRESPONSE']._serialized_start=2072
+  _globals['_DIFFDATASETVERSIONSRESPONSE']._serialized_end=2214
+  _globals['_DATASETDIFFSUMMARY']._serialized_start=2217
+  _globals['_DATASETDIFFSUMMARY']._serialized_end=2356
+  _globals['_DATASETDIFFERENCE']._serialized_start=2359
+  _globals['_DATASETDIFFERENCE']._serialized_end=2587
+  _globals['_DATASETSERVICE']._serialized_start=2804
+  _globals['_DATASETSERVICE']._serialized_end=3946
 # @@protoc_insertion_point(module_scope)

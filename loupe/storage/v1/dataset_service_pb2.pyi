@@ -2,12 +2,26 @@ from loupe.common.v1 import access_pb2 as _access_pb2
 from loupe.storage.v1 import blob_service_pb2 as _blob_service_pb2
 from loupe.storage.v1 import dataset_pb2 as _dataset_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class DatasetDifferenceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATASET_DIFFERENCE_KIND_UNSPECIFIED: _ClassVar[DatasetDifferenceKind]
+    DATASET_DIFFERENCE_KIND_ADDED: _ClassVar[DatasetDifferenceKind]
+    DATASET_DIFFERENCE_KIND_REMOVED: _ClassVar[DatasetDifferenceKind]
+    DATASET_DIFFERENCE_KIND_RELABELLED: _ClassVar[DatasetDifferenceKind]
+    DATASET_DIFFERENCE_KIND_MOVED: _ClassVar[DatasetDifferenceKind]
+DATASET_DIFFERENCE_KIND_UNSPECIFIED: DatasetDifferenceKind
+DATASET_DIFFERENCE_KIND_ADDED: DatasetDifferenceKind
+DATASET_DIFFERENCE_KIND_REMOVED: DatasetDifferenceKind
+DATASET_DIFFERENCE_KIND_RELABELLED: DatasetDifferenceKind
+DATASET_DIFFERENCE_KIND_MOVED: DatasetDifferenceKind
 
 class CreateDatasetRequest(_message.Message):
     __slots__ = ("parent", "dataset_id", "dataset", "request_id")
@@ -58,26 +72,34 @@ class ListDatasetsResponse(_message.Message):
     def __init__(self, datasets: _Optional[_Iterable[_Union[_dataset_pb2.Dataset, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class CreateDatasetVersionRequest(_message.Message):
-    __slots__ = ("header", "batch", "closing")
+    __slots__ = ("header", "batch", "closing", "changes")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     CLOSING_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
     header: DatasetVersionHeader
     batch: DatasetItemBatch
     closing: DatasetVersionClosing
-    def __init__(self, header: _Optional[_Union[DatasetVersionHeader, _Mapping]] = ..., batch: _Optional[_Union[DatasetItemBatch, _Mapping]] = ..., closing: _Optional[_Union[DatasetVersionClosing, _Mapping]] = ...) -> None: ...
+    changes: DatasetChangeBatch
+    def __init__(self, header: _Optional[_Union[DatasetVersionHeader, _Mapping]] = ..., batch: _Optional[_Union[DatasetItemBatch, _Mapping]] = ..., closing: _Optional[_Union[DatasetVersionClosing, _Mapping]] = ..., changes: _Optional[_Union[DatasetChangeBatch, _Mapping]] = ...) -> None: ...
 
 class DatasetVersionHeader(_message.Message):
-    __slots__ = ("parent", "split", "strict", "request_id")
+    __slots__ = ("parent", "split", "strict", "request_id", "base", "force", "resplit")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     STRICT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    RESPLIT_FIELD_NUMBER: _ClassVar[int]
     parent: str
     split: _dataset_pb2.SplitPolicy
     strict: bool
     request_id: str
-    def __init__(self, parent: _Optional[str] = ..., split: _Optional[_Union[_dataset_pb2.SplitPolicy, _Mapping]] = ..., strict: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    base: str
+    force: bool
+    resplit: bool
+    def __init__(self, parent: _Optional[str] = ..., split: _Optional[_Union[_dataset_pb2.SplitPolicy, _Mapping]] = ..., strict: _Optional[bool] = ..., request_id: _Optional[str] = ..., base: _Optional[str] = ..., force: _Optional[bool] = ..., resplit: _Optional[bool] = ...) -> None: ...
 
 class DatasetItemBatch(_message.Message):
     __slots__ = ("items",)
@@ -85,11 +107,29 @@ class DatasetItemBatch(_message.Message):
     items: _containers.RepeatedCompositeFieldContainer[_dataset_pb2.DatasetItem]
     def __init__(self, items: _Optional[_Iterable[_Union[_dataset_pb2.DatasetItem, _Mapping]]] = ...) -> None: ...
 
+class DatasetChangeBatch(_message.Message):
+    __slots__ = ("removed_digests", "relabelled")
+    REMOVED_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    RELABELLED_FIELD_NUMBER: _ClassVar[int]
+    removed_digests: _containers.RepeatedScalarFieldContainer[str]
+    relabelled: _containers.RepeatedCompositeFieldContainer[RelabelledPicture]
+    def __init__(self, removed_digests: _Optional[_Iterable[str]] = ..., relabelled: _Optional[_Iterable[_Union[RelabelledPicture, _Mapping]]] = ...) -> None: ...
+
+class RelabelledPicture(_message.Message):
+    __slots__ = ("digest", "label")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    label: str
+    def __init__(self, digest: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
+
 class DatasetVersionClosing(_message.Message):
-    __slots__ = ("item_count",)
+    __slots__ = ("item_count", "change_count")
     ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_COUNT_FIELD_NUMBER: _ClassVar[int]
     item_count: int
-    def __init__(self, item_count: _Optional[int] = ...) -> None: ...
+    change_count: int
+    def __init__(self, item_count: _Optional[int] = ..., change_count: _Optional[int] = ...) -> None: ...
 
 class CreateDatasetVersionResponse(_message.Message):
     __slots__ = ("dataset_version", "verdicts", "left_out_count", "warnings")
@@ -146,3 +186,55 @@ class ReadDatasetItemsResponse(_message.Message):
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[_dataset_pb2.DatasetItem]
     def __init__(self, items: _Optional[_Iterable[_Union[_dataset_pb2.DatasetItem, _Mapping]]] = ...) -> None: ...
+
+class DiffDatasetVersionsRequest(_message.Message):
+    __slots__ = ("name", "base", "most")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    base: str
+    most: int
+    def __init__(self, name: _Optional[str] = ..., base: _Optional[str] = ..., most: _Optional[int] = ...) -> None: ...
+
+class DiffDatasetVersionsResponse(_message.Message):
+    __slots__ = ("summary", "differences")
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    summary: DatasetDiffSummary
+    differences: _containers.RepeatedCompositeFieldContainer[DatasetDifference]
+    def __init__(self, summary: _Optional[_Union[DatasetDiffSummary, _Mapping]] = ..., differences: _Optional[_Iterable[_Union[DatasetDifference, _Mapping]]] = ...) -> None: ...
+
+class DatasetDiffSummary(_message.Message):
+    __slots__ = ("base", "name", "added_count", "removed_count", "relabelled_count", "moved_count")
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RELABELLED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MOVED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    base: str
+    name: str
+    added_count: int
+    removed_count: int
+    relabelled_count: int
+    moved_count: int
+    def __init__(self, base: _Optional[str] = ..., name: _Optional[str] = ..., added_count: _Optional[int] = ..., removed_count: _Optional[int] = ..., relabelled_count: _Optional[int] = ..., moved_count: _Optional[int] = ...) -> None: ...
+
+class DatasetDifference(_message.Message):
+    __slots__ = ("kind", "digest", "filename", "base_label", "label", "base_split", "split")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FILENAME_FIELD_NUMBER: _ClassVar[int]
+    BASE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    BASE_SPLIT_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    kind: DatasetDifferenceKind
+    digest: str
+    filename: str
+    base_label: str
+    label: str
+    base_split: _dataset_pb2.Split
+    split: _dataset_pb2.Split
+    def __init__(self, kind: _Optional[_Union[DatasetDifferenceKind, str]] = ..., digest: _Optional[str] = ..., filename: _Optional[str] = ..., base_label: _Optional[str] = ..., label: _Optional[str] = ..., base_split: _Optional[_Union[_dataset_pb2.Split, str]] = ..., split: _Optional[_Union[_dataset_pb2.Split, str]] = ...) -> None: ...

@@ -70,6 +70,11 @@ class DatasetServiceStub:
                 request_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.ReadDatasetItemsRequest.SerializeToString,
                 response_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.ReadDatasetItemsResponse.FromString,
                 _registered_method=True)
+        self.DiffDatasetVersions = channel.unary_stream(
+                '/loupe.storage.v1.DatasetService/DiffDatasetVersions',
+                request_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsResponse.FromString,
+                _registered_method=True)
 
 
 class DatasetServiceServicer:
@@ -100,7 +105,9 @@ class DatasetServiceServicer:
     def CreateDatasetVersion(self, request_iterator, context):
         """CreateDatasetVersion makes a version of pictures that were uploaded: a header, batches of items, a closing message. Every
         picture is decoded first; those that cannot be are left out and named in the answer, or the call fails when
-        strict is set.
+        strict is set. With a base only what changes is sent. Where storage makes the split, a picture keeps the one it had
+        in the last version, what was ever in test stays there with its near-duplicates, and new pictures are placed so that
+        fractions and classes come as close as possible.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +129,14 @@ class DatasetServiceServicer:
 
     def ReadDatasetItems(self, request, context):
         """ReadDatasetItems streams a version's items in their order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffDatasetVersions(self, request, context):
+        """DiffDatasetVersions streams what a version has otherwise than another one of the same project: a summary first, then
+        the pictures kind by kind, each kind by digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,6 +179,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.ReadDatasetItems,
                     request_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.ReadDatasetItemsRequest.FromString,
                     response_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.ReadDatasetItemsResponse.SerializeToString,
+            ),
+            'DiffDatasetVersions': grpc.unary_stream_rpc_method_handler(
+                    servicer.DiffDatasetVersions,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -356,6 +376,33 @@ class DatasetService:
             '/loupe.storage.v1.DatasetService/ReadDatasetItems',
             loupe_dot_storage_dot_v1_dot_dataset__service__pb2.ReadDatasetItemsRequest.SerializeToString,
             loupe_dot_storage_dot_v1_dot_dataset__service__pb2.ReadDatasetItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffDatasetVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/loupe.storage.v1.DatasetService/DiffDatasetVersions',
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,7 +42,9 @@ class DatasetServiceStub:
     CreateDatasetVersion: _grpc.StreamUnaryMultiCallable[_dataset_service_pb2.CreateDatasetVersionRequest, _dataset_service_pb2.CreateDatasetVersionResponse]
     """CreateDatasetVersion makes a version of pictures that were uploaded: a header, batches of items, a closing message. Every
     picture is decoded first; those that cannot be are left out and named in the answer, or the call fails when
-    strict is set.
+    strict is set. With a base only what changes is sent. Where storage makes the split, a picture keeps the one it had
+    in the last version, what was ever in test stays there with its near-duplicates, and new pictures are placed so that
+    fractions and classes come as close as possible.
     """
     GetDatasetVersion: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetVersionRequest, _dataset_service_pb2.GetDatasetVersionResponse]
     """GetDatasetVersion returns a version."""
@@ -50,6 +52,10 @@ class DatasetServiceStub:
     """ListDatasetVersions lists a data set's versions, newest first."""
     ReadDatasetItems: _grpc.UnaryStreamMultiCallable[_dataset_service_pb2.ReadDatasetItemsRequest, _dataset_service_pb2.ReadDatasetItemsResponse]
     """ReadDatasetItems streams a version's items in their order."""
+    DiffDatasetVersions: _grpc.UnaryStreamMultiCallable[_dataset_service_pb2.DiffDatasetVersionsRequest, _dataset_service_pb2.DiffDatasetVersionsResponse]
+    """DiffDatasetVersions streams what a version has otherwise than another one of the same project: a summary first, then
+    the pictures kind by kind, each kind by digest.
+    """
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
@@ -65,7 +71,9 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     CreateDatasetVersion: _aio.StreamUnaryMultiCallable[_dataset_service_pb2.CreateDatasetVersionRequest, _dataset_service_pb2.CreateDatasetVersionResponse]  # type: ignore[assignment]
     """CreateDatasetVersion makes a version of pictures that were uploaded: a header, batches of items, a closing message. Every
     picture is decoded first; those that cannot be are left out and named in the answer, or the call fails when
-    strict is set.
+    strict is set. With a base only what changes is sent. Where storage makes the split, a picture keeps the one it had
+    in the last version, what was ever in test stays there with its near-duplicates, and new pictures are placed so that
+    fractions and classes come as close as possible.
     """
     GetDatasetVersion: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetVersionRequest, _dataset_service_pb2.GetDatasetVersionResponse]  # type: ignore[assignment]
     """GetDatasetVersion returns a version."""
@@ -73,6 +81,10 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """ListDatasetVersions lists a data set's versions, newest first."""
     ReadDatasetItems: _aio.UnaryStreamMultiCallable[_dataset_service_pb2.ReadDatasetItemsRequest, _dataset_service_pb2.ReadDatasetItemsResponse]  # type: ignore[assignment]
     """ReadDatasetItems streams a version's items in their order."""
+    DiffDatasetVersions: _aio.UnaryStreamMultiCallable[_dataset_service_pb2.DiffDatasetVersionsRequest, _dataset_service_pb2.DiffDatasetVersionsResponse]  # type: ignore[assignment]
+    """DiffDatasetVersions streams what a version has otherwise than another one of the same project: a summary first, then
+    the pictures kind by kind, each kind by digest.
+    """
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     """DatasetService creates data sets and their immutable versions."""
@@ -109,7 +121,9 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dataset_service_pb2.CreateDatasetVersionResponse, _abc.Awaitable[_dataset_service_pb2.CreateDatasetVersionResponse]]:
         """CreateDatasetVersion makes a version of pictures that were uploaded: a header, batches of items, a closing message. Every
         picture is decoded first; those that cannot be are left out and named in the answer, or the call fails when
-        strict is set.
+        strict is set. With a base only what changes is sent. Where storage makes the split, a picture keeps the one it had
+        in the last version, what was ever in test stays there with its near-duplicates, and new pictures are placed so that
+        fractions and classes come as close as possible.
         """
 
     @_abc_1.abstractmethod
@@ -135,5 +149,15 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dataset_service_pb2.ReadDatasetItemsResponse], _abc.AsyncIterator[_dataset_service_pb2.ReadDatasetItemsResponse]]:
         """ReadDatasetItems streams a version's items in their order."""
+
+    @_abc_1.abstractmethod
+    def DiffDatasetVersions(
+        self,
+        request: _dataset_service_pb2.DiffDatasetVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_dataset_service_pb2.DiffDatasetVersionsResponse], _abc.AsyncIterator[_dataset_service_pb2.DiffDatasetVersionsResponse]]:
+        """DiffDatasetVersions streams what a version has otherwise than another one of the same project: a summary first, then
+        the pictures kind by kind, each kind by digest.
+        """
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

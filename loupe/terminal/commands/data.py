@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 20
 VERSION_HELP = "Data set: screws, screws/versions/2, or a whole name."
+
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Look at every picture first; list all that cannot be taken, and send none.")
+]
 
 app = typer.Typer()
 project_app = new_group(
@@ -84,10 +89,12 @@ def parse_split(text: str | None, seed: int | None) -> SplitPolicy | None:
     if text is None and seed is None:
         return None
     try:
-        fractions = [float(part) for part in (text or "0.6,0.2,0.2").split(",")]
+        # All 0 are the data set's own fractions.
+        fractions = [float(part) for part in text.split(",")] if text is not None else [0.0, 0.0, 0.0]
     except ValueError:
         fractions = []
-    if len(fractions) != 3 or any(not 0 <= part <= 1 for part in fractions) or abs(sum(fractions) - 1) > 1e-6:
+    right = len(fractions) == 3 and all(0 <= part <= 1 for part in fractions) and abs(sum(fractions) - 1) <= 1e-6
+    if text is not None and not right:
         raise errors.invalid(
             "split", text, "three fractions that add up to 1: train,validation,test, as in 0.6,0.2,0.2"
         )
@@ -118,9 +125,10 @@ async def dataset_push(
             help="Another seed makes another split; default 0.",
         ),
     ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Look at every picture first; list all that cannot be taken, and send none."),
+    strict: StrictOption = False,
+    resplit: Annotated[bool, typer.Option("--resplit", help="Divide all pictures anew by --split and --seed.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where pictures leave test, are missing there or change their class.")
     ] = False,
 ) -> None:
     """Send labelled pictures and make a new version of the data set.
@@ -129,24 +137,40 @@ async def dataset_push(
     validation and test that hold the classes, or a CSV file with the header path,label or path,label,split (separated
     by commas, semicolons or tabs).
 
+    Pictures that the last version has keep their split, and what was ever in test stays there. --split and --seed then
+    divide the new pictures only. `loupe dataset add` needs no full list.
+
     Only what the mesh lacks is sent; after a cut it goes on where it was. Pictures that cannot be read or taken are
     left out and listed, and the exit code is 6 then. How pictures of more than 8 bits were scaled is
     told, and that of several pages or frames the first was taken.
     """
+    name, policy = cli.name(names.DatasetName, dataset), parse_split(split, seed)
+    async with telling_refused(cli), cli.terminal() as loupe:
+        with push_bar(cli.messages, cli.watched) as show:
+            report = await loupe.datasets.push(
+                name, source, split=policy, strict=strict, force=force, resplit=resplit, show=show
+            )
+    show_push(cli, report)
+    if report.left_out:
+        raise Ended(6)
+
+
+@asynccontextmanager
+async def telling_refused(cli: Cli) -> AsyncIterator[None]:
+    """Show every picture that a strict push refuses, before its error is told."""
     from loupe.terminal.datasets import PicturesRefused
 
-    name, policy = cli.name(names.DatasetName, dataset), parse_split(split, seed)
     try:
-        async with cli.terminal() as loupe:
-            with push_bar(cli.messages, cli.watched) as show:
-                report = await loupe.datasets.push(name, source, split=policy, strict=strict, show=show)
+        yield
     except PicturesRefused as refused:
         problems = refused.problems
         cli.show({"problems": [vars(one) for one in problems]}, lambda: _problem_table(problems, len(problems)))
         raise
+
+
+def show_push(cli: Cli, report: PushReport) -> None:
+    """Show what a push came to."""
     cli.show(_push_value(report), lambda: _push_view(report))
-    if report.left_out:
-        raise Ended(6)
 
 
 def _push_value(report: PushReport) -> dict[str, Any]:
@@ -173,7 +197,7 @@ def _push_view(report: PushReport) -> RenderableType:
             reasons = [(one.filename, one.reason) for one in files[:SHOWN_ROWS]]
             parts.append(table(("file", "why"), reasons, title=_of(title, files, SHOWN_ROWS), middle=(0,)))
     parts += [line(f"note: {escaped(warning)}", "yellow") for warning in report.warnings]
-    return Group(*parts, _version_view(report.version))
+    return Group(*parts, show_version(report.version))
 
 
 def _problem_table(problems: Sequence[Problem], most: int) -> RenderableType:
@@ -186,13 +210,15 @@ def _of(title: str, rows: Sequence[Any], most: int) -> str:
     return f"{title}: {len(rows)}" + (f" (the first {most}; all with --json)" if len(rows) > most else "")
 
 
-def _version_view(version: DatasetVersion) -> RenderableType:
+def show_version(version: DatasetVersion) -> RenderableType:
+    """Show a version: its facts, and how many pictures of each class are in which split."""
     from rich.console import Group
 
     policy = version.split
     fractions = f"{policy.train_fraction:g}, {policy.validation_fraction:g}, {policy.test_fraction:g}"
     pairs = [
         ("version", version.name),
+        ("base", _base(version)),
         ("pictures", f"{version.picture_count} ({size(version.byte_count)})"),
         ("split", "given with the pictures" if policy.given else f"{fractions}, seed {policy.seed}"),
         ("near duplicates", f"{version.near_duplicate_clusters} clusters kept on one side of the split"),
@@ -202,6 +228,11 @@ def _version_view(version: DatasetVersion) -> RenderableType:
     rows = [(one.label, one.train_count, one.validation_count, one.test_count) for one in version.labels]
     labels = table(("class", "train", "validation", "test"), rows, right=(1, 2, 3), middle=(0,))
     return Group(facts(pairs), labels)
+
+
+def _base(version: DatasetVersion) -> str:
+    counts = f"+{version.added_count} −{version.removed_count} ~{version.relabelled_count}"
+    return f"{version.base} ({counts})" if version.base else ""
 
 
 @command(dataset_app, "list", "loupe dataset list --project line-7")
@@ -218,7 +249,7 @@ async def dataset_show(cli: Cli, dataset: Annotated[str, typer.Argument(metavar=
     """Show a version of a data set: classes, counts, split."""
     async with cli.terminal() as loupe:
         found = await loupe.datasets.version(str(cli.name(names.DatasetVersionName, dataset)))
-    cli.show(found, lambda: _version_view(found))
+    cli.show(found, lambda: show_version(found))
 
 
 @command(dataset_app, "export", "loupe dataset export screws/versions/2 exported/ --project line-7")

@@ -69,16 +69,7 @@ class Datasets:
     async def get_version(self, name: DatasetVersionName) -> VersionRow:
         """Return a version; "latest" is the newest. Raises NotFound."""
         async with self._database.read() as session:
-            table = DatasetTable(session)
-            if name.number == "latest":
-                dataset = await table.find(name.project, name.dataset)
-                number = dataset.latest if dataset else 0
-            else:
-                number = int(name.number)
-            version = await table.version(name.project, name.dataset, number)
-        if version is None:
-            raise not_found(name)
-        return version
+            return await find_version(session, name)
 
     async def page_versions(
         self, name: DatasetName, page_size: int, page_token: str
@@ -123,3 +114,17 @@ async def find_dataset(session: Session, name: DatasetName, *, lock: bool = Fals
     if row is None:
         raise not_found(name)
     return row
+
+
+async def find_version(session: Session, name: DatasetVersionName) -> VersionRow:
+    """Return a version; "latest" is the newest. Raises NotFound."""
+    table = DatasetTable(session)
+    if name.number == "latest":
+        dataset = await table.find(name.project, name.dataset)
+        number = dataset.latest if dataset else 0
+    else:
+        number = int(name.number)
+    version = await table.version(name.project, name.dataset, number)
+    if version is None:
+        raise not_found(name)
+    return version

@@ -16,8 +16,7 @@ class VersionDigest:
 
     def add(self, items: Iterable[ItemRow]) -> None:
         """Take in the items that come next."""
-        for item in items:
-            self._total.update(f"{item.digest}\0{item.label}\0{item.split}\n".encode())
+        self._total.update("".join([f"{item.digest}\0{item.label}\0{item.split}\n" for item in items]).encode())
 
     def hexdigest(self) -> str:
         """Return it in hex."""

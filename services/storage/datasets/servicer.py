@@ -11,6 +11,7 @@ from loupe.storage.v1 import dataset_service_pb2 as rpc
 from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 from services.storage.datasets import messages
 from services.storage.datasets.datasets import Datasets
+from services.storage.datasets.differences import Differences
 from services.storage.datasets.versions import DatasetVersions
 from services.storage.streams import open_stream, parties, parts
 
@@ -18,9 +19,12 @@ from services.storage.streams import open_stream, parties, parts
 class DatasetServicer(DatasetServiceServicer):
     """Serves loupe.storage.v1.DatasetService."""
 
-    def __init__(self, datasets: Datasets, versions: DatasetVersions, budget: ByteBudget) -> None:
+    def __init__(
+        self, datasets: Datasets, versions: DatasetVersions, differences: Differences, budget: ByteBudget
+    ) -> None:
         self._datasets = datasets
         self._versions = versions
+        self._differences = differences
         self._budget = budget
 
     async def CreateDataset(self, request: rpc.CreateDatasetRequest, context: object) -> rpc.CreateDatasetResponse:
@@ -75,3 +79,13 @@ class DatasetServicer(DatasetServiceServicer):
         name = DatasetVersionName.parse(request.name)
         async for items in self._datasets.read_items(name, request.offset):
             yield messages.pack_items(items)
+
+    async def DiffDatasetVersions(
+        self, request: rpc.DiffDatasetVersionsRequest, context: object
+    ) -> AsyncIterator[rpc.DiffDatasetVersionsResponse]:
+        """Send what a version has otherwise than another one."""
+        base, name, most = messages.unpack_diff(request)
+        summary = await self._differences.summarise(base, name)
+        yield messages.pack_summary(summary)
+        async for differences in self._differences.read(summary, most):
+            yield messages.pack_differences(differences)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, SmallInteger, String, Text
+from sqlalchemy.dialects import postgresql, sqlite
 
-from loupe.names import AccountName, DatasetVersionName
+from loupe.names import DatasetVersionName
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
 from services.storage.projects.store import projects
@@ -51,6 +53,30 @@ dataset_items = sa.Table(
     sqlite_with_rowid=False,
 )
 
+version_hashes = sa.Table(
+    "dataset_version_hashes",
+    metadata,
+    Column("version", ForeignKey(versions.c.uid), primary_key=True),
+    # hashes are the pictures' perceptual hashes in the order of the items, 8 bytes each: reading those of 100,000
+    # pictures one by one takes longer than all the rest of deriving a version.
+    Column("hashes", LargeBinary, nullable=False),
+)
+
+tested_pictures = sa.Table(
+    "dataset_tested_pictures",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("dataset", String(63), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("label", Text, nullable=False),
+    sa.ForeignKeyConstraint(["project", "dataset"], [datasets.c.project, datasets.c.dataset]),
+    sqlite_with_rowid=False,
+)
+
+ADDED, REMOVED, RELABELLED, MOVED = "added", "removed", "relabelled", "moved"
+"""How a picture may differ between two versions."""
+
+_TEST = 3
 _ITEMS_AT_ONCE = 10_000
 
 
@@ -78,24 +104,39 @@ class ItemRow:
 
 
 @dataclass(frozen=True)
-class NewVersion:
-    """What is said of a version in its document.
+class Copied:
+    """Items that are copied from another version: those at first to last, to their positions plus shift."""
 
-    label_counts: of each class, sorted, how many pictures are in which split. fractions: None where the items came
-    with their splits.
+    first: int
+    last: int
+    shift: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """The items of a version that is to be written.
+
+    placed: items with their positions. base: uid of the version that `copied` are copied from. hashes: the perceptual
+    hashes of all pictures in their order, 8 bytes each.
     """
 
-    name: DatasetVersionName
-    uid: str
+    placed: Sequence[tuple[int, ItemRow]]
+    base: str = ""
+    copied: Sequence[Copied] = ()
+    hashes: bytes = b""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A picture that two versions do not have alike; labels are empty and splits 0 where a version does not have it."""
+
+    kind: str
     digest: str
-    label_counts: Mapping[str, Mapping[int, int]]
-    picture_count: int
-    byte_count: int
-    near_duplicate_clusters: int
-    fractions: tuple[float, float, float] | None
-    seed: int
-    creator: AccountName
-    create_time: float
+    filename: str
+    base_label: str
+    label: str
+    base_split: int
+    split: int
 
 
 @dataclass(frozen=True)
@@ -113,6 +154,56 @@ class VersionRow:
     def name(self) -> DatasetVersionName:
         """Its resource name."""
         return DatasetVersionName(self.project, self.dataset, str(self.number))
+
+
+_COPY = dataset_items.insert().from_select(
+    dataset_items.c.keys(),
+    sa.select(
+        sa.bindparam("uid", type_=String),
+        dataset_items.c.position + sa.bindparam("shift", type_=Integer),
+        *dataset_items.c["digest", "label", "split", "filename", "size"],
+    ).where(
+        dataset_items.c.version == sa.bindparam("base"),
+        dataset_items.c.position.between(sa.bindparam("first"), sa.bindparam("last")),
+    ),
+)
+
+
+def _compare() -> dict[str, sa.Select[tuple[str, str, str, str, int, int]]]:
+    """Build for each kind the query over the versions `base` and `version`, with the columns of a Difference."""
+    columns = dataset_items.c["digest", "label", "split", "filename"]
+    old = sa.select(*columns).where(dataset_items.c.version == sa.bindparam("base")).cte("old")
+    new = sa.select(*columns).where(dataset_items.c.version == sa.bindparam("version")).cte("new")
+    nothing, nowhere = sa.literal("", Text), sa.literal(0, SmallInteger)
+    same = new.c.digest == old.c.digest
+    both = sa.select(
+        new.c.digest,
+        new.c.filename,
+        old.c.label.label("base_label"),
+        new.c.label,
+        old.c.split.label("base_split"),
+        new.c.split,
+    ).select_from(new.join(old, same))
+    added = sa.select(new.c.digest, new.c.filename, nothing, new.c.label, nowhere, new.c.split)
+    removed = sa.select(old.c.digest, old.c.filename, old.c.label, nothing, old.c.split, nowhere)
+    return {
+        ADDED: added.select_from(new.outerjoin(old, same)).where(old.c.digest.is_(None)),
+        REMOVED: removed.select_from(old.outerjoin(new, same)).where(new.c.digest.is_(None)),
+        RELABELLED: both.where(new.c.label != old.c.label),
+        MOVED: both.where(new.c.split != old.c.split),
+    }
+
+
+_DIFFERENCES = _compare()
+
+
+@dataclass(frozen=True)
+class DiffSummary:
+    """How many differences of each kind there are between a version and the one that it is compared with."""
+
+    base: DatasetVersionName
+    name: DatasetVersionName
+    counts: Counter[str]
 
 
 class DatasetTable:
@@ -141,17 +232,76 @@ class DatasetTable:
         )
         return [DatasetRow(**row._mapping) for row in await self._connection.execute(query)]
 
-    async def add_version(self, version: VersionRow, items: Sequence[ItemRow]) -> None:
-        """Write a version with its items and make it the newest."""
+    async def add_version(self, version: VersionRow, content: Content) -> None:
+        """Write a version with its items and make it the newest; its test pictures are remembered as tested."""
         key = (datasets.c.project == version.project) & (datasets.c.dataset == version.dataset)
         await self._connection.execute(datasets.update().where(key).values(latest=version.number))
         await self._connection.execute(versions.insert().values(**version.__dict__))
-        for start in range(0, len(items), _ITEMS_AT_ONCE):
+        for start in range(0, len(content.placed), _ITEMS_AT_ONCE):
             values = [
-                {"version": version.uid, "position": start + offset, **item.__dict__}
-                for offset, item in enumerate(items[start : start + _ITEMS_AT_ONCE])
+                {"version": version.uid, "position": position, **item.__dict__}
+                for position, item in content.placed[start : start + _ITEMS_AT_ONCE]
             ]
             await self._connection.execute(dataset_items.insert(), values)
+        if content.copied:
+            copied = [{"uid": version.uid, "base": content.base, **each.__dict__} for each in content.copied]
+            await self._connection.execute(_COPY, copied)
+        await self._connection.execute(version_hashes.insert().values(version=version.uid, hashes=content.hashes))
+        await self._remember_tested(version)
+
+    async def _remember_tested(self, version: VersionRow) -> None:
+        insert = sqlite.insert if self._connection.dialect.name == "sqlite" else postgresql.insert
+        chosen = sa.select(
+            sa.literal(version.project), sa.literal(version.dataset), dataset_items.c.digest, dataset_items.c.label
+        ).where(dataset_items.c.version == version.uid, dataset_items.c.split == _TEST)
+        added = insert(tested_pictures).from_select(["project", "dataset", "digest", "label"], chosen)
+        await self._connection.execute(
+            added.on_conflict_do_update(
+                index_elements=["project", "dataset", "digest"],
+                set_={"label": added.excluded.label},
+                where=tested_pictures.c.label != added.excluded.label,
+            )
+        )
+
+    async def forget_tested(self, version: VersionRow) -> None:
+        """Forget of the pictures that a version has outside of test that they were ever in it."""
+        elsewhere = sa.select(dataset_items.c.digest).where(
+            dataset_items.c.version == version.uid, dataset_items.c.split != _TEST
+        )
+        await self._connection.execute(
+            tested_pictures.delete().where(
+                tested_pictures.c.project == version.project,
+                tested_pictures.c.dataset == version.dataset,
+                tested_pictures.c.digest.in_(elsewhere),
+            )
+        )
+
+    async def tested(self, project: str, dataset: str) -> dict[str, str]:
+        """Return the labels of the pictures that were ever in test, by digest."""
+        query = sa.select(tested_pictures.c.digest, tested_pictures.c.label).where(
+            tested_pictures.c.project == project, tested_pictures.c.dataset == dataset
+        )
+        return {row.digest: row.label for row in await self._connection.execute(query)}
+
+    async def hashes(self, uid: str) -> bytes | None:
+        """Return the perceptual hashes of a version; None for one that was made before they were kept."""
+        query = sa.select(version_hashes.c.hashes).where(version_hashes.c.version == uid)
+        return (await self._connection.execute(query)).scalar_one_or_none()
+
+    async def difference_counts(self, base: str, version: str) -> Counter[str]:
+        """Count the differences of each kind between two versions, given by their uids."""
+        counts: Counter[str] = Counter()
+        for kind, query in _DIFFERENCES.items():
+            counted = sa.select(sa.func.count()).select_from(query.subquery())
+            counts[kind] = (await self._connection.execute(counted, {"base": base, "version": version})).scalar_one()
+        return counts
+
+    async def differences(self, kind: str, base: str, version: str, after: str, limit: int) -> list[Difference]:
+        """Return differences of a kind between two versions, given by their uids, by digest, after one of them."""
+        found = _DIFFERENCES[kind].subquery()
+        query = sa.select(found).where(found.c.digest > after).order_by(found.c.digest).limit(limit)
+        rows = await self._connection.execute(query, {"base": base, "version": version})
+        return [Difference(kind, *row) for row in rows]
 
     async def version(self, project: str, dataset: str, number: int) -> VersionRow | None:
         """Return a version."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -38,13 +38,19 @@ class Clusters:
         return sum(size > 1 for size in Counter(self.of.tolist()).values())
 
 
-def find_clusters(hashes: np.ndarray, thumbnails: np.ndarray, labels: Sequence[str]) -> Clusters:
+def find_clusters(
+    hashes: np.ndarray, thumbnails: np.ndarray, labels: Sequence[str], class_sizes: Mapping[str, int] | None = None
+) -> Clusters:
     """Join pictures whose hashes differ in at most 6 of 64 bits and whose thumbnails confirm it.
 
     hashes: uint64 [n]. thumbnails: uint8 [n, 256]. A thumbnail confirms when its mean absolute difference, after
     taking out overall brightness, is at most 4 grey levels of 255. A cluster that holds more than a fifth of a class
     is taken apart with a stricter measure (equal hashes, 1 grey level), and if that does not help, altogether.
+
+    class_sizes: how many pictures each class has, where these are only some of them; those that are left out must be
+    related to none of these (`related`).
     """
+    of_class = Counter(labels) if class_sizes is None else class_sizes
     count = len(hashes)
     levelled = thumbnails.astype(np.float32)
     levelled -= levelled.mean(axis=1, keepdims=True) if count else 0.0
@@ -58,11 +64,29 @@ def find_clusters(hashes: np.ndarray, thumbnails: np.ndarray, labels: Sequence[s
         asked = np.maximum(level[firsts], level[seconds])
         joined = (loose & (asked == 0)) | (strict & (asked <= 1))
         clusters = _union(count, firsts[joined], seconds[joined])
-        large = _too_large(clusters, labels)
+        large = _too_large(clusters, labels, of_class)
         if not large.any():
             break
         level[large] += 1
     return Clusters(clusters, int((level > 0).sum()))
+
+
+def related(hashes: np.ndarray, seeds: Sequence[int], most: int) -> list[int] | None:
+    """Return the indices of the seeds and of all pictures that close hashes lead to from them, in order.
+
+    hashes: uint64 [n]. None when there are more than `most`. Comparing those with each other finds the clusters that
+    comparing all n would find for them.
+    """
+    found = np.zeros(len(hashes), bool)
+    found[list(seeds)] = True
+    waiting = list(seeds)
+    while waiting:
+        if found.sum() > most:
+            return None
+        close = (np.bitwise_count(hashes ^ hashes[waiting.pop()]) <= MAX_HASH_DISTANCE) & ~found
+        found |= close
+        waiting += np.flatnonzero(close).tolist()
+    return np.flatnonzero(found).tolist()
 
 
 def _differences(levelled: np.ndarray, firsts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -135,9 +159,8 @@ def _union(count: int, firsts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return np.array([root(node) for node in range(count)], dtype=np.int64)
 
 
-def _too_large(clusters: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+def _too_large(clusters: np.ndarray, labels: Sequence[str], of_class: Mapping[str, int]) -> np.ndarray:
     """Mark the pictures of clusters that hold more than their share of some class."""
-    of_class = Counter(labels)
     inside: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for cluster, label in zip(clusters.tolist(), labels, strict=True):
         inside[cluster][label] += 1

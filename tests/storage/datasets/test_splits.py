@@ -18,6 +18,7 @@ from services.storage.datasets.splits import (
     assign_splits,
     check_fractions,
     crossing_clusters,
+    leading_splits,
 )
 from tests.storage.photographs import sha256
 
@@ -112,3 +113,31 @@ def test_fractions_that_make_no_split_are_refused(wrong: tuple[float, float, flo
     """Fractions add up to 1, none is negative, and there is something to train and to validate on."""
     with pytest.raises(InvalidArgument):
         check_fractions(wrong)
+
+
+@given(pictures, pictures, st.integers(0, 5))
+@settings(max_examples=200, deadline=None)
+def test_additions_join_their_cluster_and_test_comes_first(
+    old: list[tuple[str, int]], new: list[tuple[str, int]], seed: int
+) -> None:
+    """New pictures follow those of their cluster that stand fast, to test where one of these is there."""
+    labels, clusters = [label for label, _ in old], [cluster for _, cluster in old]
+    before = assign_splits(digests_of(len(old)), labels, clusters, FRACTIONS, seed)
+    before[0] = TEST  # as a given split may have it: a cluster on two sides
+    leading = leading_splits(clusters, before)
+    placed = {label: Counter(s for s, each in zip(before, labels, strict=True) if each == label) for label in "abc"}
+    digests = [sha256(f"new {number}".encode()) for number in range(len(new))]
+    fresh = [cluster for _, cluster in new]
+    after = assign_splits(digests, [label for label, _ in new], fresh, FRACTIONS, seed, leading=leading, placed=placed)
+    assert crossing_clusters(fresh, after) == 0
+    for cluster, split in zip(fresh, after, strict=True):
+        there = {each for each, one in zip(before, clusters, strict=True) if one == cluster}
+        if there:
+            assert split == TEST if TEST in there else split in there
+
+
+def test_additions_make_up_for_what_is_missing() -> None:
+    """50 pictures that all stand in training are made up for by 50 more, down to the picture."""
+    placed = {"a": {TRAIN: 50}}
+    splits = assign_splits(digests_of(50), ["a"] * 50, list(range(50)), FRACTIONS, 0, placed=placed)
+    assert Counter(splits) == {TRAIN: 10, VALIDATION: 20, TEST: 20}

@@ -1,0 +1,181 @@
+"""loupe dataset add | remove | relabel | diff | log"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loupe.terminal.commands.data import (
+    SHOWN_ROWS,
+    VERSION_HELP,
+    StrictOption,
+    dataset_app,
+    show_push,
+    show_version,
+    telling_refused,
+)
+from loupe.terminal.commands.frame import Cli, Ended, command
+from loupe.terminal.commands.lazy import names
+from loupe.terminal.escapes import escaped
+from loupe.terminal.progress import push_bar
+from loupe.terminal.tables import line, short, table, when
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from loupe.storage.v1.dataset_pb2 import DatasetVersion
+    from loupe.storage.v1.dataset_service_pb2 import CreateDatasetVersionResponse, DatasetDifference
+    from loupe.terminal.datasets import VersionDiff
+
+app = typer.Typer()
+"""Nothing but what is added to the group `dataset`."""
+
+BASE_HELP = "Data set, or the version to start from: screws, screws/versions/2."
+PICTURES_HELP = "Digest (8 digits or more), name of the file in the version, or a file here."
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Also where that changes which pictures models are judged by.")
+]
+
+
+@command(dataset_app, "add", "loupe dataset add screws new-pictures/ --project line-7")
+async def dataset_add(
+    cli: Cli,
+    *,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=BASE_HELP)],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder with a folder per class, or a CSV file.")],
+    strict: StrictOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Make a new version of the newest one and more pictures.
+
+    What stays is not sent again, and keeps its split. New pictures that are nearly the same as one in test go to test.
+    A picture that is there in another class is left out and listed, with exit code 6: relabel it.
+    """
+    base = cli.name(names.DatasetVersionName, dataset)
+    name = names.DatasetName(base.project, base.dataset)
+    async with telling_refused(cli), cli.terminal() as loupe:
+        with push_bar(cli.messages, cli.watched) as show:
+            report = await loupe.datasets.add(name, source, base=base.number, strict=strict, force=force, show=show)
+    show_push(cli, report)
+    if report.left_out:
+        raise Ended(6)
+
+
+@command(
+    dataset_app,
+    "remove",
+    "loupe dataset remove screws scratch/007.png --project line-7",
+    "loupe dataset remove screws 3f7a9c01 --force",
+)
+async def dataset_remove(
+    cli: Cli,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=BASE_HELP)],
+    pictures: Annotated[list[str], typer.Argument(metavar="FILE-OR-DIGEST...", help=PICTURES_HELP)],
+    force: ForceOption = False,
+) -> None:
+    """Make a new version of the newest one without some pictures; earlier versions keep them."""
+    from loupe.terminal.named_pictures import find_pictures
+
+    base = cli.name(names.DatasetVersionName, dataset)
+    async with cli.terminal() as loupe:
+        digests = await find_pictures(loupe.datasets, base, pictures)
+        made = await loupe.datasets.change(base, removed=digests, force=force)
+    _show_changed(cli, made)
+
+
+@command(dataset_app, "relabel", "loupe dataset relabel screws scratch ok/007.png 3f7a9c01 --project line-7")
+async def dataset_relabel(
+    cli: Cli,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=BASE_HELP)],
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="The right class; a new one is made by this.")],
+    pictures: Annotated[list[str], typer.Argument(metavar="FILE-OR-DIGEST...", help=PICTURES_HELP)],
+    force: ForceOption = False,
+) -> None:
+    """Make a new version of the newest one in which some pictures are of another class; none changes its split."""
+    from loupe.terminal.named_pictures import find_pictures
+
+    base = cli.name(names.DatasetVersionName, dataset)
+    async with cli.terminal() as loupe:
+        digests = await find_pictures(loupe.datasets, base, pictures)
+        made = await loupe.datasets.change(base, relabelled=dict.fromkeys(digests, label), force=force)
+    _show_changed(cli, made)
+
+
+def _show_changed(cli: Cli, made: CreateDatasetVersionResponse) -> None:
+    version = made.dataset_version
+    value = {"version": version, "warnings": list(made.warnings)}
+    cli.show(value, lambda: _changed_view(version, list(made.warnings)))
+
+
+def _changed_view(version: DatasetVersion, warnings: list[str]) -> RenderableType:
+    from rich.console import Group
+
+    notes = [line(f"note: {escaped(warning)}", "yellow") for warning in warnings]
+    return Group(*notes, show_version(version))
+
+
+@command(dataset_app, "diff", "loupe dataset diff screws/versions/1 screws/versions/2 --project line-7")
+async def dataset_diff(
+    cli: Cli,
+    base: Annotated[str, typer.Argument(metavar="A", help=VERSION_HELP)],
+    version: Annotated[str, typer.Argument(metavar="B", help="What is compared with A.")],
+) -> None:
+    """Show what B has otherwise than A: pictures added, removed, of another class, in another split."""
+    old, new = cli.name(names.DatasetVersionName, base), cli.name(names.DatasetVersionName, version)
+    async with cli.terminal() as loupe:
+        found = await loupe.datasets.diff(str(old), str(new), 0 if cli.as_json else SHOWN_ROWS)
+    cli.show({"summary": found.summary, "differences": found.differences}, lambda: _diff_view(found))
+
+
+def _diff_view(found: VersionDiff) -> RenderableType:
+    from rich.console import Group
+
+    from loupe.storage.v1 import dataset_service_pb2 as service
+
+    summary = found.summary
+    kinds = (
+        ("added", service.DATASET_DIFFERENCE_KIND_ADDED, summary.added_count),
+        ("removed", service.DATASET_DIFFERENCE_KIND_REMOVED, summary.removed_count),
+        ("relabelled", service.DATASET_DIFFERENCE_KIND_RELABELLED, summary.relabelled_count),
+        ("moved between splits", service.DATASET_DIFFERENCE_KIND_MOVED, summary.moved_count),
+    )
+    counts = ", ".join(f"{count} {title}" for title, _, count in kinds)
+    parts = [line(f"{summary.base} → {summary.name}: {counts}")]
+    for title, kind, count in kinds:
+        rows = [_difference(one) for one in found.differences if one.kind == kind]
+        if rows:
+            more = f" (the first {len(rows)}; all with --json)" if count > len(rows) else ""
+            columns = ("file", "digest", "class", "split")
+            parts.append(table(columns, rows, title=f"{title}: {count}{more}", middle=(0, 2)))
+    return Group(*parts)
+
+
+def _difference(one: DatasetDifference) -> tuple[str, str, str, str]:
+    from loupe.terminal.picture_source import SPLIT_WORDS
+
+    old, new = SPLIT_WORDS.get(one.base_split, ""), SPLIT_WORDS.get(one.split, "")
+    return (one.filename, one.digest[:12], _arrow(one.base_label, one.label), _arrow(old, new))
+
+
+def _arrow(old: str, new: str) -> str:
+    return f"{old} → {new}" if old and new and old != new else new or old
+
+
+@command(dataset_app, "log", "loupe dataset log screws --project line-7")
+async def dataset_log(
+    cli: Cli, dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Id of the data set.")]
+) -> None:
+    """List a data set's versions, newest first: when and by whom, of which base, and what changed."""
+    name = cli.name(names.DatasetName, dataset)
+    async with cli.terminal() as loupe:
+        found = [one async for one in loupe.datasets.versions(str(name))]
+    columns = ("version", "created", "by", "base", "changes", "pictures")
+    cli.show({"versions": found}, lambda: table(columns, [_log_row(one) for one in found], right=(5,)))
+
+
+def _log_row(one: DatasetVersion) -> tuple[Any, ...]:
+    changes = f"+{one.added_count} −{one.removed_count} ~{one.relabelled_count}" if one.base else "full list"
+    base = one.base.rpartition("/")[2]
+    return (one.name.rpartition("/")[2], when(one.create_time), short(one.creator), base, changes, one.picture_count)
