@@ -69,7 +69,7 @@ def parse_changes(texts: list[str]) -> dict[str, Any]:
     """Read name=value pairs as parse_parameters does, and `name-`, which is None. Raises InvalidArgument.
 
     >>> parse_changes(["size=128", "epochs-"])
-    {'size': 128, 'epochs': None}
+    {'epochs': None, 'size': 128}
     """
     taken = {text.removesuffix("-"): None for text in texts if _takes_away(text)}
     return taken | parse_parameters([text for text in texts if not _takes_away(text)])
