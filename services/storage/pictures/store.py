@@ -165,10 +165,14 @@ class PictureTable:
         return list((await self._connection.execute(query, array.parameters)).scalars())
 
     async def set_index(self, project: str, rows: Sequence[IndexRow]) -> None:
-        """Write what decoding told."""
+        """Write what decoding told; what was found to be damaged meanwhile stays so."""
         update = (
             pictures.update()
-            .where(pictures.c.project == project, pictures.c.digest == sa.bindparam("key"))
+            .where(
+                pictures.c.project == project,
+                pictures.c.digest == sa.bindparam("key"),
+                pictures.c.state != DAMAGED,
+            )
             .values(
                 state=sa.bindparam("new_state"),
                 problem=sa.bindparam("new_problem"),

@@ -24,7 +24,7 @@ from loupe.storage.v1 import model_service_pb2
 from loupe.storage.v1 import project_service_pb2 as messages
 from loupe.storage.v1.project_pb2 import ProjectQuota, ProjectUsage, StoredCount
 from services.storage.database.session import MIGRATIONS, Database
-from services.storage.pictures.store import PictureTable
+from services.storage.pictures.store import WHOLE, IndexRow, PictureTable
 from services.storage.projects.quotas import Quota, Room, Usage
 from services.storage.settings import StorageSettings
 from tests.storage.house import LINE, Client, House, blob_stream, open_house, picture_stream
@@ -237,6 +237,16 @@ async def test_a_damaged_picture_heals_in_a_full_project(anna: Client, root: Cli
     assert await anna.missing(DIGESTS[:5]) == []
     with pytest.raises(QuotaExceeded):
         await anna.upload(PICTURES[:6])
+
+
+async def test_what_is_damaged_stays_so_when_its_decoding_ends_later(anna: Client, house: House) -> None:
+    """The decoder had read it before; else a picture that is gone would count as there."""
+    await anna.upload(PICTURES[:1])
+    async with house.storage.database.write() as session:
+        table = PictureTable(session)
+        await table.set_damaged("line-7", DIGESTS[:1])
+        await table.set_index("line-7", [IndexRow(DIGESTS[0], len(PICTURES[0]), WHOLE, "", b"\0" * 8, b"\0" * 256)])
+    assert await anna.missing(DIGESTS[:1]) == DIGESTS[:1]
 
 
 async def test_a_blob_that_does_not_fit_goes_on_where_it_was_once_it_does(anna: Client, root: Client) -> None:
