@@ -257,7 +257,7 @@ def test_strict_lists_every_problem_and_sends_nothing(loupe: Run, mesh: FakeMesh
     assert done.returncode == 6
     text = done.stdout.decode()
     assert all(f"scratch/bad{index}.png" in text for index in range(30))
-    assert "scratch/dead.png" in text and "scratch/both.png" in text and "is labelled" in text
+    assert "scratch/dead.png" in text and "scratch/both.png" in text and "labelled 'scratch'" in text
     assert "without --strict" in told(done)
     assert not mesh.blobs and not mesh.datasets
     value = json.loads(loupe("dataset", "push", "screws", folder, "--strict", "--json").stdout)
