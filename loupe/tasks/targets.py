@@ -19,7 +19,7 @@ def check_objective(field: str, objective: Objective, task: Task = DEFAULT) -> O
     metric = _metric(f"{field}.metric", objective.metric, task)
     name, label = split_metric(objective.metric)
     if objective.at_most is metric.greater_is_better:
-        wanted = ("at_most", "smaller") if objective.at_most is False else ("at_least", "greater")
+        wanted = ("at_least", "greater") if objective.at_most else ("at_most", "smaller")
         raise invalid(field, objective.metric, f"{wanted[0]}, since {wanted[1]} values are better")
     if not metric.low < objective.bound <= metric.high:  # also catches NaN
         expected = f"a number above {metric.low:g} and at most {metric.high:g} (0.97 means 97 %)"

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loupe.backoff import Backoff
 from loupe.errors import Cancelled, DigestMismatch, InvalidArgument, LoupeError, Unavailable, UploadIncomplete, invalid
-from loupe.limits import MAX_DIGESTS
 from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
 from loupe.terminal.connection import CALL_SECONDS, TRANSFER_RETRY_SECONDS, Connection, Service
-from loupe.terminal.datasets import ProjectBlobs
 from loupe.terminal.digests import FileState
 from loupe.terminal.hashing import Hashed, hash_files, unreadable
 from loupe.terminal.progress import SendProgress
+from loupe.terminal.upload import ProjectBlobs
 
 if TYPE_CHECKING:
     from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceAsyncStub
@@ -68,12 +67,9 @@ class Blobs:
     async def _missing(self, project: str, files: Sequence[Hashed]) -> dict[str, Hashed]:
         """Return, by their digests, the files that the project does not have, each content once."""
         wanted = {one.digest: one for one in reversed(files)}
-        digests, door = list(dict.fromkeys(one.digest for one in files)), ProjectBlobs(self._service, project)
-        missing: dict[str, Hashed] = {}
-        for start in range(0, len(digests), MAX_DIGESTS):
-            found = await door.find_missing(digests[start : start + MAX_DIGESTS])
-            missing |= {digest: wanted[digest] for digest in found if digest in wanted}
-        return missing
+        digests = list(dict.fromkeys(one.digest for one in files))
+        found = await ProjectBlobs(self._service, project).find_missing(digests)
+        return {digest: wanted[digest] for digest in found if digest in wanted}
 
 
 class _Bar:

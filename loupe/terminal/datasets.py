@@ -24,10 +24,10 @@ from loupe.terminal.hashing import Hashed, hash_files
 from loupe.terminal.inspection import Addressed, conflicting, inspect_pictures, require_trainable
 from loupe.terminal.picture_source import Collection, Skipped, read_pictures
 from loupe.terminal.progress import PushProgress
-from loupe.terminal.upload import Uploaded, upload_pictures
+from loupe.terminal.upload import ProjectBlobs, Uploaded, upload_pictures
 
 if TYPE_CHECKING:
-    from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceAsyncStub
+    pass
 
 ITEMS_IN_BATCH = 5_000
 
@@ -93,25 +93,6 @@ class _Sent:
     problems: list[Problem]
     duplicates: list[Skipped]
     filenames: Mapping[str, Sequence[str]]
-
-
-class ProjectBlobs:
-    """A project's BlobService as an upload needs it."""
-
-    def __init__(self, service: Service[BlobServiceAsyncStub], project: str) -> None:
-        self._service = service
-        self._project = project
-
-    async def find_missing(self, digests: Sequence[str]) -> Sequence[str]:
-        """Return those that the project does not have, in the same order."""
-        request = blobs.FindMissingBlobsRequest(parent=self._project, digests=digests)
-        return (await self._service.call(lambda stub: stub.FindMissingBlobs, request)).digests
-
-    def upload(
-        self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
-    ) -> AsyncGenerator[blobs.UploadPicturesResponse]:
-        """Open one UploadPictures stream; `requests` begins what is sent."""
-        return self._service.read(lambda stub: stub.UploadPictures(requests()))
 
 
 class Datasets:

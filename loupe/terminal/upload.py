@@ -7,16 +7,19 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from loupe.backoff import Backoff
 from loupe.errors import Cancelled, LoupeError, Unavailable, UploadIncomplete, invalid
 from loupe.limits import MAX_DIGESTS
 from loupe.picture import MAX_BYTES
 from loupe.storage.v1 import blob_service_pb2 as blobs
-from loupe.terminal.connection import TRANSFER_RETRY_SECONDS
+from loupe.terminal.connection import TRANSFER_RETRY_SECONDS, Service
 from loupe.terminal.hashing import Hashed, cannot_be_read
 from loupe.terminal.progress import PushProgress
+
+if TYPE_CHECKING:
+    from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceAsyncStub
 
 BATCH_BYTES = 1 << 20
 BATCH_PICTURES = 1_000
@@ -43,6 +46,29 @@ class BlobDoor(Protocol):
         self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
     ) -> AsyncGenerator[blobs.UploadPicturesResponse]:
         """Open one UploadPictures stream; `requests` begins what is sent."""
+
+
+class ProjectBlobs:
+    """A project's BlobService as an upload needs it."""
+
+    def __init__(self, service: Service[BlobServiceAsyncStub], project: str) -> None:
+        self._service = service
+        self._project = project
+
+    async def find_missing(self, digests: Sequence[str]) -> Sequence[str]:
+        """Return those that the project does not have, in the same order."""
+        missing: list[str] = []
+        for start in range(0, len(digests), MAX_DIGESTS):
+            some = digests[start : start + MAX_DIGESTS]
+            request = blobs.FindMissingBlobsRequest(parent=self._project, digests=some)
+            missing += (await self._service.call(lambda stub: stub.FindMissingBlobs, request)).digests
+        return missing
+
+    def upload(
+        self, requests: Callable[[], AsyncIterator[blobs.UploadPicturesRequest]]
+    ) -> AsyncGenerator[blobs.UploadPicturesResponse]:
+        """Open one UploadPictures stream; `requests` begins what is sent."""
+        return self._service.read(lambda stub: stub.UploadPictures(requests()))
 
 
 Show = Callable[[PushProgress], None]
@@ -95,10 +121,8 @@ class _Upload:
         return self._uploaded
 
     async def _still_missing(self, files: Sequence[Hashed]) -> list[Hashed]:
-        missing: list[Hashed] = []
-        for start in range(0, len(files), MAX_DIGESTS):
-            page = {one.digest: one for one in files[start : start + MAX_DIGESTS]}
-            missing += [page[digest] for digest in await self._door.find_missing(list(page)) if digest in page]
+        there = {one.digest: one for one in files}
+        missing = [there[digest] for digest in await self._door.find_missing(list(there)) if digest in there]
         return [one for one in missing if one.digest not in self._uploaded.refused]
 
     async def _send(self, files: Sequence[Hashed]) -> None:

@@ -16,11 +16,11 @@ from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_pb2
 from loupe.terminal import upload
 from loupe.terminal.client import Terminal
-from loupe.terminal.datasets import ProjectBlobs
 from loupe.terminal.hashing import hash_files
 from loupe.terminal.picture_source import read_pictures
 from loupe.terminal.profile import ProfileStore
 from loupe.terminal.progress import PushProgress
+from loupe.terminal.upload import ProjectBlobs
 from tests.terminal.conftest import picture_bytes
 from tests.terminal.fake_mesh import FakeMesh
 

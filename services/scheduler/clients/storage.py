@@ -17,6 +17,7 @@ from loupe.storage.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from loupe.tasks.classification import ACCURACY
 from loupe.tasks.messages import pack_objective, unpack_objective
 from loupe.tasks.objective import Objective
 from loupe.tasks.task import LabelCount
@@ -46,16 +47,16 @@ class AlgorithmVersion:
 class ModelMetrics:
     """What a model reached and should have; fractions are 0 to 1, those of the test 0 without test pictures.
 
-    objective, validation_score: None and 0 in what was stored before there were metrics other than accuracy.
+    objective, validation_score: what was asked for, and its metric on the validation pictures.
     """
 
+    objective: Objective
     validation_accuracy: float = 0.0
     test_accuracy: float = 0.0
     test_balanced_accuracy: float = 0.0
     test_accuracy_low: float = 0.0
     test_accuracy_high: float = 0.0
     test_pictures: int = 0
-    objective: Objective | None = None
     validation_score: float = 0.0
     test_lowest_recall: float = 0.0
 
@@ -142,13 +143,14 @@ _FIGURES = tuple(each.name for each in fields(ModelMetrics) if each.name != "obj
 
 def pack_metrics(metrics: ModelMetrics) -> model_pb2.ModelMetrics:
     """Return the message of a model's metrics."""
-    message = model_pb2.ModelMetrics(**{name: getattr(metrics, name) for name in _FIGURES})
-    if metrics.objective is not None:
-        message.objective.CopyFrom(pack_objective(metrics.objective))
-    return message
+    figures = {name: getattr(metrics, name) for name in _FIGURES}
+    return model_pb2.ModelMetrics(objective=pack_objective(metrics.objective), **figures)
 
 
 def unpack_metrics(message: model_pb2.ModelMetrics) -> ModelMetrics:
-    """Return a model's metrics."""
-    objective = unpack_objective("metrics.objective", message.objective) if message.HasField("objective") else None
-    return ModelMetrics(objective=objective, **{name: getattr(message, name) for name in _FIGURES})
+    """Return a model's metrics; those from before there were objectives are of an accuracy."""
+    figures = {name: getattr(message, name) for name in _FIGURES}
+    if message.HasField("objective"):
+        return ModelMetrics(unpack_objective("metrics.objective", message.objective), **figures)
+    figures["validation_score"] = message.validation_accuracy
+    return ModelMetrics(Objective(ACCURACY, message.target_accuracy), **figures)

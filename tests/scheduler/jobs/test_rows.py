@@ -22,7 +22,7 @@ from services.scheduler.clusters.messages import unpack_placement
 from services.scheduler.clusters.placement import Considered, Placement
 from services.scheduler.jobs.events import Event, StateChange
 from services.scheduler.jobs.job import JobFailure, JobResult
-from services.scheduler.jobs.messages import pack_event, pack_job
+from services.scheduler.jobs.messages import pack_event, pack_job, pack_result, read_result
 from services.scheduler.jobs.rows import columns_of, job_of, row_of
 from services.scheduler.jobs.states import State
 from tests.scheduler.samples import NORTH_A, NOW, make_job
@@ -31,11 +31,14 @@ PROGRESS = Progress("head", 1, 4, 9, {"loss": 0.5}, "m")
 PROGRESS_MESSAGE = training_job_pb2.JobProgress(
     phase="head", epoch=1, step=4, total_steps=9, metrics={"loss": 0.5}, message="m"
 )
-RESULT = JobResult("plateau", "projects/p/models/m/versions/1", ModelMetrics(0.9, test_pictures=7), "零件", "{}")
+METRICS = ModelMetrics(Objective("accuracy", 0.97), 0.9, test_pictures=7)
+RESULT = JobResult("plateau", "projects/p/models/m/versions/1", METRICS, "零件", "{}")
 RESULT_MESSAGE = training_job_pb2.JobResult(
     outcome="plateau",
     model_version="projects/p/models/m/versions/1",
-    metrics=MetricsMessage(validation_accuracy=0.9, test_pictures=7),
+    metrics=MetricsMessage(
+        validation_accuracy=0.9, test_pictures=7, objective={"metric": "accuracy", "at_least": 0.97}
+    ),
     verdict="零件",
     report_json="{}",
 )
@@ -142,3 +145,13 @@ def test_a_row_that_another_version_wrote_is_data_loss_of_that_job(strange: dict
     job = make_job(trainer=NORTH_A)
     with pytest.raises(DataLoss, match=f"{job.name} cannot be read from the database"):
         job_of(cast(Any, SimpleNamespace(**row_of(job) | strange)))
+
+
+def test_a_result_from_before_there_were_objectives_is_about_an_accuracy() -> None:
+    """It was stored with what was asked for as a number, and is told by an objective."""
+    stored = training_job_pb2.JobResult(metrics={"validation_accuracy": 0.98, "target_accuracy": 0.97})
+    metrics = read_result(stored.SerializeToString()).metrics
+    assert metrics is not None
+    assert (metrics.objective, metrics.validation_score) == (Objective("accuracy", 0.97), 0.98)
+    told = pack_result(JobResult(metrics=metrics)).metrics
+    assert (told.objective.at_least, told.validation_score) == (0.97, 0.98)
