@@ -312,7 +312,7 @@ async def test_an_open_stream_ends_when_the_right_is_gone(terminal, mesh) -> Non
     mesh[1].parameter = 1
     mesh[1].change()
     with pytest.raises(PermissionDenied):
-        await asyncio.wait_for(anext(stream), 5)
+        await asyncio.wait_for(anext(stream), 30)
 
 
 async def test_a_reader_that_stalls_is_told_that_its_right_is_gone(terminal, mesh, datasets) -> None:
