@@ -11,6 +11,7 @@ import sys
 
 PROGRAMS = (
     ("authorize",),
+    ("audit",),
     ("placement",),
     ("progress",),
     ("upload",),

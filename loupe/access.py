@@ -16,6 +16,7 @@ DEFAULT_THRESHOLDS: dict[str, int] = {
     "accounts.disable": 90,
     "accounts.read": 90,
     "algorithms.write": 30,
+    "audit.read": 40,
     "blobs.write": 20,
     "datasets.read": 10,
     "datasets.write": 20,

@@ -14,6 +14,7 @@ import uvloop
 
 from loupe import telemetry
 from loupe.access import Authorizer
+from loupe.audit import Recorder
 from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
 from loupe.byte_budget import ByteBudget
 from loupe.concurrency import race
@@ -106,10 +107,11 @@ class MeshApp(Generic[S]):
         verifier: TokenVerifier | None = None,
         authorizer: Authorizer | None = None,
         budget: ByteBudget | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """Say what the doors serve. Tokens are checked with auth's keys and calls decided by auth, unless given.
 
-        budget: see MeshServer.
+        budget, recorder: see MeshServer.
         """
         if authorizer is None:
             authorizer = self._remote = RemoteAuthorizer(self.auth)
@@ -120,6 +122,7 @@ class MeshApp(Generic[S]):
             servicers=servicers,
             max_message_bytes=self.max_message_bytes,
             budget=budget,
+            recorder=recorder,
         )
 
     async def auth(self) -> grpc.aio.Channel:

@@ -10,12 +10,16 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Table, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.sql.dml import UpdateBase
 
 from loupe.concurrency import shielded
 
 BUSY_TIMEOUT_MS = 10_000
+NO_CHANGE: dict[str, bool] = {"no_change": True}
+"""The `info` of a table in which a service only remembers what it did: a row in it is no change of its own."""
+_CHANGED = "loupe_changed"
 
 
 def create_engine(url: str) -> AsyncEngine:
@@ -26,6 +30,7 @@ def create_engine(url: str) -> AsyncEngine:
     such a transaction outlives every process, and a power cut may take it back, and those after it, as a whole.
     """
     engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    event.listen(engine.sync_engine, "after_execute", _note_change)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine.sync_engine, "connect")
@@ -55,6 +60,29 @@ def create_engine(url: str) -> AsyncEngine:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _note_change(connection: Connection, statement: object, *rest: Any) -> None:
+    # A driver that does not count says -1.
+    if isinstance(statement, UpdateBase) and rest[-1].rowcount != 0:
+        table = statement.table
+        if not (isinstance(table, Table) and NO_CHANGE.items() <= table.info.items()):
+            connection.info[_CHANGED] = True
+
+
+def forget_changes(connection: AsyncConnection) -> None:
+    """Begin to look for changes."""
+    _connection(connection).info.pop(_CHANGED, None)
+
+
+def changed(connection: AsyncConnection) -> bool:
+    """Say whether statements have changed a row since then, outside of tables that are NO_CHANGE."""
+    return _CHANGED in _connection(connection).info
+
+
+def _connection(connection: AsyncConnection) -> Connection:
+    assert connection.sync_connection is not None, "it is open"
+    return connection.sync_connection
 
 
 @asynccontextmanager

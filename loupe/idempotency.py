@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from loupe.database import NO_CHANGE
 from loupe.errors import RequestIdReused, invalid
 
 KEPT_SECONDS = 24 * 3600
@@ -46,6 +47,7 @@ def request_log_table(metadata: sa.MetaData) -> sa.Table:
         sa.Column("body_digest", sa.String(64), nullable=False),
         sa.Column("answer", sa.LargeBinary, nullable=False),
         sa.Column("created", sa.Float, nullable=False, index=True),
+        info=NO_CHANGE,
     )
 
 

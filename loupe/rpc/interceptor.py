@@ -16,12 +16,14 @@ import grpc
 import structlog
 
 from loupe import errors, telemetry
+from loupe.audit import Recorder, begin_call, current_call
 from loupe.byte_budget import ByteBudget, Hold, read_message
 from loupe.common.v1 import access_pb2
 from loupe.concurrency import interrupt, interruptible
 from loupe.errors import LoupeError
 from loupe.identity import Caller, set_caller
 from loupe.limits import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, MAX_SMALL_MESSAGE_BYTES
+from loupe.rpc.audited import describe_call
 from loupe.rpc.gate import Context, Gate
 from loupe.rpc.status import DETAILS_KEY, to_status
 from loupe.rpc.strangers import Strangers, short
@@ -47,6 +49,8 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
 
     budget: where it is given, the first message of a call is read only when there is room for the longest one. What a
     client stream brings after that is read by its handler.
+
+    recorder: where it is given, calls whose row of the access table says so leave a row in the audit log.
     """
 
     def __init__(
@@ -55,11 +59,13 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
         gate: Gate,
         strangers: Strangers | None = None,
         budget: ByteBudget | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._table = table
         self._gate = gate
         self._strangers = strangers
         self._budget = budget
+        self._recorder = recorder
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -119,7 +125,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             try:
                 if permit.hold is not None:
                     _require_short(handler, permit.hold.size)
-                await permit.ask_for(first)
+                await self._ask(permit, method, rule, first, context)
             except BaseException:
                 permit.forget()
                 raise
@@ -171,6 +177,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             # gRPC keeps the error that ends a call with every frame that it came through; these let go of messages.
             traceback.clear_frames(error.__traceback__)
             code, status = to_status(error)
+            await self._record_failure(error)
             details = ((DETAILS_KEY, status.SerializeToString()),)
             await context.abort(code, error.message, trailing_metadata=details)
         except _PeerGoneError as error:
@@ -186,14 +193,27 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             # Of a call that ends as cancelled, and that nobody cancelled, gRPC would tell its caller nothing, for ever.
             incident = uuid.uuid4().hex
             log.exception("unexpected error", method=method, incident=incident)
-            code, status = to_status(
-                errors.Internal("something went wrong inside; the log has it under this incident", incident=incident)
-            )
+            told = errors.Internal("something went wrong inside; the log has it under this incident", incident=incident)
+            code, status = to_status(told)
+            await self._record_failure(told)
             await context.abort(code, status.message, trailing_metadata=((DETAILS_KEY, status.SerializeToString()),))
         finally:
+            if (call := current_call()) is not None:
+                call.over = True
             seconds = time.perf_counter() - started
             telemetry.count_call(method, code.name, seconds)
             log.debug("call", method=method, code=code.name, milliseconds=round(seconds * 1e3, 2))
+
+    async def _ask(self, permit: Permit, method: str, rule: access_pb2.Access, first: Any, context: Context) -> None:
+        """Begin a call that leaves a row, so that a refusal leaves one, too, and ask whether it may be made."""
+        if rule.audit and self._recorder is not None:
+            begin_call(describe_call(method, rule, permit.caller, first, context))
+        await permit.ask_for(first)
+
+    async def _record_failure(self, error: LoupeError) -> None:
+        """Tell the audit log how the call ended, before its caller hears of it."""
+        if self._recorder is not None and (call := current_call()) is not None:
+            await self._recorder.failed(call, error.reason_name())
 
 
 class _PeerGoneError(Exception):

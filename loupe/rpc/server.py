@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from loupe.access import Authorizer
+from loupe.audit import Recorder
 from loupe.byte_budget import ByteBudget
 from loupe.identity import TokenVerifier
 from loupe.limits import MAX_MESSAGE_BYTES, MAX_STRANGERS_BYTES
@@ -45,7 +46,8 @@ class MeshServer:
     """Serves one service's gRPC services on the doors that its settings name.
 
     servicers: pairs of a generated add_…_to_server function and the servicer. max_message_bytes: the longest message
-    that is taken. budget: memory for the first messages of calls; None where messages are short.
+    that is taken. budget: memory for the first messages of calls; None where messages are short. recorder: the audit
+    log, None where the service has no database.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class MeshServer:
         servicers: Sequence[Registration],
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         budget: ByteBudget | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._settings = settings
         self._authorizer = authorizer
@@ -64,6 +67,7 @@ class MeshServer:
         self._servicers = servicers
         self._max_message_bytes = max_message_bytes
         self._budget = budget
+        self._recorder = recorder
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []
         self._doors: list[grpc.aio.Server] = []
@@ -88,7 +92,8 @@ class MeshServer:
         """Serve everything at a port; with `strangers` it is a public door."""
         pool = descriptor_pool.Default()
         table = access_table(pool.FindServiceByName(name) for name in self._names)
-        interceptor = MeshInterceptor(table, Gate(self._verifier, self._authorizer), strangers, self._budget)
+        gate = Gate(self._verifier, self._authorizer)
+        interceptor = MeshInterceptor(table, gate, strangers, self._budget, self._recorder)
         options = (*OPTIONS, ("grpc.max_receive_message_length", self._max_message_bytes))
         server = grpc.aio.server(interceptors=[interceptor], options=options)
         for add, servicer in self._servicers:

@@ -7,6 +7,7 @@ import typer
 from loupe.terminal.codes import MEANINGS
 from loupe.terminal.commands import (
     algorithms,
+    audit,
     blobs,
     changes,
     classify,
@@ -45,7 +46,8 @@ def build() -> typer.Typer:
     )
     app.callback()(frame.root_options)
     for commands in (
-        login, doctor, people, data, changes, blobs, storage, training, jobs, algorithms, models, follow, classify,
+        login, doctor, people, audit, data, changes, blobs, storage,
+        training, jobs, algorithms, models, follow, classify,
     ):  # fmt: skip
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from loupe.auth.v1 import session_service_pb2 as sessions
 from loupe.terminal.administration import Accounts, Groups, Policy, Projects
 from loupe.terminal.algorithms import Algorithms
+from loupe.terminal.audit import Audit
 from loupe.terminal.blobs import Blobs
 from loupe.terminal.connection import RETRY_SECONDS, Connection
 from loupe.terminal.datasets import Datasets
@@ -40,6 +41,7 @@ class Terminal:
         self.jobs = Jobs(connection)
         self.clusters = Clusters(connection)
         self.models = Models(connection)
+        self.audit = Audit(connection)
 
     @classmethod
     @contextlib.asynccontextmanager

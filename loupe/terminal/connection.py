@@ -137,14 +137,22 @@ class Connection:
 
 
 class Service(Generic[Stub]):
-    """One service of the mesh; each call says which method of its generated stub is meant. All raise LoupeError."""
+    """One service of the mesh; each call says which method of its generated stub is meant. All raise LoupeError.
+
+    name: "auth", "storage" or "scheduler", where the stub's package does not say it.
+    """
 
     def __init__(
-        self, connection: Connection, stub: Callable[[grpc.aio.Channel], Stub], *, logged_in: bool = True
+        self,
+        connection: Connection,
+        stub: Callable[[grpc.aio.Channel], Stub],
+        *,
+        logged_in: bool = True,
+        name: str = "",
     ) -> None:
         self._connection = connection
         self._stub = stub
-        self._name = stub.__module__.split(".")[1]
+        self._name = name or stub.__module__.split(".")[1]
         self._logged_in = logged_in
 
     async def _ready(self) -> Stub:

@@ -15,12 +15,15 @@ import structlog
 
 from loupe import database
 from loupe.app import MeshApp
+from loupe.audit_log import AuditLog
 from loupe.auth.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
 from loupe.auth.v1.group_service_pb2_grpc import add_GroupServiceServicer_to_server
 from loupe.auth.v1.policy_service_pb2_grpc import add_PolicyServiceServicer_to_server
 from loupe.auth.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from loupe.common.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
 from loupe.errors import LoupeError
 from loupe.identity import JwksVerifier
+from loupe.rpc.audit_servicer import AuditServicer
 from services.auth.accounts.accounts import Accounts
 from services.auth.accounts.passwords import Passwords
 from services.auth.accounts.servicer import AccountServicer
@@ -76,6 +79,7 @@ class AuthApp(MeshApp[AuthSettings]):
         self._announce = announce
         self._engine = database.create_engine(settings.database_url or database.sqlite_url(settings.state, "auth"))
         self._database = Database(self._engine)
+        self._audit = AuditLog(self._database, lambda session: session.connection)
         self._passwords = passwords or Passwords()
         lifetimes = Lifetimes(
             settings.access_seconds, settings.refresh_seconds, settings.attempt_seconds, settings.signing_key_seconds
@@ -99,9 +103,11 @@ class AuthApp(MeshApp[AuthSettings]):
                 (add_GroupServiceServicer_to_server, GroupServicer(groups)),
                 (add_PolicyServiceServicer_to_server, policy),
                 (add_SessionServiceServicer_to_server, SessionServicer(sessions, accounts, self._keys, endpoints)),
+                (add_AuditServiceServicer_to_server, AuditServicer(self._audit)),
             ],
             verifier=JwksVerifier(self._jwks),
             authorizer=self.authority,
+            recorder=self._audit,
         )
 
     async def _jwks(self) -> str:
@@ -121,6 +127,7 @@ class AuthApp(MeshApp[AuthSettings]):
         self.work("policy-poll", self.authority.poll())
         self.work("housekeeping", self._keep_house())
         self.work("readiness", self._follow_readiness())
+        self.work("audit", self._audit.keep(self.settings.audit_days))
         self._work_with_nats()
         await self.open_doors()
         await self.register()

@@ -44,3 +44,6 @@ class AuthSettings(ServiceSettings):
 
     nats_sys_password_file: Path | None = None
     """File with the password of `nats_sys_user`."""
+
+    audit_days: int = Field(default=400, ge=1)
+    """How many days the rows of the audit log are kept."""

@@ -10,10 +10,13 @@ import grpc
 
 from loupe import database
 from loupe.app import MeshApp
+from loupe.audit_log import AuditLog
+from loupe.common.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
 from loupe.discovery import Discovery
 from loupe.idempotency import RequestLog
 from loupe.names import TrainerName
 from loupe.notifier import Notifier
+from loupe.rpc.audit_servicer import AuditServicer
 from loupe.rpc.channel import internal_channel
 from loupe.scheduler.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
 from loupe.scheduler.v1.training_job_service_pb2_grpc import add_TrainingJobServiceServicer_to_server
@@ -59,6 +62,7 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
         url = settings.database_url or database.sqlite_url(settings.state, "scheduler")
         news = Notifier()
         self._database = Database(database.create_engine(url))
+        self._audit = AuditLog(self._database, lambda session: session)
         self._signals = Signals()
         self._store = JobStore(
             self._database, RequestLog(), self._signals.committed, max_queued=settings.max_queued_jobs
@@ -79,7 +83,9 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
             [
                 (add_TrainingJobServiceServicer_to_server, self._job_servicer()),
                 (add_ClusterServiceServicer_to_server, ClusterServicer(self._fleet, settings.load_threshold)),
-            ]
+                (add_AuditServiceServicer_to_server, AuditServicer(self._audit)),
+            ],
+            recorder=self._audit,
         )
 
     def _dependencies(self) -> Dependencies:
@@ -125,3 +131,4 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
         self.work("dispatch", self._dispatcher.run())
         self.work("leadership", self._leadership.follow(self.discovery))
         self.work("outbox", self._outbox.run())
+        self.work("audit", self._audit.keep(self.settings.audit_days))

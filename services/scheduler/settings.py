@@ -36,3 +36,6 @@ class SchedulerSettings(ServiceSettings):
 
     sweep_seconds: float = Field(default=2.0, gt=0)
     """How often the database is asked for what other replicas wrote; inside one process nothing is polled."""
+
+    audit_days: int = Field(default=400, ge=1)
+    """How many days the rows of the audit log are kept."""

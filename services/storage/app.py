@@ -13,10 +13,13 @@ import obstore.store
 
 from loupe import database
 from loupe.app import MeshApp
+from loupe.audit_log import AuditLog
 from loupe.byte_budget import ByteBudget
+from loupe.common.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
 from loupe.errors import FailedPrecondition
 from loupe.idempotency import RequestLog
 from loupe.limits import MAX_MESSAGE_BYTES
+from loupe.rpc.audit_servicer import AuditServicer
 from loupe.rpc.server import Registration
 from loupe.storage.v1.algorithm_service_pb2_grpc import add_AlgorithmServiceServicer_to_server
 from loupe.storage.v1.blob_service_pb2_grpc import add_BlobServiceServicer_to_server
@@ -81,6 +84,7 @@ class Storage:
         files = _files(settings, disk)
         url = settings.database_url or database.sqlite_url(state, "storage")
         self.database = Database(database.create_engine(url), RequestLog(now))
+        self.audit = AuditLog(self.database, lambda session: session.connection, now=now)
         self.first_messages = ByteBudget(_FIRST_BYTES, 2 * MAX_MESSAGE_BYTES, _FIRST_SECONDS)
         self._coming = _budget(settings.upload_bytes, settings.stalled_seconds)
         self._lock = state / "lock"
@@ -116,6 +120,7 @@ class Storage:
             (add_DatasetServiceServicer_to_server, datasets),
             (add_AlgorithmServiceServicer_to_server, AlgorithmServicer(self.algorithms, self._coming)),
             (add_ModelServiceServicer_to_server, models),
+            (add_AuditServiceServicer_to_server, AuditServicer(self.audit)),
         ]
 
     async def start(self) -> None:
@@ -150,12 +155,13 @@ class StorageApp(MeshApp[StorageSettings]):
     def __init__(self, settings: StorageSettings) -> None:
         super().__init__(settings)
         self._storage = Storage(settings, AuthMemberships(self.auth))
-        self.serves(self._storage.registrations(), budget=self._storage.first_messages)
+        self.serves(self._storage.registrations(), budget=self._storage.first_messages, recorder=self._storage.audit)
 
     async def start(self) -> None:
         """Recover, serve, and register in Consul."""
         self.closing.push_async_callback(self._storage.stop)
         await self._storage.start()
+        self.work("audit", self._storage.audit.keep(self.settings.audit_days))
         await self.open_doors()
         await self.register(self.settings.instance)
 

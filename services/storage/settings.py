@@ -45,3 +45,6 @@ class StorageSettings(ServiceSettings):
 
     stalled_seconds: float = Field(default=20.0, gt=0)
     """How long a stream may keep its share while nothing comes or goes and somebody else waits for it."""
+
+    audit_days: int = Field(default=400, ge=1)
+    """How many days the rows of the audit log are kept."""

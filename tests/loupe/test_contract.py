@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import filecmp
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pool
@@ -31,7 +33,7 @@ def service_names() -> list[str]:
     return names
 
 
-def all_methods() -> list[tuple[str, object]]:
+def all_methods() -> list[tuple[str, Any]]:
     pool = descriptor_pool.Default()
     return [
         (f"/{name}/{method.name}", method)
@@ -66,6 +68,47 @@ def test_every_action_has_a_threshold_and_every_threshold_an_action() -> None:
     table = access_table(pool.FindServiceByName(name) for name in service_names())
     used = {rule.action.action for rule in table.values() if rule.action.action} | {"groups.admin"}
     assert used == set(DEFAULT_THRESHOLDS)
+
+
+READS = re.compile(r"/loupe\.\w+\.v1\.\w+/(Get|List|Watch|Read|Download|Find|Query|Explain|WhyDenied|WhoAmI)\w*")
+
+
+def test_every_rpc_says_whether_it_leaves_a_row_in_the_audit_log() -> None:
+    """Whatever is not called as if it only read says it either way; the trainer keeps no log."""
+    pool = descriptor_pool.Default()
+    table = access_table(pool.FindServiceByName(name) for name in service_names() if ".trainer." not in name)
+    silent = [path for path, rule in table.items() if not rule.HasField("audit") and not READS.fullmatch(path)]
+    assert silent == []
+    assert [path for path, rule in table.items() if rule.audit and READS.fullmatch(path)] == []
+    writing = {
+        path for path, rule in table.items() if re.search(r"\.(write|create|submit|cancel)$", rule.action.action)
+    }
+    unseen = {path for path in writing if not table[path].audit and not READS.fullmatch(path)}
+    assert unseen == set()
+
+
+SECRET = re.compile(r"(.*_)?(password|token|secret|key)")
+
+
+def test_secrets_are_marked_so_that_no_log_tells_them() -> None:
+    """Every text of a request that leaves a row, at any depth, that is called a secret; page tokens are none."""
+    pool = descriptor_pool.Default()
+    table = access_table(pool.FindServiceByName(name) for name in service_names())
+    open_secrets = []
+
+    def look(message: Any, path: str, above: tuple[str, ...]) -> None:
+        for field in message.fields:
+            if field.message_type is not None and field.message_type.GetOptions().map_entry:
+                continue  # only its length is told
+            if field.message_type is not None and field.message_type.full_name not in above:
+                look(field.message_type, f"{path}.{field.name}", (*above, field.message_type.full_name))
+            elif SECRET.fullmatch(field.name) and not field.GetOptions().debug_redact:
+                open_secrets.append(f"{path}.{field.name}")
+
+    for path, method in all_methods():
+        if table[path].audit:
+            look(method.input_type, method.input_type.full_name, ())
+    assert open_secrets == []
 
 
 @pytest.mark.parametrize(("path", "method"), all_methods())

@@ -247,6 +247,7 @@ class House:
             authorizer=self.auth,
             servicers=self.storage.registrations(),
             budget=self.storage.first_messages,
+            recorder=self.storage.audit,
         )
         self._channels: list[grpc.aio.Channel] = []
 

@@ -26,49 +26,55 @@ from loupe.auth.v1 import account_pb2 as loupe_dot_auth_dot_v1_dot_account__pb2
 from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#loupe/auth/v1/account_service.proto\x12\rloupe.auth.v1\x1a\x1bloupe/auth/v1/account.proto\x1a\x1cloupe/common/v1/access.proto\"\x88\x01\n\x14\x43reateAccountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\'\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x16.loupe.auth.v1.Account\x12\x10\n\x08password\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"@\n\x15\x43reateAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"!\n\x11GetAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12GetAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"<\n\x13ListAccountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x14ListAccountsResponse\x12(\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x16.loupe.auth.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44isableAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x16\x44isableAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"$\n\x14\x45nableAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x15\x45nableAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"N\n\x12SetPasswordRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cold_password\x18\x02 \x01(\t\x12\x14\n\x0cnew_password\x18\x03 \x01(\t\"\x15\n\x13SetPasswordResponse2\xb3\x05\n\x0e\x41\x63\x63ountService\x12z\n\rCreateAccount\x12#.loupe.auth.v1.CreateAccountRequest\x1a$.loupe.auth.v1.CreateAccountResponse\"\x1e\x92\x82\x19\x1a\x1a\x18\n\x0f\x61\x63\x63ounts.create\x12\x05group\x12h\n\nGetAccount\x12 .loupe.auth.v1.GetAccountRequest\x1a!.loupe.auth.v1.GetAccountResponse\"\x15\x92\x82\x19\x11\x1a\x0f\n\raccounts.read\x12n\n\x0cListAccounts\x12\".loupe.auth.v1.ListAccountsRequest\x1a#.loupe.auth.v1.ListAccountsResponse\"\x15\x92\x82\x19\x11\x1a\x0f\n\raccounts.read\x12w\n\x0e\x44isableAccount\x12$.loupe.auth.v1.DisableAccountRequest\x1a%.loupe.auth.v1.DisableAccountResponse\"\x18\x92\x82\x19\x14\x1a\x12\n\x10\x61\x63\x63ounts.disable\x12t\n\rEnableAccount\x12#.loupe.auth.v1.EnableAccountRequest\x1a$.loupe.auth.v1.EnableAccountResponse\"\x18\x92\x82\x19\x14\x1a\x12\n\x10\x61\x63\x63ounts.disable\x12\\\n\x0bSetPassword\x12!.loupe.auth.v1.SetPasswordRequest\x1a\".loupe.auth.v1.SetPasswordResponse\"\x06\x92\x82\x19\x02\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#loupe/auth/v1/account_service.proto\x12\rloupe.auth.v1\x1a\x1bloupe/auth/v1/account.proto\x1a\x1cloupe/common/v1/access.proto\"\x8d\x01\n\x14\x43reateAccountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\'\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x16.loupe.auth.v1.Account\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05group\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"@\n\x15\x43reateAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"!\n\x11GetAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12GetAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"<\n\x13ListAccountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x14ListAccountsResponse\x12(\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x16.loupe.auth.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44isableAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x16\x44isableAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"$\n\x14\x45nableAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x15\x45nableAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"X\n\x12SetPasswordRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0cold_password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0cnew_password\x18\x03 \x01(\tB\x03\x80\x01\x01\"\x15\n\x13SetPasswordResponse2\xbb\x05\n\x0e\x41\x63\x63ountService\x12|\n\rCreateAccount\x12#.loupe.auth.v1.CreateAccountRequest\x1a$.loupe.auth.v1.CreateAccountResponse\" \x92\x82\x19\x1c\x1a\x18\n\x0f\x61\x63\x63ounts.create\x12\x05group0\x01\x12h\n\nGetAccount\x12 .loupe.auth.v1.GetAccountRequest\x1a!.loupe.auth.v1.GetAccountResponse\"\x15\x92\x82\x19\x11\x1a\x0f\n\raccounts.read\x12n\n\x0cListAccounts\x12\".loupe.auth.v1.ListAccountsRequest\x1a#.loupe.auth.v1.ListAccountsResponse\"\x15\x92\x82\x19\x11\x1a\x0f\n\raccounts.read\x12y\n\x0e\x44isableAccount\x12$.loupe.auth.v1.DisableAccountRequest\x1a%.loupe.auth.v1.DisableAccountResponse\"\x1a\x92\x82\x19\x16\x1a\x12\n\x10\x61\x63\x63ounts.disable0\x01\x12v\n\rEnableAccount\x12#.loupe.auth.v1.EnableAccountRequest\x1a$.loupe.auth.v1.EnableAccountResponse\"\x1a\x92\x82\x19\x16\x1a\x12\n\x10\x61\x63\x63ounts.disable0\x01\x12^\n\x0bSetPassword\x12!.loupe.auth.v1.SetPasswordRequest\x1a\".loupe.auth.v1.SetPasswordResponse\"\x08\x92\x82\x19\x04\x10\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loupe.auth.v1.account_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CREATEACCOUNTREQUEST'].fields_by_name['password']._loaded_options = None
+  _globals['_CREATEACCOUNTREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001'
+  _globals['_SETPASSWORDREQUEST'].fields_by_name['old_password']._loaded_options = None
+  _globals['_SETPASSWORDREQUEST'].fields_by_name['old_password']._serialized_options = b'\200\001\001'
+  _globals['_SETPASSWORDREQUEST'].fields_by_name['new_password']._loaded_options = None
+  _globals['_SETPASSWORDREQUEST'].fields_by_name['new_password']._serialized_options = b'\200\001\001'
   _globals['_ACCOUNTSERVICE'].methods_by_name['CreateAccount']._loaded_options = None
-  _globals['_ACCOUNTSERVICE'].methods_by_name['CreateAccount']._serialized_options = b'\222\202\031\032\032\030\n\017accounts.create\022\005group'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CreateAccount']._serialized_options = b'\222\202\031\034\032\030\n\017accounts.create\022\005group0\001'
   _globals['_ACCOUNTSERVICE'].methods_by_name['GetAccount']._loaded_options = None
   _globals['_ACCOUNTSERVICE'].methods_by_name['GetAccount']._serialized_options = b'\222\202\031\021\032\017\n\raccounts.read'
   _globals['_ACCOUNTSERVICE'].methods_by_name['ListAccounts']._loaded_options = None
   _globals['_ACCOUNTSERVICE'].methods_by_name['ListAccounts']._serialized_options = b'\222\202\031\021\032\017\n\raccounts.read'
   _globals['_ACCOUNTSERVICE'].methods_by_name['DisableAccount']._loaded_options = None
-  _globals['_ACCOUNTSERVICE'].methods_by_name['DisableAccount']._serialized_options = b'\222\202\031\024\032\022\n\020accounts.disable'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['DisableAccount']._serialized_options = b'\222\202\031\026\032\022\n\020accounts.disable0\001'
   _globals['_ACCOUNTSERVICE'].methods_by_name['EnableAccount']._loaded_options = None
-  _globals['_ACCOUNTSERVICE'].methods_by_name['EnableAccount']._serialized_options = b'\222\202\031\024\032\022\n\020accounts.disable'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['EnableAccount']._serialized_options = b'\222\202\031\026\032\022\n\020accounts.disable0\001'
   _globals['_ACCOUNTSERVICE'].methods_by_name['SetPassword']._loaded_options = None
-  _globals['_ACCOUNTSERVICE'].methods_by_name['SetPassword']._serialized_options = b'\222\202\031\002\020\001'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['SetPassword']._serialized_options = b'\222\202\031\004\020\0010\001'
   _globals['_CREATEACCOUNTREQUEST']._serialized_start=114
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=250
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=252
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=316
-  _globals['_GETACCOUNTREQUEST']._serialized_start=318
-  _globals['_GETACCOUNTREQUEST']._serialized_end=351
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=353
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=414
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=416
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=476
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=478
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=567
-  _globals['_DISABLEACCOUNTREQUEST']._serialized_start=569
-  _globals['_DISABLEACCOUNTREQUEST']._serialized_end=606
-  _globals['_DISABLEACCOUNTRESPONSE']._serialized_start=608
-  _globals['_DISABLEACCOUNTRESPONSE']._serialized_end=673
-  _globals['_ENABLEACCOUNTREQUEST']._serialized_start=675
-  _globals['_ENABLEACCOUNTREQUEST']._serialized_end=711
-  _globals['_ENABLEACCOUNTRESPONSE']._serialized_start=713
-  _globals['_ENABLEACCOUNTRESPONSE']._serialized_end=777
-  _globals['_SETPASSWORDREQUEST']._serialized_start=779
-  _globals['_SETPASSWORDREQUEST']._serialized_end=857
-  _globals['_SETPASSWORDRESPONSE']._serialized_start=859
-  _globals['_SETPASSWORDRESPONSE']._serialized_end=880
-  _globals['_ACCOUNTSERVICE']._serialized_start=883
-  _globals['_ACCOUNTSERVICE']._serialized_end=1574
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=255
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=257
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=321
+  _globals['_GETACCOUNTREQUEST']._serialized_start=323
+  _globals['_GETACCOUNTREQUEST']._serialized_end=356
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=358
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=419
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=421
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=481
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=483
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=572
+  _globals['_DISABLEACCOUNTREQUEST']._serialized_start=574
+  _globals['_DISABLEACCOUNTREQUEST']._serialized_end=611
+  _globals['_DISABLEACCOUNTRESPONSE']._serialized_start=613
+  _globals['_DISABLEACCOUNTRESPONSE']._serialized_end=678
+  _globals['_ENABLEACCOUNTREQUEST']._serialized_start=680
+  _globals['_ENABLEACCOUNTREQUEST']._serialized_end=716
+  _globals['_ENABLEACCOUNTRESPONSE']._serialized_start=718
+  _globals['_ENABLEACCOUNTRESPONSE']._serialized_end=782
+  _globals['_SETPASSWORDREQUEST']._serialized_start=784
+  _globals['_SETPASSWORDREQUEST']._serialized_end=872
+  _globals['_SETPASSWORDRESPONSE']._serialized_start=874
+  _globals['_SETPASSWORDRESPONSE']._serialized_end=895
+  _globals['_ACCOUNTSERVICE']._serialized_start=898
+  _globals['_ACCOUNTSERVICE']._serialized_end=1597
 # @@protoc_insertion_point(module_scope)

@@ -27,19 +27,27 @@ from loupe.auth.v1 import account_pb2 as loupe_dot_auth_dot_v1_dot_account__pb2
 from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#loupe/auth/v1/session_service.proto\x12\rloupe.auth.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bloupe/auth/v1/account.proto\x1a\x1cloupe/common/v1/access.proto\"\x9e\x01\n\x06Tokens\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x32\n\x0f\x61\x63\x63\x65ss_lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10refresh_lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x0cLoginRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"_\n\rLoginResponse\x12%\n\x06tokens\x18\x01 \x01(\x0b\x32\x15.loupe.auth.v1.Tokens\x12\'\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x16.loupe.auth.v1.Account\";\n\x0eRefreshRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"8\n\x0fRefreshResponse\x12%\n\x06tokens\x18\x01 \x01(\x0b\x32\x15.loupe.auth.v1.Tokens\"&\n\rLogoutRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"\x10\n\x0eLogoutResponse\"\x0f\n\rWhoAmIRequest\"9\n\x0eWhoAmIResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"\x10\n\x0eGetJwksRequest\"$\n\x0fGetJwksResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t\"\x16\n\x14ListEndpointsRequest\"M\n\x15ListEndpointsResponse\x12\x0f\n\x07storage\x18\x01 \x01(\t\x12\x11\n\tscheduler\x18\x02 \x01(\t\x12\x10\n\x08nats_url\x18\x03 \x01(\t2\x9f\x04\n\x0eSessionService\x12J\n\x05Login\x12\x1b.loupe.auth.v1.LoginRequest\x1a\x1c.loupe.auth.v1.LoginResponse\"\x06\x92\x82\x19\x02\x08\x01\x12P\n\x07Refresh\x12\x1d.loupe.auth.v1.RefreshRequest\x1a\x1e.loupe.auth.v1.RefreshResponse\"\x06\x92\x82\x19\x02\x08\x01\x12M\n\x06Logout\x12\x1c.loupe.auth.v1.LogoutRequest\x1a\x1d.loupe.auth.v1.LogoutResponse\"\x06\x92\x82\x19\x02\x08\x01\x12M\n\x06WhoAmI\x12\x1c.loupe.auth.v1.WhoAmIRequest\x1a\x1d.loupe.auth.v1.WhoAmIResponse\"\x06\x92\x82\x19\x02\x10\x01\x12m\n\x07GetJwks\x12\x1d.loupe.auth.v1.GetJwksRequest\x1a\x1e.loupe.auth.v1.GetJwksResponse\"#\x92\x82\x19\x1f\x08\x01\"\x07storage\"\tscheduler\"\x07trainer\x12\x62\n\rListEndpoints\x12#.loupe.auth.v1.ListEndpointsRequest\x1a$.loupe.auth.v1.ListEndpointsResponse\"\x06\x92\x82\x19\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#loupe/auth/v1/session_service.proto\x12\rloupe.auth.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bloupe/auth/v1/account.proto\x1a\x1cloupe/common/v1/access.proto\"\x9e\x01\n\x06Tokens\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x32\n\x0f\x61\x63\x63\x65ss_lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10refresh_lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"6\n\x0cLoginRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x15\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01\"_\n\rLoginResponse\x12%\n\x06tokens\x18\x01 \x01(\x0b\x32\x15.loupe.auth.v1.Tokens\x12\'\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"E\n\x0eRefreshRequest\x12\x1a\n\rrefresh_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x17\n\nrequest_id\x18\x02 \x01(\tB\x03\x80\x01\x01\"8\n\x0fRefreshResponse\x12%\n\x06tokens\x18\x01 \x01(\x0b\x32\x15.loupe.auth.v1.Tokens\"+\n\rLogoutRequest\x12\x1a\n\rrefresh_token\x18\x01 \x01(\tB\x03\x80\x01\x01\"\x10\n\x0eLogoutResponse\"\x0f\n\rWhoAmIRequest\"9\n\x0eWhoAmIResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"\x10\n\x0eGetJwksRequest\"$\n\x0fGetJwksResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t\"\x16\n\x14ListEndpointsRequest\"M\n\x15ListEndpointsResponse\x12\x0f\n\x07storage\x18\x01 \x01(\t\x12\x11\n\tscheduler\x18\x02 \x01(\t\x12\x10\n\x08nats_url\x18\x03 \x01(\t2\xa5\x04\n\x0eSessionService\x12L\n\x05Login\x12\x1b.loupe.auth.v1.LoginRequest\x1a\x1c.loupe.auth.v1.LoginResponse\"\x08\x92\x82\x19\x04\x08\x01\x30\x01\x12R\n\x07Refresh\x12\x1d.loupe.auth.v1.RefreshRequest\x1a\x1e.loupe.auth.v1.RefreshResponse\"\x08\x92\x82\x19\x04\x08\x01\x30\x00\x12O\n\x06Logout\x12\x1c.loupe.auth.v1.LogoutRequest\x1a\x1d.loupe.auth.v1.LogoutResponse\"\x08\x92\x82\x19\x04\x08\x01\x30\x01\x12M\n\x06WhoAmI\x12\x1c.loupe.auth.v1.WhoAmIRequest\x1a\x1d.loupe.auth.v1.WhoAmIResponse\"\x06\x92\x82\x19\x02\x10\x01\x12m\n\x07GetJwks\x12\x1d.loupe.auth.v1.GetJwksRequest\x1a\x1e.loupe.auth.v1.GetJwksResponse\"#\x92\x82\x19\x1f\x08\x01\"\x07storage\"\tscheduler\"\x07trainer\x12\x62\n\rListEndpoints\x12#.loupe.auth.v1.ListEndpointsRequest\x1a$.loupe.auth.v1.ListEndpointsResponse\"\x06\x92\x82\x19\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loupe.auth.v1.session_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LOGINREQUEST'].fields_by_name['password']._loaded_options = None
+  _globals['_LOGINREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001'
+  _globals['_REFRESHREQUEST'].fields_by_name['refresh_token']._loaded_options = None
+  _globals['_REFRESHREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\200\001\001'
+  _globals['_REFRESHREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REFRESHREQUEST'].fields_by_name['request_id']._serialized_options = b'\200\001\001'
+  _globals['_LOGOUTREQUEST'].fields_by_name['refresh_token']._loaded_options = None
+  _globals['_LOGOUTREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\200\001\001'
   _globals['_SESSIONSERVICE'].methods_by_name['Login']._loaded_options = None
-  _globals['_SESSIONSERVICE'].methods_by_name['Login']._serialized_options = b'\222\202\031\002\010\001'
+  _globals['_SESSIONSERVICE'].methods_by_name['Login']._serialized_options = b'\222\202\031\004\010\0010\001'
   _globals['_SESSIONSERVICE'].methods_by_name['Refresh']._loaded_options = None
-  _globals['_SESSIONSERVICE'].methods_by_name['Refresh']._serialized_options = b'\222\202\031\002\010\001'
+  _globals['_SESSIONSERVICE'].methods_by_name['Refresh']._serialized_options = b'\222\202\031\004\010\0010\000'
   _globals['_SESSIONSERVICE'].methods_by_name['Logout']._loaded_options = None
-  _globals['_SESSIONSERVICE'].methods_by_name['Logout']._serialized_options = b'\222\202\031\002\010\001'
+  _globals['_SESSIONSERVICE'].methods_by_name['Logout']._serialized_options = b'\222\202\031\004\010\0010\001'
   _globals['_SESSIONSERVICE'].methods_by_name['WhoAmI']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['WhoAmI']._serialized_options = b'\222\202\031\002\020\001'
   _globals['_SESSIONSERVICE'].methods_by_name['GetJwks']._loaded_options = None
@@ -49,29 +57,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENS']._serialized_start=146
   _globals['_TOKENS']._serialized_end=304
   _globals['_LOGINREQUEST']._serialized_start=306
-  _globals['_LOGINREQUEST']._serialized_end=355
-  _globals['_LOGINRESPONSE']._serialized_start=357
-  _globals['_LOGINRESPONSE']._serialized_end=452
-  _globals['_REFRESHREQUEST']._serialized_start=454
-  _globals['_REFRESHREQUEST']._serialized_end=513
-  _globals['_REFRESHRESPONSE']._serialized_start=515
-  _globals['_REFRESHRESPONSE']._serialized_end=571
-  _globals['_LOGOUTREQUEST']._serialized_start=573
-  _globals['_LOGOUTREQUEST']._serialized_end=611
-  _globals['_LOGOUTRESPONSE']._serialized_start=613
-  _globals['_LOGOUTRESPONSE']._serialized_end=629
-  _globals['_WHOAMIREQUEST']._serialized_start=631
-  _globals['_WHOAMIREQUEST']._serialized_end=646
-  _globals['_WHOAMIRESPONSE']._serialized_start=648
-  _globals['_WHOAMIRESPONSE']._serialized_end=705
-  _globals['_GETJWKSREQUEST']._serialized_start=707
-  _globals['_GETJWKSREQUEST']._serialized_end=723
-  _globals['_GETJWKSRESPONSE']._serialized_start=725
-  _globals['_GETJWKSRESPONSE']._serialized_end=761
-  _globals['_LISTENDPOINTSREQUEST']._serialized_start=763
-  _globals['_LISTENDPOINTSREQUEST']._serialized_end=785
-  _globals['_LISTENDPOINTSRESPONSE']._serialized_start=787
-  _globals['_LISTENDPOINTSRESPONSE']._serialized_end=864
-  _globals['_SESSIONSERVICE']._serialized_start=867
-  _globals['_SESSIONSERVICE']._serialized_end=1410
+  _globals['_LOGINREQUEST']._serialized_end=360
+  _globals['_LOGINRESPONSE']._serialized_start=362
+  _globals['_LOGINRESPONSE']._serialized_end=457
+  _globals['_REFRESHREQUEST']._serialized_start=459
+  _globals['_REFRESHREQUEST']._serialized_end=528
+  _globals['_REFRESHRESPONSE']._serialized_start=530
+  _globals['_REFRESHRESPONSE']._serialized_end=586
+  _globals['_LOGOUTREQUEST']._serialized_start=588
+  _globals['_LOGOUTREQUEST']._serialized_end=631
+  _globals['_LOGOUTRESPONSE']._serialized_start=633
+  _globals['_LOGOUTRESPONSE']._serialized_end=649
+  _globals['_WHOAMIREQUEST']._serialized_start=651
+  _globals['_WHOAMIREQUEST']._serialized_end=666
+  _globals['_WHOAMIRESPONSE']._serialized_start=668
+  _globals['_WHOAMIRESPONSE']._serialized_end=725
+  _globals['_GETJWKSREQUEST']._serialized_start=727
+  _globals['_GETJWKSREQUEST']._serialized_end=743
+  _globals['_GETJWKSRESPONSE']._serialized_start=745
+  _globals['_GETJWKSRESPONSE']._serialized_end=781
+  _globals['_LISTENDPOINTSREQUEST']._serialized_start=783
+  _globals['_LISTENDPOINTSREQUEST']._serialized_end=805
+  _globals['_LISTENDPOINTSRESPONSE']._serialized_start=807
+  _globals['_LISTENDPOINTSRESPONSE']._serialized_end=884
+  _globals['_SESSIONSERVICE']._serialized_start=887
+  _globals['_SESSIONSERVICE']._serialized_end=1436
 # @@protoc_insertion_point(module_scope)

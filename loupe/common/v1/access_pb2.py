@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cloupe/common/v1/access.proto\x12\x0floupe.common.v1\x1a google/protobuf/descriptor.proto\"\x7f\n\x06\x41\x63\x63\x65ss\x12\x0e\n\x06public\x18\x01 \x01(\x08\x12\x15\n\rauthenticated\x18\x02 \x01(\x08\x12+\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x1b.loupe.common.v1.ActionRule\x12\x10\n\x08services\x18\x04 \x03(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x08\".\n\nActionRule\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t:I\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x90\x03 \x01(\x0b\x32\x17.loupe.common.v1.Accessb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cloupe/common/v1/access.proto\x12\x0floupe.common.v1\x1a google/protobuf/descriptor.proto\"\x9d\x01\n\x06\x41\x63\x63\x65ss\x12\x0e\n\x06public\x18\x01 \x01(\x08\x12\x15\n\rauthenticated\x18\x02 \x01(\x08\x12+\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x1b.loupe.common.v1.ActionRule\x12\x10\n\x08services\x18\x04 \x03(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x08\x12\x12\n\x05\x61udit\x18\x06 \x01(\x08H\x00\x88\x01\x01\x42\x08\n\x06_audit\".\n\nActionRule\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t:I\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x90\x03 \x01(\x0b\x32\x17.loupe.common.v1.Accessb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loupe.common.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCESS']._serialized_start=83
-  _globals['_ACCESS']._serialized_end=210
-  _globals['_ACTIONRULE']._serialized_start=212
-  _globals['_ACTIONRULE']._serialized_end=258
+  _globals['_ACCESS']._serialized_start=84
+  _globals['_ACCESS']._serialized_end=241
+  _globals['_ACTIONRULE']._serialized_start=243
+  _globals['_ACTIONRULE']._serialized_end=289
 # @@protoc_insertion_point(module_scope)

@@ -10,18 +10,20 @@ ACCESS_FIELD_NUMBER: _ClassVar[int]
 access: _descriptor.FieldDescriptor
 
 class Access(_message.Message):
-    __slots__ = ("public", "authenticated", "action", "services", "attempt")
+    __slots__ = ("public", "authenticated", "action", "services", "attempt", "audit")
     PUBLIC_FIELD_NUMBER: _ClassVar[int]
     AUTHENTICATED_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
     public: bool
     authenticated: bool
     action: ActionRule
     services: _containers.RepeatedScalarFieldContainer[str]
     attempt: bool
-    def __init__(self, public: _Optional[bool] = ..., authenticated: _Optional[bool] = ..., action: _Optional[_Union[ActionRule, _Mapping]] = ..., services: _Optional[_Iterable[str]] = ..., attempt: _Optional[bool] = ...) -> None: ...
+    audit: bool
+    def __init__(self, public: _Optional[bool] = ..., authenticated: _Optional[bool] = ..., action: _Optional[_Union[ActionRule, _Mapping]] = ..., services: _Optional[_Iterable[str]] = ..., attempt: _Optional[bool] = ..., audit: _Optional[bool] = ...) -> None: ...
 
 class ActionRule(_message.Message):
     __slots__ = ("action", "resource")

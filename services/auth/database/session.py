@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from loupe.audit_log import audited
 from loupe.database import connected, disk_full, migrate, transaction
 from loupe.errors import ResourceExhausted, Unavailable
 from loupe.idempotency import Request, RequestLog
@@ -72,7 +73,7 @@ class Database:
         Writers come one after the other: they hold the lock on the policy's revision.
         """
         with _translated():
-            async with transaction(self._engine) as connection:
+            async with audited(transaction(self._engine), self._now) as connection:
                 yield await self._session(connection, sa.select(policy_revision.c.revision).with_for_update())
 
     async def _session(self, connection: AsyncConnection, revision: sa.Select[int]) -> Session:

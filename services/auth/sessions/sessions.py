@@ -8,6 +8,7 @@ import secrets
 import uuid
 from dataclasses import dataclass
 
+from loupe.audit import name_caller
 from loupe.errors import BadCredentials, InvalidArgument, RefreshReplayed, Unauthenticated
 from loupe.idempotency import MAX_REQUEST_ID
 from loupe.names import AccountName
@@ -72,6 +73,7 @@ class Sessions:
             current = await AccountTable(session).find(row.id)
             if current is None or current.disabled or current.password_hash != row.password_hash:
                 raise BadCredentials("the account or the password is not right")
+            name_caller(AccountName(row.id))
             login = str(uuid.uuid4())
             await AccountTable(session).add_login(login, row.id, session.now, peer)
             refresh_token = secrets.token_urlsafe(32)
@@ -120,6 +122,7 @@ class Sessions:
             row = await RefreshTokenTable(session).find(_digest(refresh_token))
             if row is None:
                 raise Unauthenticated("the refresh token is not known here", problem="unknown")
+            name_caller(AccountName(row.account))
             await AccountTable(session).revoke_login(row.login, row.account)
         await self._authority.refresh()
 

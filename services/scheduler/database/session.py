@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from loupe.audit_log import audited
 from loupe.database import connected, disk_full, migrate, transaction
 from loupe.errors import ResourceExhausted, Unavailable
 
@@ -38,12 +39,12 @@ class Database:
     @asynccontextmanager
     async def write(self, *, outlives_power_cut: bool = True) -> AsyncIterator[Session]:
         """Wait for the turn and open a session that commits when its block ends without error."""
-        async with self.turn, self.transaction(outlives_power_cut=outlives_power_cut) as session:
+        async with self.turn, audited(self.transaction(outlives_power_cut=outlives_power_cut)) as session:
             yield session
 
     @asynccontextmanager
     async def transaction(self, *, outlives_power_cut: bool) -> AsyncIterator[Session]:
-        """Open a session for whoever has the turn. IntegrityError is theirs to tell."""
+        """Open a session for whoever has the turn; rows of the audit log, and IntegrityError, are theirs to tell."""
         try:
             async with transaction(self._engine if outlives_power_cut else self._hasty) as session:
                 yield session

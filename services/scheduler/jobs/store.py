@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import IntegrityError
 
+from loupe.audit import AuditedCall, current_call
+from loupe.audit_log import add_entry
 from loupe.concurrency import shielded_method
 from loupe.errors import AlreadyExists, DataLoss, FailedPrecondition, LoupeError, QuotaExceeded, not_found
 from loupe.idempotency import Request, RequestLog
@@ -100,6 +103,15 @@ class Conflict(FailedPrecondition):
     """The job is no longer in the state and attempt that a change was made for; read it again."""
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A change that waits to be written; call: on whose behalf, where that leaves a row in the audit log."""
+
+    change: Change
+    future: asyncio.Future[Job]
+    call: AuditedCall | None
+
+
 class JobStore:
     """Keeps jobs and writes their events. What a method returned from is durable.
 
@@ -121,7 +133,7 @@ class JobStore:
         self._requests = requests
         self._committed = committed
         self._max_queued = max_queued
-        self._waiting: list[tuple[Change, asyncio.Future[Job]]] = []
+        self._waiting: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
     @shielded_method
@@ -250,7 +262,7 @@ class JobStore:
         come while another commit is under way share the next. Raises Conflict.
         """
         future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-        self._waiting.append((change, future))
+        self._waiting.append(_Waiting(change, future, current_call()))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_waiting(), name="job-store-writer")
         return await future
@@ -258,11 +270,12 @@ class JobStore:
     async def _write_waiting(self) -> None:
         while self._waiting:
             async with self._database.turn:
-                batch, self._waiting = sorted(self._waiting, key=lambda each: each[0].before.uid), []
-                outcomes = await self._write([change for change, _ in batch])
-            for (change, future), outcome in zip(batch, outcomes, strict=True):
+                batch, self._waiting = sorted(self._waiting, key=lambda each: each.change.before.uid), []
+                outcomes = await self._write(batch)
+            for waiting, outcome in zip(batch, outcomes, strict=True):
+                future = waiting.future
                 if isinstance(outcome, Job):
-                    self._committed(outcome, outcome.state is not change.before.state)
+                    self._committed(outcome, outcome.state is not waiting.change.before.state)
                 if future.done():  # its waiter was cancelled; the change is durable all the same
                     continue
                 if isinstance(outcome, Job):
@@ -270,17 +283,17 @@ class JobStore:
                 else:
                     future.set_exception(outcome)
 
-    async def _write(self, changes: Sequence[Change]) -> Sequence[Job | Exception]:
+    async def _write(self, batch: Sequence[_Waiting]) -> Sequence[Job | Exception]:
         """Write changes in one transaction, and return what became of each."""
-        hasty = all(change.retold for change in changes)
+        hasty = all(waiting.change.retold for waiting in batch)
         try:
             async with self._database.transaction(outlives_power_cut=not hasty) as session:
-                return [await _apply(session, change) for change in changes]
+                return [await _apply_audited(session, waiting) for waiting in batch]
         except Exception as error:  # whoever waits for the commit gets it
-            if len(changes) == 1 or (isinstance(error, LoupeError) and not isinstance(error, DataLoss)):
-                return [error] * len(changes)
+            if len(batch) == 1 or (isinstance(error, LoupeError) and not isinstance(error, DataLoss)):
+                return [error] * len(batch)
         # One of them cannot be written, whatever comes: the others must not go down with it.
-        return [outcome for change in changes for outcome in await self._write([change])]
+        return [outcome for waiting in batch for outcome in await self._write([waiting])]
 
 
 def _readable(read: Callable[[Any], T], row: Any) -> T | None:
@@ -370,6 +383,13 @@ async def _require_room(session: Session, name: JobName, most: int) -> None:
             used=used,
             limit=most,
         )
+
+
+async def _apply_audited(session: Session, waiting: _Waiting) -> Job | Conflict:
+    outcome = await _apply(session, waiting.change)
+    if waiting.call is not None and isinstance(outcome, Job):
+        await add_entry(session, waiting.call)
+    return outcome
 
 
 async def _apply(session: Session, change: Change) -> Job | Conflict:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from loupe.audit_log import audited
 from loupe.database import connected, disk_full, migrate, transaction
 from loupe.errors import ResourceExhausted
 from loupe.idempotency import Request, RequestLog
@@ -57,7 +58,7 @@ class Database:
     async def write(self) -> AsyncIterator[Session]:
         """Open a session that commits; when the block has ended without error, it is durable."""
         try:
-            async with self._turn, transaction(self._engine) as connection:
+            async with self._turn, audited(transaction(self._engine)) as connection:
                 yield Session(connection, self._requests)
         except OperationalError as error:
             if disk_full(error):
