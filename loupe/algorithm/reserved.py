@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BUILT_IN_NAMES = frozenset({"finetune", "scratch"})
+BUILT_IN_NAMES = frozenset({"detect", "finetune", "scratch"})
 """The algorithms that ship with this Loupe."""
 
 RESERVED_PREFIX = "loupe-"

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from loupe.escapes import escaped
 from loupe.labels import MAX_LENGTH
+from loupe.proportions import wilson_interval
 from loupe.tasks import evidence
-from loupe.tasks.objective import Objective, split_metric
-from loupe.tasks.task import LabelCount, Metric, UnfitVersion
+from loupe.tasks.objective import Objective, shown_share, split_metric, spoken
+from loupe.tasks.task import Checked, LabelCount, Metric, UnfitVersion
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from loupe.tasks.figures import ClassificationFigures
 
 ACCURACY = "accuracy"
 BALANCED_ACCURACY = "balanced_accuracy"
@@ -53,7 +56,7 @@ class Scorer:
         right = np.bincount(truth[truth == answers], minlength=classes)
         return self.of_counts(right.tolist(), np.bincount(truth, minlength=classes).tolist())
 
-    def of_counts(self, right: Sequence[int] | Sequence[float], pictures: Sequence[int] | Sequence[float]) -> float:
+    def of_counts(self, right: Sequence[float], pictures: Sequence[float]) -> float:
         """Return the metric, from the right and from all pictures of each class. Raises ValueError without pictures.
 
         >>> Scorer("recall[dent]", number=1).of_counts([8, 1], [10, 4])
@@ -91,6 +94,9 @@ class Classification:
     """The task: one class for a whole picture, of at least two."""
 
     name = "classification"
+    regions = False
+    command = "classify"
+    algorithm = "finetune"
     metrics: Mapping[str, Metric] = {
         each.name: each
         for each in (
@@ -100,6 +106,13 @@ class Classification:
             Metric(RECALL, "the share that is found of one class", of_label=True),
         )
     }
+
+    @property
+    def figures(self) -> type[ClassificationFigures]:
+        """The schema of a report's figures of a split; terminals do without it, and it takes long to load."""
+        from loupe.tasks.figures import ClassificationFigures
+
+        return ClassificationFigures
 
     def check_version(self, version: str, labels: Sequence[LabelCount]) -> None:
         """Raise UnfitVersion where there is nothing to tell apart, to learn from or to decide by."""
@@ -137,24 +150,34 @@ class Classification:
         pictures = {each.label: each.validation_count for each in labels}
         name, label = split_metric(objective.metric)
         if name == RECALL:
-            return evidence.shortfall_of_class(objective.bound, label, pictures.get(label, 0))
+            return evidence.shortfall_of_class(objective.metric, objective.bound, pictures.get(label, 0))
         if name == ACCURACY:
             return evidence.shortfall_of_all(objective.bound, sum(pictures.values()))
         return evidence.shortfall_of_each(
             objective.metric, objective.bound, pictures, averaged=name == BALANCED_ACCURACY
         )
 
-    def refuted(
-        self, objective: Objective, labels: Sequence[str], right: Sequence[int], pictures: Sequence[int]
-    ) -> bool:
+    def checked(
+        self,
+        labels: Sequence[str],
+        right: Sequence[float],
+        cases: Sequence[int],
+        figures: Mapping[str, float],
+        pictures: int,
+    ) -> Checked:
+        """Return what a trainer counted; every figure follows from the pictures of each class."""
+        found = {metric: Scorer(metric).of_counts(right, cases) for metric in OVERALL} if sum(cases) else {}
+        return Checked(labels, right, cases, found, sum(cases))
+
+    def refuted(self, objective: Objective, checked: Checked) -> bool:
         """Say whether the upper end of what test pictures show is far below the bound; see Task.refuted."""
         name, label = split_metric(objective.metric)
-        counted = list(zip(labels, right, pictures, strict=True))
+        counted = list(zip(checked.labels, checked.right, checked.cases, strict=True))
         known = [(good, there) for each, good, there in counted if there and label in ("", each)]
         if not known:
             return False
         if name == ACCURACY:
-            known = [(sum(right), sum(pictures))]
+            known = [(sum(checked.right), sum(checked.cases))]
         if name == BALANCED_ACCURACY:
             return evidence.mean_is_refuted(objective.bound, known)
         return any(evidence.share_is_refuted(objective.bound, good, there) for good, there in known)
@@ -171,3 +194,19 @@ class Classification:
                 recall, pictures = float(row["recall"]), int(row["pictures"])
                 return round(recall * pictures) / pictures
         return None
+
+    def validation_sentence(self, objective: Objective, score: float, pictures: int) -> str:
+        """Return what came out on the validation pictures; see Task.validation_sentence."""
+        shown = shown_share(score)
+        if objective.metric == ACCURACY:
+            return f"{shown} of {pictures} validation pictures are right"
+        return f"The {spoken(objective.metric)} is {shown} on {pictures} validation pictures"
+
+    def test_sentence(self, checked: Checked) -> str:
+        """Return what came out on the test pictures; see Task.test_sentence."""
+        right, cases = sum(checked.right), sum(checked.cases)
+        low, high = wilson_interval(right, cases)
+        return (
+            f"Of {cases} test pictures {shown_share(right / cases)} are right (95 % interval {shown_share(low)} to "
+            f"{shown_share(high)})."
+        )

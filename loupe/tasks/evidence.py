@@ -11,10 +11,13 @@ from itertools import count
 from loupe.escapes import escaped
 from loupe.labels import MAX_LENGTH
 from loupe.proportions import wilson_interval
-from loupe.tasks.objective import spoken
+from loupe.tasks.objective import shown_share, split_metric, spoken
 
 MARGIN = 0.1
 """How far below the target the 95 % interval of a faultless validation may reach."""
+
+PICTURES, REGIONS = "validation pictures", "boxes in validation pictures"
+"""What a metric's cases are called."""
 
 _SHOWN_CLASSES = 5
 _ROUNDING = 1e-9
@@ -38,31 +41,33 @@ def shortfall_of_all(target: float, pictures: int) -> str:
     if pictures >= needed:
         return ""
     return (
-        f"a target of {_shown(target)} needs at least {needed} validation pictures, and there {_are(pictures)}: "
+        f"a target of {shown_share(target)} needs at least {needed} validation pictures, and there {_are(pictures)}: "
         f"{needed - pictures} more"
     )
 
 
-def shortfall_of_class(target: float, label: str, pictures: int) -> str:
-    """Return what is missing for a release by a share of one class's validation pictures."""
-    needed, named = needed_pictures(target), escaped(label, MAX_LENGTH)
-    if pictures >= needed:
+def shortfall_of_class(metric: str, target: float, there: int, *, cases: str = PICTURES) -> str:
+    """Return what is missing for a release by a metric of one class, of which so many cases are there."""
+    needed, (name, label) = needed_pictures(target), split_metric(metric)
+    if there >= needed:
         return ""
     return (
-        f"a recall of {_shown(target)} of {named} needs at least {needed} validation pictures of that class, and there "
-        f"{_are(pictures)}: {needed - pictures} more"
+        f"{_a(spoken(name))} of {shown_share(target)} of {escaped(label, MAX_LENGTH)} needs at least {needed} {cases} "
+        f"of that class, and there {_are(there)}: {needed - there} more"
     )
 
 
-def shortfall_of_each(metric: str, target: float, pictures: Mapping[str, int], *, averaged: bool) -> str:
+def shortfall_of_each(
+    metric: str, target: float, counts: Mapping[str, int], *, averaged: bool, cases: str = PICTURES
+) -> str:
     """Return what is missing for a release by a metric over the classes.
 
-    pictures: the validation pictures of every class. averaged: the metric is the classes' mean, not the least of them.
+    counts: the cases of every class. averaged: the metric is the classes' mean, not the least of them.
     """
     needed = needed_pictures(target)
     if averaged:
-        needed = _of_each_class(needed, list(pictures.values()))
-    missing = {label: needed - there for label, there in pictures.items() if there < needed}
+        needed = _of_each_class(needed, list(counts.values()))
+    missing = {label: needed - there for label, there in counts.items() if there < needed}
     if not missing:
         return ""
     listed = sorted(missing.items(), key=lambda item: (-item[1], item[0]))
@@ -70,8 +75,7 @@ def shortfall_of_each(metric: str, target: float, pictures: Mapping[str, int], *
     rest = len(listed) - _SHOWN_CLASSES
     others = f", and some of {rest} more {'class' if rest == 1 else 'classes'}" if rest > 0 else ""
     return (
-        f"a {spoken(metric)} of {_shown(target)} needs at least {needed} validation pictures of each class: "
-        f"{named}{others}"
+        f"{_a(spoken(metric))} of {shown_share(target)} needs at least {needed} {cases} of each class: {named}{others}"
     )
 
 
@@ -80,20 +84,20 @@ def share_is_refuted(target: float, right: float, pictures: float) -> bool:
     return wilson_interval(right, pictures)[1] < target - MARGIN
 
 
-def mean_is_refuted(target: float, counted: Sequence[tuple[int, int]]) -> bool:
+def mean_is_refuted(target: float, counted: Sequence[tuple[float, int]]) -> bool:
     """Say so of the mean of the classes' recalls. counted: right and all pictures of each class, of none 0."""
     as_many = _as_sure_as([there for _, there in counted])
     mean = sum(good / there for good, there in counted) / len(counted)
     return share_is_refuted(target, mean * as_many, as_many)
 
 
-def _shown(target: float) -> str:
-    return f"{target:.2%}".replace("%", " %")
-
-
 def _as_sure_as(pictures: Sequence[int]) -> float:
     """Return of how many pictures a share is as sure as the mean recall of classes with so many each: C² / Σ 1/n."""
     return len(pictures) ** 2 / sum(1 / there for there in pictures)
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiouA" else f"a {noun}"
 
 
 def _are(number: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 _OF_LABEL = re.compile(r"(\w+)\[(.+)\]", re.DOTALL)
 _ROUNDING = 1e-9
+_ABBREVIATED = {"map50": "mAP50", "map": "mAP", "ap50": "AP50"}
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,21 @@ def split_metric(metric: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else (metric, "")
 
 
+def shown_share(share: float) -> str:
+    """Return a share for people.
+
+    >>> shown_share(0.97)
+    '97.00 %'
+    """
+    return f"{share:.2%}".replace("%", " %")
+
+
 def spoken(metric: str) -> str:
     """Return a metric for people; the class's name is not escaped.
 
-    >>> spoken("lowest_recall"), spoken("recall[deep crack]")
-    ('lowest recall', 'recall of deep crack')
+    >>> spoken("lowest_recall"), spoken("recall[deep crack]"), spoken("map50")
+    ('lowest recall', 'recall of deep crack', 'mAP50')
     """
     name, label = split_metric(metric)
-    return f"{name} of {label}" if label else name.replace("_", " ")
+    said = _ABBREVIATED.get(name, name.replace("_", " "))
+    return f"{said} of {label}" if label else said

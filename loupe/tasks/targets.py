@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from loupe.errors import invalid
 from loupe.labels import normalise_label
-from loupe.tasks import DEFAULT
+from loupe.tasks import DEFAULT, TASKS
 from loupe.tasks.objective import Objective, split_metric
 from loupe.tasks.task import Metric, Task
 
@@ -28,26 +29,32 @@ def check_objective(field: str, objective: Objective, task: Task = DEFAULT) -> O
     return Objective(whole, objective.bound, objective.at_most)
 
 
-def parse_objective(text: str, task: Task = DEFAULT) -> Objective:
+def parse_objective(text: str, task: Task | None = None) -> Objective:
     """Read an objective as people write it. Raises InvalidArgument.
 
-    >>> parse_objective("0.97")
+    task: whose metrics are meant; of every task when that is not known, and a number alone is the first metric of
+    whatever task it will be: its name stays empty.
+
+    >>> parse_objective("0.97", DEFAULT)
     Objective(metric='accuracy', bound=0.97, at_most=False)
-    >>> parse_objective("recall[deep crack]=0.9").metric
-    'recall[deep crack]'
+    >>> parse_objective("0.97").metric, parse_objective("recall[deep crack]=0.9").metric
+    ('', 'recall[deep crack]')
     """
     metric, equals, number = text.rpartition("=")
-    expected = f"a number above 0 and at most 1, or METRIC=NUMBER with the metric {_forms(task)}"
+    tasks = [task] if task else list(TASKS.values())
+    expected = f"a number above 0 and at most 1, or METRIC=NUMBER with the metric {_forms(*tasks)}"
     try:
         bound = float(number)
     except ValueError:
         bound = math.nan
     if math.isnan(bound) or (equals and not metric):
         raise invalid("target", text, expected)
-    known = _find(metric, task)
-    if known is None or not known.low < bound <= known.high:
-        raise invalid("target", text, expected)
-    return check_objective("target", Objective(metric, bound, not known.greater_is_better), task)
+    for each in tasks:
+        known = _find(metric, each)
+        if known is not None and known.low < bound <= known.high:
+            objective = check_objective("target", Objective(metric, bound, not known.greater_is_better), each)
+            return objective if metric or task else replace(objective, metric="")
+    raise invalid("target", text, expected)
 
 
 def _metric(field: str, text: str, task: Task) -> Metric:
@@ -69,6 +76,6 @@ def _label(field: str, label: str) -> str:
         raise invalid(f"{field}.metric", label, f"the name of a class, but it {error}") from error
 
 
-def _forms(task: Task) -> str:
-    *forms, last = (each.form for each in task.metrics.values())
+def _forms(*tasks: Task) -> str:
+    *forms, last = (each.form for task in tasks for each in task.metrics.values())
     return f"{', '.join(forms)} or {last}" if forms else last

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loupe.tasks.objective import Objective
+
+if TYPE_CHECKING:
+    from loupe.tasks.figures import SplitFigures
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,29 @@ class Metric:
 
 @dataclass(frozen=True)
 class LabelCount:
-    """The pictures of a class in a data set version, by what they are for."""
+    """The pictures of a class in a data set version, and the regions annotated with it, by what they are for."""
 
     label: str
     train_count: int
     validation_count: int
+    train_regions: int = 0
+    validation_regions: int = 0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was counted of a model's answers for the test pictures, outside of the algorithm (docs/decisions/0015).
+
+    labels: the classes. right, cases: of each class, how many of its cases were found; a case is what the task counts,
+    a picture or a region. figures: the task's metrics by name, those of one class not among them. pictures: how many
+    there were.
+    """
+
+    labels: Sequence[str]
+    right: Sequence[float]
+    cases: Sequence[int]
+    figures: Mapping[str, float]
+    pictures: int
 
 
 class UnfitVersion(ValueError):
@@ -59,11 +80,20 @@ class Task(Protocol):
     """A kind of question. Services, the SDK of algorithms and terminals ask it, and never look at its name.
 
     name: as it stands in an image's manifest, a model's package and the contract. metrics: by name, the first one is
-    meant where none is named.
+    meant where none is named. regions: whether it is about regions of pictures; else about pictures as a whole.
+    command: the terminal's, that answers with its models. algorithm: the built-in image that is taken where none is
+    named.
     """
 
     name: str
     metrics: Mapping[str, Metric]
+    regions: bool
+    command: str
+    algorithm: str
+
+    @property
+    def figures(self) -> type[SplitFigures]:
+        """The schema of a report's figures of a split; its fields that are named as metrics are those."""
 
     def check_version(self, version: str, labels: Sequence[LabelCount]) -> None:
         """Raise UnfitVersion where a version with these classes cannot be trained on."""
@@ -77,13 +107,24 @@ class Task(Protocol):
         One sentence for people without its full stop; empty where nothing is lacking.
         """
 
-    def refuted(
-        self, objective: Objective, labels: Sequence[str], right: Sequence[int], pictures: Sequence[int]
-    ) -> bool:
-        """Say whether test pictures speak against a model that is said to have reached an objective.
+    def checked(
+        self,
+        labels: Sequence[str],
+        right: Sequence[float],
+        cases: Sequence[int],
+        figures: Mapping[str, float],
+        pictures: int,
+    ) -> Checked:
+        """Return what a trainer counted; figures and pictures, where it sends none, follow from the rest."""
 
-        right, pictures: of each class, as they were counted outside of the algorithm (docs/decisions/0015).
-        """
+    def refuted(self, objective: Objective, checked: Checked) -> bool:
+        """Say whether test pictures speak against a model that is said to have reached an objective."""
 
     def score_of_report(self, metric: str, split: Mapping[str, Any]) -> float | None:
         """Return a metric by the figures that a report has for a split; None where it lacks them."""
+
+    def validation_sentence(self, objective: Objective, score: float, pictures: int) -> str:
+        """Return what came out on the validation pictures, a sentence without its full stop."""
+
+    def test_sentence(self, checked: Checked) -> str:
+        """Return what came out on the test pictures, a whole sentence."""

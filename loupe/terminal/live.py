@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from loupe.scheduler.v1 import training_job_pb2 as jobs
-from loupe.tasks.classification import ACCURACY
+from loupe.tasks import TASKS
 from loupe.tasks.objective import Objective, spoken
 from loupe.terminal.escapes import escaped, escaped_lines
 from loupe.terminal.tables import line, percent, placement_table, seconds_of
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BAR = 30
 LONGEST_PHASE = 60
+OVERALL = tuple(name for task in TASKS.values() for name, metric in task.metrics.items() if not metric.of_label)
+"""The metrics that progress may tell of, each as "validation_…"."""
 LOG_INDENT = " " * 10
 
 
@@ -44,7 +46,7 @@ class JobView:
         began: float | None = None,
     ) -> None:
         self.objective = objective
-        self.metric = spoken(objective.metric) if objective else ACCURACY
+        self.metric = spoken(objective.metric) if objective else ""
         self.state = "submitted"
         self.message = ""
         self.attempt = 0
@@ -101,7 +103,7 @@ class JobView:
             steps = max(0, self.progress.total_steps)
             bar = ProgressBar(total=steps or None, completed=self.progress.step, width=BAR, pulse=not steps)
             grid.add_row(Text(self._phase()), bar)
-        score = self.metrics.get("validation_accuracy" if self.metric == ACCURACY else "validation_score")
+        score = self._score()
         if score is not None and self.objective:
             colour = "green" if self.objective.reached_by(score) else "yellow"
             bar = ProgressBar(total=1.0, completed=score, width=BAR, complete_style=colour)
@@ -124,11 +126,18 @@ class JobView:
             text += f" {self.progress.step}{total}"
         return text
 
+    def _score(self) -> float | None:
+        """Return the objective's metric as it was told: by its own name, or as the score where it has none."""
+        own = self.metrics.get(f"validation_{self.objective.metric}") if self.objective else None
+        return self.metrics.get("validation_score", own)
+
     def _figures(self) -> list[str]:
         figures = []
         goal = f" of {percent(self.objective.bound)}" if self.objective else ""
-        if (accuracy := self.metrics.get("validation_accuracy")) is not None:
-            figures.append(f"validation accuracy {percent(accuracy)}{goal if self.metric == ACCURACY else ''}")
+        for name in OVERALL:
+            if (value := self.metrics.get(f"validation_{name}")) is not None:
+                asked = self.objective is None or self.objective.metric == name
+                figures.append(f"validation {spoken(name)} {percent(value)}{goal if asked else ''}")
         if (score := self.metrics.get("validation_score")) is not None:
             figures.append(f"{escaped(self.metric)} {percent(score)}{goal}")
         if (speed := self.metrics.get("pictures_per_second")) is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loupe.tasks import DEFAULT, TASKS
 from loupe.tasks.classification import ACCURACY
 from loupe.tasks.objective import Objective, spoken
+from loupe.tasks.task import Task
 from loupe.terminal.escapes import escaped
 from loupe.terminal.tables import percent
 
@@ -41,6 +43,11 @@ def target_text(asked: TrainingJob | ModelMetrics) -> str:
     objective = objective_of(asked)
     metric, value = escaped(spoken(objective.metric)), percent(objective.bound)
     return value if metric == ACCURACY else f"{metric} {value}"
+
+
+def task_of(metrics: ModelMetrics) -> Task | None:
+    """Return a model's task; None for one of a newer mesh that is not known here."""
+    return TASKS.get(metrics.task or DEFAULT.name)
 
 
 def score_of(metrics: ModelMetrics) -> float:

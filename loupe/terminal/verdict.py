@@ -16,16 +16,23 @@ from loupe.tasks.objective import spoken
 from loupe.terminal.confusion import ConfusionView, confusion_of
 from loupe.terminal.escapes import LONGEST_TEXT, escaped
 from loupe.terminal.tables import facts, line, percent, table
-from loupe.terminal.targets import objective_of, score_of, target_text
+from loupe.terminal.targets import objective_of, score_of, target_text, task_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from loupe.scheduler.v1.training_job_pb2 import JobResult
     from loupe.storage.v1.model_pb2 import ModelMetrics
+    from loupe.tasks.task import Task
 
 SHOWN_CLASSES = 16
 SHOWN_LABEL_ERRORS = 15
+_CLASS_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "recall": {"recall": "found of it", "precision": "right when said", "pictures": "pictures"},
+    "ap50": {"ap50": "AP50", "ap": "AP", "regions": "boxes"},
+}
+"""What a report says of each class, by the first figure of it, and how the columns are called."""
+
 OUTCOMES = {
     "target_reached": "the target was reached",
     "plateau": "the target was not reached: more training brought nothing more",
@@ -49,7 +56,14 @@ def metric_rows(metrics: ModelMetrics) -> list[tuple[str, str]]:
     >>> from loupe.storage.v1.model_pb2 import ModelMetrics
     >>> metric_rows(ModelMetrics(target_accuracy=0.97, validation_accuracy=0.985))
     [('target', '97.00 %'), ('validation accuracy', '98.50 %')]
+    >>> from loupe.common.v1.objective_pb2 import Objective
+    >>> asked = Objective(metric="map50", at_least=0.7)
+    >>> metric_rows(ModelMetrics(task="detection", objective=asked, validation={"map50": 0.71, "map": 0.4}))
+    [('target', 'mAP50 70.00 %'), ('validation mAP50', '71.00 %'), ('validation mAP', '40.00 %')]
     """
+    task = task_of(metrics)
+    if task is None or ACCURACY not in task.metrics:
+        return _rows_of_maps(metrics, task)
     rows = [
         ("target", target_text(metrics)),
         ("validation accuracy", percent(metrics.validation_accuracy)),
@@ -63,6 +77,19 @@ def metric_rows(metrics: ModelMetrics) -> list[tuple[str, str]]:
         # A model from before there was this figure has none, and no class of it need be hopeless.
         if metrics.HasField("objective"):
             rows.append(("lowest recall", percent(metrics.test_lowest_recall)))
+    return rows
+
+
+def _rows_of_maps(metrics: ModelMetrics, task: Task | None) -> list[tuple[str, str]]:
+    """Return the figures that a model's maps have: in the order of its task, by name where that is not known."""
+    rows = [("target", target_text(metrics))]
+    if (asked := objective_of(metrics).metric) not in metrics.validation:
+        rows.append((f"validation {escaped(spoken(asked))}", percent(score_of(metrics))))
+    for split, figures in (("validation", metrics.validation), ("test", metrics.test)):
+        for name in [each for each in (task.metrics if task else sorted(figures)) if each in figures]:
+            rows.append((f"{split} {escaped(spoken(name))}", percent(figures[name])))
+    if metrics.test:
+        rows.append(("test pictures", str(metrics.test_pictures)))
     return rows
 
 
@@ -140,14 +167,16 @@ def _worst_classes(figures: Mapping[str, Any]) -> RenderableType | None:
     by_label = {row["label"]: row for row in _rows(figures.get("per_class")) if isinstance(row.get("label"), str)}
     labels = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
     worst = [by_label[label] for label in labels if label in by_label][:SHOWN_CLASSES]
-    rows = [
-        (row["label"], _share(row.get("recall")), _share(row.get("precision")), row.get("pictures", ""))
-        for row in worst
-    ]
-    if not rows:
+    if not worst:
         return None
-    columns = ("class", "found of it", "right when said", "pictures")
-    return table(columns, rows, title="worst classes", right=(1, 2, 3), middle=(0,))
+    told = next((columns for key, columns in _CLASS_COLUMNS.items() if key in worst[0]), {})
+    rows = [(row["label"], *(_cell(row.get(key)) for key in told)) for row in worst]
+    right = tuple(range(1, len(told) + 1))
+    return table(("class", *told.values()), rows, title="worst classes", right=right, middle=(0,))
+
+
+def _cell(value: object) -> str:
+    return str(value) if isinstance(value, int) else _share(value)
 
 
 def _label_errors(doubted: Sequence[Mapping[str, Any]], filenames: Mapping[str, str]) -> RenderableType:

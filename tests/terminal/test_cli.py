@@ -163,7 +163,7 @@ def test_push_says_what_was_done_with_pictures(loupe: Callable[..., Any], mesh: 
         (
             ("train", "screws", "--target", "f1=0.9"),
             6,
-            "the metric accuracy, balanced_accuracy, lowest_recall or recall[CLASS]",
+            "the metric accuracy, balanced_accuracy, lowest_recall, recall[CLASS], map50",
         ),
         (("train", "screws", "-t", "0.9", "--param", "epochs"), 6, "NAME=VALUE"),
         (("train", "screws"), 2, "--target"),
@@ -275,7 +275,7 @@ def test_train_and_watch_shows_placement_progress_and_verdict(loupe: Callable[..
     assert dict(sent.parameters) == {"epochs": 20.0, "backbone": "resnet18"}
     assert sent.max_duration.seconds == 90
     assert sent.dataset_version == "projects/line-7/datasets/screws/versions/latest"
-    assert sent.algorithm_version == "algorithms/finetune/versions/latest"
+    assert sent.algorithm_version == ""
     mesh.jobs[JOB].CopyFrom(finished(jobs.JOB_STATE_TARGET_MISSED))
     result = loupe("job", "watch", "j1")
     assert result.exit_code == 3, result.output
@@ -297,6 +297,7 @@ def test_train_and_watch_shows_placement_progress_and_verdict(loupe: Callable[..
     ("words", "asked"),
     [
         (("--target-accuracy", "0.97"), ("accuracy", 0.97, False)),
+        (("--target", "0.97"), ("", 0.97, False)),
         (("--target", "accuracy=0.97"), ("accuracy", 0.97, False)),
         (("-t", "balanced_accuracy=0.95"), ("balanced_accuracy", 0.95, False)),
         (("--target", "lowest_recall=0.9", "--allow-small-validation"), ("lowest_recall", 0.9, True)),

@@ -35,6 +35,6 @@ def test_the_example_pushes_trains_watches_pulls_and_classifies(
         [sys.executable, "-c", program], cwd=folder.parent, env=environment, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert (mesh.jobs[JOB].objective.at_least, mesh.jobs[JOB].objective.metric) == (0.97, "accuracy")
+    assert (mesh.jobs[JOB].objective.at_least, mesh.jobs[JOB].objective.metric) == (0.97, "")
     assert "sequence: 1" in ended.stdout
     assert re.search(r"Prediction\(.*part\.png.*bright", ended.stdout), ended.stdout

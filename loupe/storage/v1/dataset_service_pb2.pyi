@@ -17,11 +17,13 @@ class DatasetDifferenceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATASET_DIFFERENCE_KIND_REMOVED: _ClassVar[DatasetDifferenceKind]
     DATASET_DIFFERENCE_KIND_RELABELLED: _ClassVar[DatasetDifferenceKind]
     DATASET_DIFFERENCE_KIND_MOVED: _ClassVar[DatasetDifferenceKind]
+    DATASET_DIFFERENCE_KIND_ANNOTATED: _ClassVar[DatasetDifferenceKind]
 DATASET_DIFFERENCE_KIND_UNSPECIFIED: DatasetDifferenceKind
 DATASET_DIFFERENCE_KIND_ADDED: DatasetDifferenceKind
 DATASET_DIFFERENCE_KIND_REMOVED: DatasetDifferenceKind
 DATASET_DIFFERENCE_KIND_RELABELLED: DatasetDifferenceKind
 DATASET_DIFFERENCE_KIND_MOVED: DatasetDifferenceKind
+DATASET_DIFFERENCE_KIND_ANNOTATED: DatasetDifferenceKind
 
 class CreateDatasetRequest(_message.Message):
     __slots__ = ("parent", "dataset_id", "dataset", "request_id")
@@ -108,12 +110,24 @@ class DatasetItemBatch(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[_dataset_pb2.DatasetItem, _Mapping]]] = ...) -> None: ...
 
 class DatasetChangeBatch(_message.Message):
-    __slots__ = ("removed_digests", "relabelled")
+    __slots__ = ("removed_digests", "relabelled", "annotated")
     REMOVED_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     RELABELLED_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATED_FIELD_NUMBER: _ClassVar[int]
     removed_digests: _containers.RepeatedScalarFieldContainer[str]
     relabelled: _containers.RepeatedCompositeFieldContainer[RelabelledPicture]
-    def __init__(self, removed_digests: _Optional[_Iterable[str]] = ..., relabelled: _Optional[_Iterable[_Union[RelabelledPicture, _Mapping]]] = ...) -> None: ...
+    annotated: _containers.RepeatedCompositeFieldContainer[AnnotatedPicture]
+    def __init__(self, removed_digests: _Optional[_Iterable[str]] = ..., relabelled: _Optional[_Iterable[_Union[RelabelledPicture, _Mapping]]] = ..., annotated: _Optional[_Iterable[_Union[AnnotatedPicture, _Mapping]]] = ...) -> None: ...
+
+class AnnotatedPicture(_message.Message):
+    __slots__ = ("digest", "annotations", "nothing_there")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
+    NOTHING_THERE_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    annotations: _containers.RepeatedCompositeFieldContainer[_dataset_pb2.Annotation]
+    nothing_there: bool
+    def __init__(self, digest: _Optional[str] = ..., annotations: _Optional[_Iterable[_Union[_dataset_pb2.Annotation, _Mapping]]] = ..., nothing_there: _Optional[bool] = ...) -> None: ...
 
 class RelabelledPicture(_message.Message):
     __slots__ = ("digest", "label")
@@ -206,20 +220,22 @@ class DiffDatasetVersionsResponse(_message.Message):
     def __init__(self, summary: _Optional[_Union[DatasetDiffSummary, _Mapping]] = ..., differences: _Optional[_Iterable[_Union[DatasetDifference, _Mapping]]] = ...) -> None: ...
 
 class DatasetDiffSummary(_message.Message):
-    __slots__ = ("base", "name", "added_count", "removed_count", "relabelled_count", "moved_count")
+    __slots__ = ("base", "name", "added_count", "removed_count", "relabelled_count", "moved_count", "annotated_count")
     BASE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDED_COUNT_FIELD_NUMBER: _ClassVar[int]
     REMOVED_COUNT_FIELD_NUMBER: _ClassVar[int]
     RELABELLED_COUNT_FIELD_NUMBER: _ClassVar[int]
     MOVED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ANNOTATED_COUNT_FIELD_NUMBER: _ClassVar[int]
     base: str
     name: str
     added_count: int
     removed_count: int
     relabelled_count: int
     moved_count: int
-    def __init__(self, base: _Optional[str] = ..., name: _Optional[str] = ..., added_count: _Optional[int] = ..., removed_count: _Optional[int] = ..., relabelled_count: _Optional[int] = ..., moved_count: _Optional[int] = ...) -> None: ...
+    annotated_count: int
+    def __init__(self, base: _Optional[str] = ..., name: _Optional[str] = ..., added_count: _Optional[int] = ..., removed_count: _Optional[int] = ..., relabelled_count: _Optional[int] = ..., moved_count: _Optional[int] = ..., annotated_count: _Optional[int] = ...) -> None: ...
 
 class DatasetDifference(_message.Message):
     __slots__ = ("kind", "digest", "filename", "base_label", "label", "base_split", "split")

@@ -57,7 +57,21 @@ class ModelFile(_message.Message):
     def __init__(self, filename: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
 
 class ModelMetrics(_message.Message):
-    __slots__ = ("validation_accuracy", "test_accuracy", "test_balanced_accuracy", "test_accuracy_low", "test_accuracy_high", "test_pictures", "target_accuracy", "validation_score", "test_lowest_recall", "objective")
+    __slots__ = ("validation_accuracy", "test_accuracy", "test_balanced_accuracy", "test_accuracy_low", "test_accuracy_high", "test_pictures", "target_accuracy", "validation_score", "test_lowest_recall", "objective", "task", "validation", "test")
+    class ValidationEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class TestEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     VALIDATION_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     TEST_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     TEST_BALANCED_ACCURACY_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +82,9 @@ class ModelMetrics(_message.Message):
     VALIDATION_SCORE_FIELD_NUMBER: _ClassVar[int]
     TEST_LOWEST_RECALL_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    TEST_FIELD_NUMBER: _ClassVar[int]
     validation_accuracy: float
     test_accuracy: float
     test_balanced_accuracy: float
@@ -78,7 +95,10 @@ class ModelMetrics(_message.Message):
     validation_score: float
     test_lowest_recall: float
     objective: _objective_pb2.Objective
-    def __init__(self, validation_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., test_balanced_accuracy: _Optional[float] = ..., test_accuracy_low: _Optional[float] = ..., test_accuracy_high: _Optional[float] = ..., test_pictures: _Optional[int] = ..., target_accuracy: _Optional[float] = ..., validation_score: _Optional[float] = ..., test_lowest_recall: _Optional[float] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ...) -> None: ...
+    task: str
+    validation: _containers.ScalarMap[str, float]
+    test: _containers.ScalarMap[str, float]
+    def __init__(self, validation_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., test_balanced_accuracy: _Optional[float] = ..., test_accuracy_low: _Optional[float] = ..., test_accuracy_high: _Optional[float] = ..., test_pictures: _Optional[int] = ..., target_accuracy: _Optional[float] = ..., validation_score: _Optional[float] = ..., test_lowest_recall: _Optional[float] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ..., task: _Optional[str] = ..., validation: _Optional[_Mapping[str, float]] = ..., test: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class ModelLineage(_message.Message):
     __slots__ = ("job", "attempt", "dataset_version", "dataset_digest", "algorithm_version", "algorithm_digest", "parameters_json", "seed", "code_version", "trainer", "submitter")

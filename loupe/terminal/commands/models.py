@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from loupe.tasks.classification import ACCURACY
+from loupe.tasks.objective import spoken
 from loupe.terminal.commands.frame import Cli, command, new_group
 from loupe.terminal.commands.lazy import names
 from loupe.terminal.commands.matrix import CsvOption, MatrixOption, PngOption, write_matrix
 from loupe.terminal.progress import pull_bar
 from loupe.terminal.tables import GAP, facts, shortened, size, table, when, width_of
-from loupe.terminal.targets import why_unreleased
+from loupe.terminal.targets import score_of, task_of, why_unreleased
 from loupe.terminal.verdict import forecast_text, metric_rows, read_report, report_parts
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from loupe.storage.v1.model_pb2 import Model, ModelMetrics, ModelVersion
+    from loupe.tasks.task import Task
     from loupe.terminal.client import Terminal
     from loupe.terminal.pull import Pulled
 
@@ -99,10 +102,22 @@ def accuracy_cell(metrics: ModelMetrics) -> str:
     >>> accuracy_cell(ModelMetrics(validation_accuracy=0.97))
     '97.0 % (validation)'
     """
+    task = task_of(metrics)
+    if task is None or ACCURACY not in task.metrics:
+        return _first_figure(metrics, task)
     if not metrics.test_pictures:
         return f"{_tenths(metrics.validation_accuracy)} % (validation)"
     low, high = _tenths(metrics.test_accuracy_low), _tenths(metrics.test_accuracy_high)
     return f"{_tenths(metrics.test_accuracy)} % ({low}-{high})"
+
+
+def _first_figure(metrics: ModelMetrics, task: Task | None) -> str:
+    """Show the first of the task's figures that is there; of a task that is not known here the score alone."""
+    for split, figures in (("test", metrics.test), ("validation", metrics.validation)):
+        for name in task.metrics if task else ():
+            if name in figures:
+                return f"{_tenths(figures[name])} % {spoken(name)}" + ("" if split == "test" else " (validation)")
+    return f"{_tenths(score_of(metrics))} % (validation)"
 
 
 def _tenths(share: float) -> str:

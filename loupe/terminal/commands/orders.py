@@ -23,7 +23,8 @@ MAX_MINUTES = 527_040.0
 
 TARGET_HELP = (
     "When training is done: 0.97 of the validation pictures are right; or balanced_accuracy=0.95; or "
-    "lowest_recall=0.9: of each class so many are found; or recall[crack]=0.99: of that one."
+    "lowest_recall=0.9: of each class so many are found; or recall[crack]=0.99: of that one. Of a detector, 0.7 or "
+    "map50=0.7: the mean average precision; or map=0.4, ap50[crack]=0.8."
 )
 PRIORITY_HELP = (
     "Orders the jobs of one project, a higher one first; at most your group's permission parameter. "
@@ -112,10 +113,11 @@ async def with_files(
     cli: Cli, loupe: Terminal, project: str, algorithm_version: str, parameters: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return parameters with the digest of each file that is named as "@FILE"; the files are pushed."""
+    from loupe.tasks import DEFAULT
     from loupe.terminal.file_parameters import named_files, push_named_files
 
     if not named_files(parameters):
         return dict(parameters)
-    algorithm = await loupe.algorithms.version(algorithm_version)
+    algorithm = await loupe.algorithms.version(algorithm_version or f"algorithms/{DEFAULT.algorithm}/versions/latest")
     with send_bar(cli.messages, cli.watched) as show:
         return await push_named_files(loupe.blobs, project, algorithm, parameters, show)

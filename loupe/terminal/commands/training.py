@@ -53,8 +53,14 @@ async def train(
     ] = None,
     target_accuracy: Annotated[str | None, typer.Option("--target-accuracy", hidden=True)] = None,
     algorithm: Annotated[
-        str, typer.Option("--algorithm", "-a", metavar="NAME", help="finetune, or one version: finetune/versions/1.2.")
-    ] = "finetune",
+        str | None,
+        typer.Option(
+            "--algorithm",
+            "-a",
+            metavar="NAME",
+            help="finetune, or one version: finetune/versions/1.2. Else the built-in one for such data and target.",
+        ),
+    ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
@@ -107,14 +113,14 @@ async def train(
 
     Ctrl-C ends the watching with exit code 130, and not the job: `loupe job cancel` does that.
     """
-    if (asked := target or target_accuracy) is None:
+    if (asked := target or (target_accuracy and f"accuracy={target_accuracy}")) is None:
         raise typer.BadParameter(
             "expected 0.97, balanced_accuracy=0.95, lowest_recall=0.9 or recall[CLASS]=0.9", param_hint="--target"
         )
     objective = targets.parse_objective(asked)
     parameters, labels = parse_parameters(param or []), parse_labels(label or [])
     version = cli.name(names.DatasetVersionName, dataset)
-    algorithm_version = str(cli.name(names.AlgorithmVersionName, algorithm))
+    algorithm_version = str(cli.name(names.AlgorithmVersionName, algorithm)) if algorithm else ""
     async with cli.terminal() as loupe:
         job = await loupe.jobs.submit(
             str(version),

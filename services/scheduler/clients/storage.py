@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import grpc
 
@@ -47,7 +47,8 @@ class AlgorithmVersion:
 class ModelMetrics:
     """What a model reached and should have; fractions are 0 to 1, those of the test 0 without test pictures.
 
-    objective, validation_score: what was asked for, and its metric on the validation pictures.
+    objective, validation_score: what was asked for, and its metric on the validation pictures. task: the name of the
+    task; validation and test: its metrics by name.
     """
 
     objective: Objective
@@ -59,6 +60,9 @@ class ModelMetrics:
     test_pictures: int = 0
     validation_score: float = 0.0
     test_lowest_recall: float = 0.0
+    task: str = ""
+    validation: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,10 @@ class StorageClient:
         stub = dataset_service_pb2_grpc.DatasetServiceStub(await self._channel())
         request = dataset_service_pb2.GetDatasetVersionRequest(name=str(name))
         found = (await stub.GetDatasetVersion(request, timeout=self._timeout)).dataset_version
-        labels = [LabelCount(each.label, each.train_count, each.validation_count) for each in found.labels]
+        labels = [
+            LabelCount(each.label, each.train_count, each.validation_count, each.train_regions, each.validation_regions)
+            for each in found.labels
+        ]
         return DatasetVersion(DatasetVersionName.parse(found.name), found.digest, labels)
 
     async def algorithm_version(self, name: AlgorithmVersionName) -> AlgorithmVersion:
@@ -139,6 +146,7 @@ def _pack_version(version: ModelVersion) -> model_pb2.ModelVersion:
 
 
 _FIGURES = tuple(each.name for each in fields(ModelMetrics) if each.name != "objective")
+_MAPS = ("validation", "test")
 
 
 def pack_metrics(metrics: ModelMetrics) -> model_pb2.ModelMetrics:
@@ -149,7 +157,9 @@ def pack_metrics(metrics: ModelMetrics) -> model_pb2.ModelMetrics:
 
 def unpack_metrics(message: model_pb2.ModelMetrics) -> ModelMetrics:
     """Return a model's metrics; those from before there were objectives are of an accuracy."""
-    figures = {name: getattr(message, name) for name in _FIGURES}
+    figures = {name: getattr(message, name) for name in _FIGURES} | {
+        name: dict(getattr(message, name)) for name in _MAPS
+    }
     if message.HasField("objective"):
         return ModelMetrics(unpack_objective("metrics.objective", message.objective), **figures)
     figures["validation_score"] = message.validation_accuracy

@@ -6,61 +6,37 @@ import json
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from loupe.errors import AlgorithmFailed
 from loupe.escapes import escaped
 from loupe.forecast import forecast_of
-from loupe.labels import MAX_LENGTH, normalise_label
+from loupe.labels import MAX_LENGTH
 from loupe.proportions import wilson_interval
-from loupe.tasks.classification import OVERALL, Scorer
-from loupe.tasks.objective import spoken
+from loupe.tasks.classification import ACCURACY, BALANCED_ACCURACY, LOWEST_RECALL
+from loupe.tasks.figures import MAX_FIGURES, MAX_ITEMS, Count, Fraction, Label, Part, SplitFigures
+from loupe.tasks.objective import shown_share
+from loupe.tasks.task import Checked, Task
 from services.scheduler.clients.storage import ModelLineage, ModelMetrics, ModelVersion
 from services.scheduler.clients.trainers import FinishedAttempt
 from services.scheduler.jobs.job import MAX_MESSAGE, Job, JobResult
 
 TARGET_REACHED = "target_reached"
 _SHOWN_CLASSES = 5
-_MAX_ITEMS = 10_000
-_MAX_COUNT = (1 << 31) - 1
-
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Label = Annotated[str, AfterValidator(normalise_label)]
 
 
-class _Part(BaseModel):
-    """The report comes out of an algorithm image, so it is checked; what is not used here passes through unread."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class _ClassScores(_Part):
-    label: Label
-    recall: Fraction
-    pictures: int = Field(ge=0, le=_MAX_COUNT)
-
-
-class _Scores(_Part):
-    accuracy: Fraction
-    pictures: int = Field(ge=0, le=_MAX_COUNT)
-    balanced_accuracy: Fraction | None = None
-    lowest_recall: Fraction | None = None
-    per_class: list[_ClassScores] = Field(default=[], max_length=_MAX_ITEMS)
-    worst_classes: list[str] = Field(default=[], max_length=_MAX_ITEMS)
-
-
-Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
-
-
-class _Checked(_Part):
+class _Checked(Part):
     """What the trainer counted of the answers for the test pictures, by class; the image has no part in it.
 
-    A trainer of an earlier version says no labels.
+    pictures: of each class, its cases: pictures, or regions of them. figures, test_pictures: where they do not follow
+    from these. A trainer of an earlier version says no labels.
     """
 
-    labels: list[str] = Field(default=[], max_length=_MAX_ITEMS)
-    right: list[Count] = Field(max_length=_MAX_ITEMS)
-    pictures: list[Count] = Field(max_length=_MAX_ITEMS)
+    labels: list[str] = Field(default=[], max_length=MAX_ITEMS)
+    right: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(max_length=MAX_ITEMS)
+    pictures: list[Count] = Field(max_length=MAX_ITEMS)
+    figures: dict[str, Fraction] = Field(default={}, max_length=MAX_FIGURES)
+    test_pictures: Count = 0
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -69,13 +45,25 @@ class _Checked(_Part):
         return self
 
 
-class _Report(_Part):
-    labels: list[Label] = Field(min_length=1, max_length=_MAX_ITEMS)
-    validation: _Scores
-    test: _Scores | None = None
+class _Report(Part):
+    """The report comes out of an algorithm image, so it is checked; the figures of a split by their task's schema."""
+
+    labels: list[Label] = Field(min_length=1, max_length=MAX_ITEMS)
+    validation: dict[str, object]
+    test: dict[str, object] | None = None
     checked: _Checked | None = None
-    label_errors: list[object] = Field(default=[], max_length=_MAX_ITEMS)
+    label_errors: list[object] = Field(default=[], max_length=MAX_ITEMS)
     notes: object = None
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """A report that was read. checked: None where no answers for test pictures came back that could be counted."""
+
+    report: _Report
+    validation: SplitFigures
+    test: SplitFigures | None
+    checked: Checked | None
 
 
 @dataclass(frozen=True)
@@ -100,71 +88,101 @@ def prepare(job: Job, finished: FinishedAttempt) -> Publication:
         verdict = "Training was stopped before there was a model."
         result = JobResult(outcome=finished.outcome, verdict=verdict, report_json=finished.report_json)
         return Publication(None, result)
-    try:
-        report = _Report.model_validate_json(finished.report_json)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the report"
-        raise AlgorithmFailed(f"the algorithm's report cannot be used: {where}: {first['msg']}", error=where) from error
-    metrics = _metrics(job, report)
+    found = _read(job, finished.report_json)
+    metrics = _metrics(job, found)
     # The image says whether it is done, but the figure has the last word.
     reached = finished.outcome == TARGET_REACHED and job.spec.objective.reached_by(metrics.validation_score)
-    released = reached and not job.spec.shortfall and not _doubt(job, report)
+    released = reached and not job.spec.shortfall and not _doubt(job, found)
     model = ModelVersion(
         released=released,
-        labels=report.labels,
+        labels=found.report.labels,
         files=finished.artifacts,
         metrics=metrics,
         lineage=_lineage(job, finished),
         report_json=finished.report_json,
     )
-    verdict = _verdict(job, finished.outcome, report, metrics, reached)
+    verdict = _verdict(job, finished.outcome, found, metrics, reached)
     result = JobResult(outcome=finished.outcome, metrics=metrics, verdict=verdict, report_json=finished.report_json)
     return Publication(model, result)
 
 
-def _metrics(job: Job, report: _Report) -> ModelMetrics:
+def _read(job: Job, report_json: str) -> _Findings:
+    where: tuple[str, ...] = ()
+    try:
+        report = _Report.model_validate_json(report_json)
+        where = ("validation",)
+        validation = job.spec.task.figures.model_validate(report.validation)
+        where = ("test",)
+        test = None if report.test is None else job.spec.task.figures.model_validate(report.test)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join([*where, *map(str, first["loc"])]) or "the report"
+        raise AlgorithmFailed(f"the algorithm's report cannot be used: {place}: {first['msg']}", error=place) from error
+    return _Findings(report, validation, test, _counted(job, report))
+
+
+def _counted(job: Job, report: _Report) -> Checked | None:
+    counts = report.checked
+    if counts is None:
+        return None
+    labels = counts.labels or report.labels
+    if len(labels) != len(counts.right):
+        return None
+    return job.spec.task.checked(labels, counts.right, counts.pictures, counts.figures, counts.test_pictures)
+
+
+def _metrics(job: Job, found: _Findings) -> ModelMetrics:
+    task = job.spec.task
+    validation = task_figures(task, found.validation)
     metrics = ModelMetrics(
-        validation_accuracy=report.validation.accuracy,
         objective=job.spec.objective,
-        validation_score=_score(job, report),
+        validation_score=_score(job, found),
+        validation_accuracy=validation.get(ACCURACY, 0.0),
+        task=task.name,
+        validation=validation,
     )
-    if (checked := report.checked) is None or not sum(checked.pictures):
+    if (checked := found.checked) is None or not checked.pictures:
         return metrics
-    right, pictures = sum(checked.right), sum(checked.pictures)
-    accuracy, balanced, lowest = (Scorer(metric).of_counts(checked.right, checked.pictures) for metric in OVERALL)
-    low, high = wilson_interval(right, pictures)
+    test = checked.figures
+    low, high = wilson_interval(sum(checked.right), sum(checked.cases)) if ACCURACY in test else (0.0, 0.0)
     return replace(
         metrics,
-        test_accuracy=accuracy,
-        test_balanced_accuracy=balanced,
-        test_lowest_recall=lowest,
+        test=test,
+        test_pictures=checked.pictures,
+        test_accuracy=test.get(ACCURACY, 0.0),
+        test_balanced_accuracy=test.get(BALANCED_ACCURACY, 0.0),
+        test_lowest_recall=test.get(LOWEST_RECALL, 0.0),
         test_accuracy_low=low,
         test_accuracy_high=high,
-        test_pictures=pictures,
     )
 
 
-def _doubt(job: Job, report: _Report) -> str:
+def task_figures(task: Task, figures: SplitFigures) -> dict[str, float]:
+    """Return the metrics of a task that are not of one class, as far as the figures have them."""
+    said = figures.model_dump()
+    return {
+        name: said[name] for name, metric in task.metrics.items() if not metric.of_label and said.get(name) is not None
+    }
+
+
+def _doubt(job: Job, found: _Findings) -> str:
     """Return why an image's figures are not to be believed, a sentence; empty where nothing speaks against them."""
-    checked = report.checked
-    labels = checked.labels or report.labels if checked else []
-    if checked is None or len(labels) != len(checked.right):
+    if found.checked is None:
         return "No answers for the test pictures came back that could be checked."
-    if job.spec.task.refuted(job.spec.objective, labels, checked.right, checked.pictures):
+    if job.spec.task.refuted(job.spec.objective, found.checked):
         return "The answers for the test pictures, counted outside of the algorithm, are far below the target."
     return ""
 
 
-def _score(job: Job, report: _Report) -> float:
+def _score(job: Job, found: _Findings) -> float:
     metric = job.spec.objective.metric
-    found = job.spec.task.score_of_report(metric, report.validation.model_dump())
-    if found is None:
+    score = job.spec.task.score_of_report(metric, found.validation.model_dump())
+    if score is None:
         where = f"validation.{metric}"
         raise AlgorithmFailed(
             f"the algorithm's report cannot be used: {where}: it is missing, and the target is one of it", error=where
         )
-    return found
+    return score
 
 
 def _lineage(job: Job, finished: FinishedAttempt) -> ModelLineage:
@@ -191,9 +209,10 @@ _ENDED = {
 }
 
 
-def _verdict(job: Job, outcome: str, report: _Report, metrics: ModelMetrics, reached: bool) -> str:
-    target = _percent(job.spec.objective.bound)
-    sentences = [_measured(job, report)]
+def _verdict(job: Job, outcome: str, found: _Findings, metrics: ModelMetrics, reached: bool) -> str:
+    task, objective, report = job.spec.task, job.spec.objective, found.report
+    target = shown_share(objective.bound)
+    sentences = [task.validation_sentence(objective, metrics.validation_score, found.validation.pictures)]
     if reached:
         sentences[0] += f": the target of {target} is reached."
     else:
@@ -203,14 +222,11 @@ def _verdict(job: Job, outcome: str, report: _Report, metrics: ModelMetrics, rea
         sentences.append(
             f"The model is not released: {job.spec.shortfall}." if reached else f"Besides, {job.spec.shortfall}."
         )
-    if reached and (doubt := _doubt(job, report)):
+    if reached and (doubt := _doubt(job, found)):
         sentences.append(f"{doubt} The model is not released.")
-    if metrics.test_pictures:
-        sentences.append(
-            f"Of {metrics.test_pictures} test pictures {_percent(metrics.test_accuracy)} are right (95 % interval "
-            f"{_percent(metrics.test_accuracy_low)} to {_percent(metrics.test_accuracy_high)})."
-        )
-    worst = (report.test or report.validation).worst_classes[:_SHOWN_CLASSES]
+    if found.checked is not None and found.checked.pictures:
+        sentences.append(task.test_sentence(found.checked))
+    worst = (found.test or found.validation).worst_classes[:_SHOWN_CLASSES]
     if worst and not reached:
         shown = ", ".join(escaped(each, MAX_LENGTH) for each in worst)
         sentences.append(f"Hardest to tell: {shown}.")
@@ -220,15 +236,3 @@ def _verdict(job: Job, outcome: str, report: _Report, metrics: ModelMetrics, rea
         count = len(report.label_errors)
         sentences.append(f"{count} {'label looks' if count == 1 else 'labels look'} wrong; the report names them.")
     return escaped(" ".join(sentences), MAX_MESSAGE)
-
-
-def _measured(job: Job, report: _Report) -> str:
-    score, pictures = _percent(_score(job, report)), report.validation.pictures
-    metric = job.spec.objective.metric
-    if metric == next(iter(job.spec.task.metrics)):
-        return f"{score} of {pictures} validation pictures are right"
-    return f"The {spoken(metric)} is {score} on {pictures} validation pictures"
-
-
-def _percent(fraction: float) -> str:
-    return f"{fraction:.2%}".replace("%", " %")

@@ -21,7 +21,7 @@ from loupe.errors import (
 )
 from loupe.idempotency import Request
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, ProjectName
-from loupe.tasks import TASKS
+from loupe.tasks import TASKS, task_for
 from loupe.tasks.objective import Objective
 from loupe.tasks.targets import check_objective
 from loupe.tasks.task import Task, UnfitVersion
@@ -32,7 +32,6 @@ from services.scheduler.jobs.job import Job, JobSpec
 from services.scheduler.jobs.order import Order, Origin, check_order
 from services.scheduler.jobs.store import JobStore
 
-DEFAULT_ALGORITHM = AlgorithmVersionName("finetune", "latest")
 DEFAULT_SECONDS = 4 * 3600.0
 _ID_EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 _ID_DIGITS = "234567abcdefghijklmnopqrstuvwxyz"
@@ -115,10 +114,10 @@ class Submission:
     async def _resolve(self, order: Order, submitter: Submitter) -> JobSpec:
         check_order(order, submitter.parameter)
         dataset_name, model = _names(order)
-        wanted = order.algorithm_version or str(DEFAULT_ALGORITHM)
-        algorithm_name = AlgorithmVersionName.parse(wanted, "training_job.algorithm_version")
+        wanted = order.algorithm_version
+        named = AlgorithmVersionName.parse(wanted, "training_job.algorithm_version") if wanted else None
         dataset = await self._storage.dataset_version(dataset_name)
-        algorithm = await self._storage.algorithm_version(algorithm_name)
+        algorithm = await self._storage.algorithm_version(named or _built_in(order, dataset))
         manifest = _manifest(algorithm)
         resources, task = manifest.resources, TASKS[manifest.task]
         given = order.parameters
@@ -193,6 +192,12 @@ def _names(order: Order) -> tuple[DatasetVersionName, ModelName]:
         # The very words for what does not exist: nobody learns from this what other projects have.
         raise not_found(dataset)
     return dataset, model
+
+
+def _built_in(order: Order, dataset: DatasetVersion) -> AlgorithmVersionName:
+    """Return the algorithm for what a data set version has and what is asked of the model."""
+    task = task_for(order.objective.metric, str(dataset.name), dataset.labels)
+    return AlgorithmVersionName(task.algorithm, "latest")
 
 
 def _check_fit(task: Task, dataset: DatasetVersion, objective: Objective) -> None:

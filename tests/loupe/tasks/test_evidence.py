@@ -97,4 +97,5 @@ def test_test_pictures_refute_what_is_far_below_the_target(
 ) -> None:
     """A target of 0.9, the interval's upper end against 0.8: few pictures refute little."""
     labels = ["a", "b"][: len(right)]
-    assert CLASSIFICATION.refuted(Objective(metric, 0.9), labels, right, pictures) is said
+    checked = CLASSIFICATION.checked(labels, right, pictures, {}, 0)
+    assert CLASSIFICATION.refuted(Objective(metric, 0.9), checked) is said

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from loupe.errors import InvalidArgument
+from loupe.tasks import TASKS
 from loupe.tasks.classification import (
     ACCURACY,
     BALANCED_ACCURACY,
@@ -16,6 +17,7 @@ from loupe.tasks.classification import (
     Scorer,
     scorer,
 )
+from loupe.tasks.detection import MAP50
 from loupe.tasks.objective import Objective
 from loupe.tasks.targets import check_objective, parse_objective
 
@@ -65,8 +67,10 @@ def test_a_mean_that_is_the_bound_reaches_it() -> None:
 @pytest.mark.parametrize(
     ("text", "target"),
     [
-        ("0.97", (ACCURACY, 0.97)),
-        ("1", (ACCURACY, 1.0)),
+        ("0.97", ("", 0.97)),
+        ("1", ("", 1.0)),
+        ("map50=0.7", (MAP50, 0.7)),
+        ("ap50[dent]=0.7", ("ap50[dent]", 0.7)),
         ("accuracy=0.97", (ACCURACY, 0.97)),
         ("balanced_accuracy=0.95", (BALANCED_ACCURACY, 0.95)),
         ("lowest_recall=.9", (LOWEST_RECALL, 0.9)),
@@ -79,12 +83,17 @@ def test_a_target_is_read_as_people_write_it(text: str, target: tuple[str, float
     assert parse_objective(text) == Objective(*target)
 
 
+def test_a_number_alone_is_the_first_metric_of_the_task() -> None:
+    for task in TASKS.values():
+        assert parse_objective("0.97", task) == Objective(next(iter(task.metrics)), 0.97)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "97", "0", "-1", "nan", "97%", "recall=0.9", "=0.9", "accuracy=", "accuracy=2", "recall[]=1", "accuracy[a]=1"],
 )
 def test_what_is_no_target_is_refused_with_the_legal_metrics(text: str) -> None:
-    with pytest.raises(InvalidArgument, match="accuracy, balanced_accuracy, lowest_recall or recall") as caught:
+    with pytest.raises(InvalidArgument, match=r"accuracy, .*, lowest_recall, recall.*, map50, map or ap50") as caught:
         parse_objective(text)
     assert caught.value.metadata["field"] == "target"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from loupe.tasks import TASKS
+from loupe.tasks import TASKS, task_for
 from loupe.tasks.objective import Objective
 from loupe.tasks.task import LabelCount, Task
 
 ROOT = Path(__file__).parents[3]
-COUNTS = [LabelCount("crack", 60, 20), LabelCount("dent", 60, 20)]
+COUNTS = [LabelCount("crack", 60, 20, 60, 20), LabelCount("dent", 60, 20, 60, 20)]
 
 
 def test_no_task_is_named_outside_of_the_table() -> None:
@@ -38,7 +38,30 @@ def test_every_metric_can_be_asked_for_judged_and_told(task: Task) -> None:
         objective = Objective(name, bound, at_most=not metric.greater_is_better)
         assert task.unmeasurable(objective, COUNTS) == ""
         assert task.shortfall(objective, COUNTS) == ""
-        assert task.shortfall(objective, [LabelCount("crack", 60, 0), LabelCount("dent", 60, 0)])
-        assert not task.refuted(objective, ["crack", "dent"], [20, 20], [20, 20])
-        assert task.refuted(objective, ["crack", "dent"], [0, 0], [20, 20])
+        assert task.shortfall(objective, [LabelCount("crack", 60, 0, 60, 0), LabelCount("dent", 60, 0, 60, 0)])
+        for right, refuted in ((20, False), (0, True)):
+            figures = dict.fromkeys(task.metrics, right / 20)
+            checked = task.checked(["crack", "dent"], [right, right], [20, 20], figures, 40)
+            assert task.refuted(objective, checked) is refuted
+            assert task.test_sentence(checked).endswith(".")
+        assert "40" in task.validation_sentence(objective, 0.5, 40)
         assert metric.summary and metric.low < metric.high
+
+
+@pytest.mark.parametrize(
+    ("metric", "counts", "task"),
+    [
+        ("", [LabelCount("crack", 60, 20), LabelCount("dent", 60, 20)], "classification"),
+        ("", [LabelCount("crack", 0, 0, 60, 20)], "detection"),
+        ("", COUNTS, "classification"),
+        ("map50", COUNTS, "detection"),
+        ("ap50[crack]", COUNTS, "detection"),
+        ("recall[crack]", [LabelCount("crack", 0, 0, 60, 20)], "classification"),
+        ("", [], "classification"),
+        ("f1", COUNTS, "classification"),
+    ],
+)
+def test_the_task_follows_from_what_there_is_and_what_is_asked(
+    metric: str, counts: list[LabelCount], task: str
+) -> None:
+    assert task_for(metric, "v", counts) is TASKS[task]

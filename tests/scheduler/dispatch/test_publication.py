@@ -9,6 +9,7 @@ import pytest
 
 from loupe.errors import AlgorithmFailed
 from loupe.tasks.objective import Objective
+from services.scheduler.clients.storage import pack_metrics, unpack_metrics
 from services.scheduler.clients.trainers import FinishedAttempt, unpack_finished
 from services.scheduler.dispatch.publication import prepare
 from services.scheduler.jobs.job import Job
@@ -96,6 +97,50 @@ def test_what_an_image_says_of_itself_does_not_release_its_model(checked: object
     assert publication.model is not None and not publication.released
     assert said in publication.result.verdict
     assert publication.model.metrics.test_accuracy == (0.8 if checked else 0.0)
+
+
+DETECTED = {"map50": 0.96, "map": 0.6, "pictures": 40, "worst_classes": ["scratch"]}
+BOXES = {"labels": ["good", "scratch"], "right": [19.5, 19.0], "pictures": [20, 20], "test_pictures": 12}
+
+
+def detected(checked: object, **more: object) -> tuple[Job, FinishedAttempt]:
+    report = report_json(validation=DETECTED | more, test=None, checked=checked)
+    result = replace(unpack_finished(finished()), report_json=report)
+    job = running(make_job(metric="map50"))
+    return replace(job, spec=replace(job.spec, task_name="detection"), finished=result), result
+
+
+def test_a_detector_is_told_of_by_the_figures_of_its_task() -> None:
+    """Those of the test pictures are the trainer's."""
+    job = detected(BOXES | {"figures": {"map50": 0.94, "map": 0.5, "accuracy": 1.0}})
+    publication = prepare(*job)
+    assert publication.released
+    metrics = publication.model.metrics
+    assert (metrics.task, metrics.validation, metrics.validation_score) == (
+        "detection", {"map50": 0.96, "map": 0.6}, 0.96,
+    )  # fmt: skip
+    assert (metrics.test, metrics.test_pictures, metrics.test_accuracy) == ({"map50": 0.94, "map": 0.5}, 12, 0)
+    assert publication.result.verdict == (
+        "The mAP50 is 96.00 % on 40 validation pictures: the target of 95.00 % is reached. On 12 test pictures with 40 "
+        "boxes mAP50 is 94.00 % and mAP 50.00 %."
+    )
+    assert unpack_metrics(pack_metrics(metrics)) == metrics
+
+
+def test_boxes_that_were_counted_outside_keep_a_detector_unreleased() -> None:
+    job = detected(BOXES | {"right": [9.0, 9.0], "figures": {"map50": 0.45, "map": 0.2}})
+    publication = prepare(*job)
+    assert not publication.released and "are far below the target" in publication.result.verdict
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [({"map50": 1.5}, r"validation\.map50"), ({"map": None}, r"validation\.map"), ({"pictures": -1}, "pict")],
+)
+def test_the_figures_of_a_detector_are_checked_by_their_schema(more: dict[str, object], where: str) -> None:
+    job = detected(BOXES | {"figures": {"map50": 0.94, "map": 0.5}}, **more)
+    with pytest.raises(AlgorithmFailed, match=where):
+        prepare(*job)
 
 
 def test_without_test_pictures_the_validation_alone_decides() -> None:
