@@ -63,6 +63,7 @@ class Jobs:
         target: float | str | Objective,
         allow_small_validation: bool = False,
         algorithm_version: str = "",
+        base_model: str = "",
         parameters: Mapping[str, Any] | None = None,
         model: str = "",
         job_id: str = "",
@@ -76,14 +77,16 @@ class Jobs:
         """Return the accepted job, with defaults and versions resolved; it is durable then.
 
         target: what the validation pictures must reach: 0.97 of them right, or as text "recall[crack]=0.9".
-        allow_small_validation: release the model also when too few validation pictures stand behind it. labels, note:
-        to find and explain it. Names are full resource names; "" leaves the choice to the scheduler. Raises
-        InvalidArgument for a target that is none, and for a number that the contract has no room for.
+        allow_small_validation: release the model also when too few validation pictures stand behind it. base_model: the
+        model version whose weights training starts from. labels, note: to find and explain it. Names are full resource
+        names; "" leaves the choice to the scheduler. Raises InvalidArgument for a target that is none, and for a number
+        that the contract has no room for.
         """
         _check_numbers(seed, priority, max_epochs, max_minutes)
         job = training_job_pb2.TrainingJob(
             dataset_version=dataset_version,
             algorithm_version=algorithm_version,
+            base_model=base_model,
             objective=_objective(target),
             allow_small_validation=allow_small_validation,
             model=model,
@@ -111,6 +114,7 @@ class Jobs:
         target: float | str | Objective | None = None,
         allow_small_validation: bool | None = None,
         algorithm_version: str | None = None,
+        base_model: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         model: str | None = None,
         job_id: str = "",
@@ -132,6 +136,7 @@ class Jobs:
             "objective": None if target is None else _objective(target),
             "allow_small_validation": allow_small_validation,
             "algorithm_version": algorithm_version,
+            "base_model": base_model,
             "model": model,
             "seed": seed,
             "priority": priority,

@@ -48,6 +48,20 @@ def test_uploaded_weights_are_the_ones_that_training_begins_with(tmp_path: Path)
         backbones.build_backbone("test_resnet", file)
 
 
+def test_the_file_of_a_model_that_finetune_made_fits_again(tmp_path: Path) -> None:
+    """Its trunk stands behind the names of what is around it, and the file has a head; the order in it is any."""
+    backbones = part_of_finetune("backbones")
+    torch.manual_seed(0)
+    trunk = timm.create_model("test_resnet", num_classes=0).eval()
+    trained = backbones.HeadedNetwork(backbones.MultiLevel(trunk), torch.nn.Linear(8, 2))
+    save_file(
+        {name: value.contiguous() for name, value in trained.state_dict().items()}, tmp_path / "model.safetensors"
+    )
+    made = backbones.build_backbone("test_resnet", tmp_path / "model.safetensors")
+    for name, value in trunk.state_dict().items():
+        assert torch.equal(made.trunk.trunk.state_dict()[name], value), name
+
+
 def test_features_of_several_levels_see_what_the_last_average_does_not() -> None:
     """A bright spot of one pixel moves the maxima of earlier blocks more than the average over the last map."""
     backbones = part_of_finetune("backbones")

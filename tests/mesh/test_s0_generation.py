@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,17 @@ async def test_s0_4_another_algorithm_image_makes_another_model(terminal: OpenTe
         )
     assert job.algorithm_version.startswith("algorithms/scratch/versions/")
     assert job.result.model_version
+
+
+async def test_s0_4_training_goes_on_from_a_model_that_there_is(terminal: OpenTerminal, trained: Trained) -> None:
+    """Its weights are those that the sandbox gets, and the new model says where it comes from."""
+    async with terminal() as owner:
+        job, _ = await train(owner, trained.version.name, base_model=trained.model.name, target=0.5)
+        model = await owner.models.version(job.result.model_version)
+    assert job.base_model == model.lineage.base_model == trained.model.name
+    weights = next(file.digest for file in trained.model.files if file.filename == "model.safetensors")
+    assert job.parameters["weights"] == weights
+    assert json.loads(job.result.report_json)["notes"]["weights"].startswith("uploaded file weights")
 
 
 def test_s0_5_training_is_done_when_the_accuracy_reaches_the_threshold(trained: Trained) -> None:

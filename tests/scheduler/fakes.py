@@ -144,6 +144,7 @@ class FakeStorage(
         self.versions = {"projects/line-7/datasets/screws/versions/latest": self.version("screws", 3)}
         finetune = self.algorithm("finetune", "1.2.0", MANIFEST)
         self.algorithms = {"algorithms/finetune/versions/latest": finetune, finetune.name: finetune}
+        self.models: dict[str, ModelVersion] = {}
         self.fences: dict[str, int] = {}
         self.calls: list[tuple[str, str, int]] = []
         self.published: dict[str, ModelVersion] = {}
@@ -174,6 +175,11 @@ class FakeStorage(
         if request.name not in self.algorithms:
             raise not_found(request.name)
         return algorithm_service_pb2.GetAlgorithmVersionResponse(algorithm_version=self.algorithms[request.name])
+
+    async def GetModelVersion(self, request, context):
+        if request.name not in self.models:
+            raise not_found(request.name)
+        return model_service_pb2.GetModelVersionResponse(model_version=self.models[request.name])
 
     async def RaiseFence(self, request, context):
         self.calls.append(("fence", request.job, request.attempt))

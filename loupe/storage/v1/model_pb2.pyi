@@ -101,7 +101,7 @@ class ModelMetrics(_message.Message):
     def __init__(self, validation_accuracy: _Optional[float] = ..., test_accuracy: _Optional[float] = ..., test_balanced_accuracy: _Optional[float] = ..., test_accuracy_low: _Optional[float] = ..., test_accuracy_high: _Optional[float] = ..., test_pictures: _Optional[int] = ..., target_accuracy: _Optional[float] = ..., validation_score: _Optional[float] = ..., test_lowest_recall: _Optional[float] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ..., task: _Optional[str] = ..., validation: _Optional[_Mapping[str, float]] = ..., test: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class ModelLineage(_message.Message):
-    __slots__ = ("job", "attempt", "dataset_version", "dataset_digest", "algorithm_version", "algorithm_digest", "parameters_json", "seed", "code_version", "trainer", "submitter")
+    __slots__ = ("job", "attempt", "dataset_version", "dataset_digest", "algorithm_version", "algorithm_digest", "parameters_json", "seed", "code_version", "trainer", "submitter", "base_model")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,7 @@ class ModelLineage(_message.Message):
     CODE_VERSION_FIELD_NUMBER: _ClassVar[int]
     TRAINER_FIELD_NUMBER: _ClassVar[int]
     SUBMITTER_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     job: str
     attempt: int
     dataset_version: str
@@ -124,4 +125,5 @@ class ModelLineage(_message.Message):
     code_version: str
     trainer: str
     submitter: str
-    def __init__(self, job: _Optional[str] = ..., attempt: _Optional[int] = ..., dataset_version: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., algorithm_digest: _Optional[str] = ..., parameters_json: _Optional[str] = ..., seed: _Optional[int] = ..., code_version: _Optional[str] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ...) -> None: ...
+    base_model: str
+    def __init__(self, job: _Optional[str] = ..., attempt: _Optional[int] = ..., dataset_version: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., algorithm_digest: _Optional[str] = ..., parameters_json: _Optional[str] = ..., seed: _Optional[int] = ..., code_version: _Optional[str] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ..., base_model: _Optional[str] = ...) -> None: ...

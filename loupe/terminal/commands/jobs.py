@@ -141,6 +141,7 @@ def _job_view(job: TrainingJob, filenames: dict[str, str], *, told: str = "", wh
         ("labels", labels_text(job)),
         ("note", job.note),
         ("reruns", job.rerun_of),
+        ("starts from", job.base_model),
         ("trainer", f"{job.trainer}, attempt {job.attempt}" if job.trainer else ""),
         ("submitted", f"{when(job.create_time)} by {job.submitter}"),
         ("started", when(job.start_time)),
@@ -329,6 +330,9 @@ async def job_rerun(
         typer.Option("--max-minutes", metavar="N", callback=within_minutes, help="Bound of the training time."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="ID", help="The model that is made.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option("--base-model", metavar="MODEL", help="Start from its weights.")
+    ] = None,
     priority: Annotated[
         int | None, typer.Option("--priority", metavar="0-100", callback=within_priorities, help=PRIORITY_HELP)
     ] = None,
@@ -357,6 +361,7 @@ async def job_rerun(
                 cli, loupe, f"projects/{name.project}", version or old.algorithm_version, parameters
             ),
             model=str(cli.name(names.ModelName, model)) if model else None,
+            base_model=str(cli.name(names.ModelVersionName, base_model)) if base_model else None,
             seed=seed,
             priority=priority,
             max_minutes=max_minutes,

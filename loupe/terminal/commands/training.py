@@ -37,6 +37,7 @@ cluster_app = new_group(app, "cluster", "Training clusters and their load.")
     "loupe train screws --target lowest_recall=0.9",
     "loupe train screws -t 0.99 --algorithm finetune --param size=128 --max-minutes 30",
     'loupe train screws -t 0.9 --param weights=@weights.safetensors --label line=7 --note "after the new lamp"',
+    "loupe train screws -t 0.98 --base-model screws/versions/2",
 )
 async def train(
     cli: Cli,
@@ -71,6 +72,12 @@ async def train(
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="ID", help="The model that is made; else called as the data set.")
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base-model", metavar="MODEL", help="Start from its weights: screws, or one version: screws/versions/2."
+        ),
     ] = None,
     seed: Annotated[
         int,
@@ -129,6 +136,7 @@ async def train(
             algorithm_version=algorithm_version,
             parameters=await with_files(cli, loupe, f"projects/{version.project}", algorithm_version, parameters),
             model=str(cli.name(names.ModelName, model)) if model else "",
+            base_model=str(cli.name(names.ModelVersionName, base_model)) if base_model else "",
             seed=seed,
             priority=priority,
             max_minutes=max_minutes,

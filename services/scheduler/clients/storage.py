@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import grpc
 
-from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, ModelName
+from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, ModelName, ModelVersionName
 from loupe.storage.v1 import (
     algorithm_service_pb2,
     algorithm_service_pb2_grpc,
@@ -17,11 +19,15 @@ from loupe.storage.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from loupe.tasks import DEFAULT
 from loupe.tasks.classification import ACCURACY
 from loupe.tasks.messages import pack_objective, unpack_objective
 from loupe.tasks.objective import Objective
 from loupe.tasks.task import LabelCount
 from services.scheduler.clients.trainers import Artifact
+
+WEIGHTS_FILE = "model.safetensors"
+"""The file of a model that another training can start from."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,21 @@ class DatasetVersion:
     name: DatasetVersionName
     digest: str
     labels: Sequence[LabelCount]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model version as far as a training that starts from it needs to know it.
+
+    weights: sha256 of its safetensors file in hex; empty where it has none. algorithm: "algorithms/…/versions/…", which
+    made it with these parameters.
+    """
+
+    name: ModelVersionName
+    task: str
+    weights: str
+    algorithm: str
+    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,7 @@ class ModelLineage:
     code_version: str
     trainer: str
     submitter: str
+    base_model: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +141,19 @@ class StorageClient:
         found = (await stub.GetAlgorithmVersion(request, timeout=self._timeout)).algorithm_version
         return AlgorithmVersion(
             AlgorithmVersionName.parse(found.name), found.digest, found.manifest_toml, found.built_in
+        )
+
+    async def base_model(self, name: ModelVersionName) -> BaseModel:
+        """Return a model version; "latest" is resolved to the newest released one."""
+        stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
+        request = model_service_pb2.GetModelVersionRequest(name=str(name))
+        found = (await stub.GetModelVersion(request, timeout=self._timeout)).model_version
+        return BaseModel(
+            name=ModelVersionName.parse(found.name),
+            task=found.metrics.task or DEFAULT.name,
+            weights=next((each.digest for each in found.files if each.filename == WEIGHTS_FILE), ""),
+            algorithm=found.lineage.algorithm_version,
+            parameters=json.loads(found.lineage.parameters_json or "{}"),
         )
 
     async def raise_fence(self, job: JobName, attempt: int) -> None:

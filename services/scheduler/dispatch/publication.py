@@ -199,6 +199,7 @@ def _lineage(job: Job, finished: FinishedAttempt) -> ModelLineage:
         code_version=finished.code_version,
         trainer=str(job.trainer or ""),
         submitter=str(spec.submitter),
+        base_model=spec.base_model,
     )
 
 

@@ -26,7 +26,8 @@ class JobSpec:
 
     objective: what the model must reach, by a metric of the task. shortfall: what the validation pictures lack to say
     that it does; empty where they do, or where the order asked for a release all the same.
-    max_seconds: bound of the training time. max_epochs: 0 for no bound. rerun_of: the name of the job that it repeats.
+    max_seconds: bound of the training time. max_epochs: 0 for no bound. base_model: the name of the model version
+    whose weights training starts from, and rerun_of that of the job that it repeats; empty for none.
     """
 
     dataset_version: DatasetVersionName
@@ -45,6 +46,7 @@ class JobSpec:
     priority: int = 0
     max_seconds: float = 4 * 3600.0
     max_epochs: int = 0
+    base_model: str = ""
     rerun_of: str = ""
 
     @property

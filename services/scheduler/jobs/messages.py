@@ -35,6 +35,7 @@ from services.scheduler.clients.trainers import (
 from services.scheduler.clusters.messages import pack_placement, unpack_placement
 from services.scheduler.clusters.placement import Placement
 from services.scheduler.jobs.annotations import Annotation
+from services.scheduler.jobs.base_model import WEIGHTS
 from services.scheduler.jobs.events import Event, StateChange
 from services.scheduler.jobs.job import Job, JobFailure, JobResult
 from services.scheduler.jobs.order import Order, Origin
@@ -69,6 +70,7 @@ def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
         max_epochs=spec.max_epochs,
         labels=job.labels,
         note=job.note,
+        base_model=spec.base_model,
         rerun_of=spec.rerun_of,
         state=f"JOB_STATE_{job.state.name}",
         state_message=job.state_message,
@@ -210,6 +212,7 @@ def unpack_order(request: SubmitTrainingJobRequest) -> Order:
         max_epochs=asked.max_epochs,
         labels=dict(asked.labels),
         note=asked.note,
+        base_model=asked.base_model,
     )
 
 
@@ -234,6 +237,8 @@ def unpack_rerun(request: RerunTrainingJobRequest, old: Job) -> Order:
     """
     asked, merged = request.training_job, pack_job(old, with_report=False)
     merged.ClearField("note")  # it was written of the other run
+    if old.spec.base_model:
+        merged.parameters.fields.pop(WEIGHTS, None)  # they are those of the base model, whichever that will be
     for path in sorted(request.update_mask.paths or _present(asked)):
         _take(path, asked, merged)
     order = unpack_order(

@@ -42,6 +42,7 @@ class Order:
     max_epochs: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    base_model: str = ""
     origin: Origin | None = None
 
     @property

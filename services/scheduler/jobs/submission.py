@@ -28,6 +28,7 @@ from loupe.tasks.task import Task, UnfitVersion
 from services.scheduler.clients.consul import Leadership
 from services.scheduler.clients.storage import AlgorithmVersion, DatasetVersion, StorageClient
 from services.scheduler.clusters.placement import Requirements
+from services.scheduler.jobs.base_model import base_model_name, started_from
 from services.scheduler.jobs.job import Job, JobSpec
 from services.scheduler.jobs.order import Order, Origin, check_order
 from services.scheduler.jobs.store import JobStore
@@ -124,6 +125,10 @@ class Submission:
         if order.origin is not None:
             check_repeats(order.origin, dataset, algorithm)
             given = await self._carried_over(given, order.origin, algorithm)
+        base_name = base_model_name(ProjectName(dataset_name.project), order.base_model)
+        base = await self._storage.base_model(base_name) if base_name else None
+        if base is not None:
+            given = started_from(base, manifest, given)
         objective = check_objective("training_job.objective", order.objective, task)
         _check_fit(task, dataset, objective)
         return JobSpec(
@@ -143,6 +148,7 @@ class Submission:
             priority=order.priority,
             max_seconds=DEFAULT_SECONDS if order.max_seconds is None else order.max_seconds,
             max_epochs=order.max_epochs,
+            base_model=str(base.name) if base else "",
             rerun_of="" if order.origin is None else str(order.origin.job.name),
         )
 

@@ -140,8 +140,10 @@ def match_weights(
 ) -> dict[str, torch.Tensor]:
     """Return a value for each wanted key: by name, else in order when all shapes agree.
 
-    A classifier at the end of the given weights is left out. Raises BadBackbone.
+    The names may all stand behind one more, as in the files of models that were made with this algorithm. A classifier
+    at the end of the given weights is left out. Raises BadBackbone.
     """
+    given = _unwrapped(wanted, given)
     if all(key in given and given[key].shape == value.shape for key, value in wanted.items()):
         return {key: given[key].to(value.dtype) for key, value in wanted.items()}
     values = list(given.values())
@@ -154,6 +156,15 @@ def match_weights(
             got = f"has it as {list(given[key].shape)}" if key in given else "has none of that name"
             raise BadBackbone(f"the weights do not fit {name}: it wants {key} {list(value.shape)}, the file {got}")
     raise BadBackbone(f"the weights do not fit {name}")
+
+
+def _unwrapped(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Return the given weights by the names that are wanted, where all of these stand behind one and the same text."""
+    first = next(iter(wanted))
+    for prefix in (key.removesuffix(first) for key in given if key.endswith(f".{first}")):
+        if all(prefix + key in given for key in wanted):
+            return {key: given[prefix + key] for key in wanted}
+    return given
 
 
 def early_blocks(trunk: nn.Module) -> list[str]:
