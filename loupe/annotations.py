@@ -6,12 +6,13 @@ to be held, rounded to six digits: a file of any format that is written from the
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from loupe.labels import normalise_label
 
@@ -19,11 +20,18 @@ MAX_REGIONS = 1000
 """The most annotations of one picture."""
 MAX_POINTS = 1000
 """The most corners of a polygon."""
+MAX_CORNERS = 100_000
+"""The most corners of all annotations of one picture; a box has 2."""
 DIGITS = 6
 UNLABELLED = ""
 """The annotations, as text, of a picture that nobody looked at."""
 NOTHING_THERE = "[]"
 """The annotations, as text, of a picture that was looked at, and nothing is there."""
+
+_SCALE = 10**DIGITS
+_PROVENANCE = ',"provenance":'
+_LABEL = re.compile(r'\["((?:[^"\\]|\\.)*)",\[\[')
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _OVER = 1e-3
 """How far beyond the picture's edge a coordinate may lie, as rounding of pixels puts it; it is put on the edge."""
@@ -104,14 +112,24 @@ def box(label: str, corners: Sequence[float], provenance: Provenance = Provenanc
 
 
 def polygon(label: str, points: Sequence[Point], provenance: Provenance = Provenance()) -> Annotation:
-    """Return a checked polygon, of its corners in order; the last one joins the first. Raises BadAnnotation."""
-    if not 3 <= len(points) <= MAX_POINTS:
-        raise BadAnnotation(f"a polygon of {len(points)} corners; 3 to {MAX_POINTS} would be right")
-    corners = tuple((_inside(x), _inside(y)) for x, y in points)
-    if not _area(corners):
+    """Return a checked polygon, of its corners in order; the last one joins the first. Raises BadAnnotation.
+
+    A corner that is the one before it once more, as where a file names the first one again at the end, counts once.
+
+    >>> polygon("dent", [(0, 0), (0.5, 0), (0.5, 0.0000001), (0, 0.5), (0, 0)]).points
+    ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5))
+    """
+    if not 3 <= len(points) <= MAX_POINTS + 1:
+        raise _bad_corners(len(points))
+    inside = [(_inside(x), _inside(y)) for x, y in points]
+    corners = tuple(corner for corner, after in zip(inside, [*inside[1:], inside[0]], strict=True) if corner != after)
+    if not 3 <= len(corners) <= MAX_POINTS:
+        raise _bad_corners(len(corners))
+    closed = np.rint(np.array([*corners, corners[0]]) * _SCALE)
+    if _crosses(closed):
+        raise BadAnnotation("a polygon whose edges cross or touch each other; one that goes once around would be right")
+    if not _has_area(closed):
         raise BadAnnotation("a polygon without area; corners that do not lie on one line would be right")
-    if _crosses(corners):
-        raise BadAnnotation("a polygon whose edges cross each other; one that goes once around would be right")
     return Annotation(_label(label), corners, provenance)
 
 
@@ -120,28 +138,56 @@ def normalise(annotations: Iterable[Annotation]) -> tuple[Annotation, ...]:
     kept = {(each.label, each.points): each for each in annotations}
     if len(kept) > MAX_REGIONS:
         raise BadAnnotation(f"{len(kept)} annotations of one picture; at most {MAX_REGIONS} are taken")
+    corners = sum(len(points) for _, points in kept)
+    if corners > MAX_CORNERS:
+        raise BadAnnotation(f"annotations of one picture with {corners} corners; at most {MAX_CORNERS} are taken")
     return tuple(kept[key] for key in sorted(kept, key=lambda key: (key[1], key[0])))
 
 
 def write(annotations: Iterable[Annotation]) -> str:
     """Return annotations as they are kept, in JSON; of none NOTHING_THERE.
 
-    >>> write([box("dent", (0, 0, 0.5, 0.5))])
-    '[{"label":"dent","points":[[0.0,0.0],[0.5,0.5]]}]'
+    >>> write([box("dent", (0, 0, 0.5, 0.5), Provenance("accounts/anna"))])
+    '{"regions":[["dent",[[0.0,0.0],[0.5,0.5]]]],"provenance":[{"author":"accounts/anna"}]}'
     """
-    return json.dumps([_document(each) for each in normalise(annotations)], ensure_ascii=False, separators=(",", ":"))
+    kept = normalise(annotations)
+    if not kept:
+        return NOTHING_THERE
+    regions = _encode([(each.label, each.points) for each in kept])
+    said = [{name: value for name, value in vars(each.provenance).items() if value} for each in kept]
+    return f'{{"regions":{regions}{_PROVENANCE}{_encode(said)}}}'
 
 
 def read(text: str) -> tuple[Annotation, ...]:
     """Read what `write` wrote; of an unlabelled picture none."""
+    if text in (UNLABELLED, NOTHING_THERE):
+        return ()
+    said = json.loads(text)
     return tuple(
-        Annotation(
-            each["label"],
-            tuple((x, y) for x, y in each["points"]),
-            Provenance(**{name: value for name, value in each.items() if name not in ("label", "points")}),
-        )
-        for each in (json.loads(text) if text else ())
+        Annotation(label, tuple((x, y) for x, y in points), Provenance(**provenance))
+        for (label, points), provenance in zip(said["regions"], said["provenance"], strict=True)
     )
+
+
+def regions_of(text: str) -> str:
+    """Return what is to be seen where, of annotations as they are kept: equal texts say the same of a picture.
+
+    Who put it in, and which model, is left out. Empty for an unlabelled picture.
+
+    >>> regions_of(write([box("dent", (0, 0, 0.5, 0.5), Provenance("accounts/anna"))]))
+    '[["dent",[[0.0,0.0],[0.5,0.5]]]]'
+    """
+    return text[len('{"regions":') : text.index(_PROVENANCE)] if text.startswith("{") else text
+
+
+def labels_of(text: str) -> list[str]:
+    """Return the class of each region, of annotations as they are kept.
+
+    >>> labels_of(write([box("dent", (0, 0, 0.5, 0.5)), box("dent", (0, 0, 1, 1)), box("hole", (0, 0, 1, 1))]))
+    ['dent', 'dent', 'hole']
+    """
+    found = _LABEL.findall(regions_of(text))
+    return [json.loads(f'"{each}"') if "\\" in each else each for each in found]
 
 
 def identity(text: str) -> str:
@@ -150,8 +196,8 @@ def identity(text: str) -> str:
     Classes and regions, and of those that a model made and nobody verified, the model and its confidence: who put the
     others in, and when, is left out, so that a version which was exported and comes back is the same.
     """
-    if text in (UNLABELLED, NOTHING_THERE):
-        return text
+    if '"model":' not in text:  # a class that says so has its quotes escaped
+        return regions_of(text)
     said = [
         [
             each.label,
@@ -160,12 +206,7 @@ def identity(text: str) -> str:
         ]
         for each in read(text)
     ]
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
-
-
-def _document(annotation: Annotation) -> dict[str, Any]:
-    said = {name: value for name, value in vars(annotation.provenance).items() if value}
-    return {"label": annotation.label, "points": annotation.points, **said}
+    return _encode(said)
 
 
 def _label(label: str) -> str:
@@ -181,34 +222,33 @@ def _inside(value: float) -> float:
     return round(min(1.0, max(0.0, value)), DIGITS) + 0.0
 
 
-def _area(corners: Sequence[Point]) -> float:
-    closed = itertools.pairwise([*corners, corners[0]])
-    return abs(round(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in closed) / 2, 2 * DIGITS))
+def _bad_corners(count: int) -> BadAnnotation:
+    return BadAnnotation(f"a polygon of {count} different corners; 3 to {MAX_POINTS} would be right")
 
 
-def _crosses(corners: Sequence[Point]) -> bool:
-    """Say whether two edges that are not neighbours touch or cross."""
-    edges = list(itertools.pairwise([*corners, corners[0]]))
-    last = len(edges) - 1
-    return any(
-        _touch(*edges[first], *edges[second])
-        for first, second in itertools.combinations(range(len(edges)), 2)
-        if second - first > 1 and (first, second) != (0, last)
-    )
+def _has_area(closed: np.ndarray) -> bool:
+    """Say whether a polygon has an area, exactly. closed: float [n + 1, 2], whole numbers, the first one again last."""
+    x, y = closed.T
+    return bool(x[:-1] @ y[1:] - x[1:] @ y[:-1])
 
 
-def _touch(a: Point, b: Point, c: Point, d: Point) -> bool:
-    """Say whether the line from a to b has a point in common with that from c to d."""
-    sides = _side(a, b, c), _side(a, b, d), _side(c, d, a), _side(c, d, b)
-    if sides[0] * sides[1] < 0 and sides[2] * sides[3] < 0:
-        return True
-    on = zip(sides, ((a, b, c), (a, b, d), (c, d, a), (c, d, b)), strict=True)
-    return any(not side and _between(*points) for side, points in on)
+def _crosses(closed: np.ndarray) -> bool:
+    """Say whether two edges that are not neighbours touch or cross. closed: as of _has_area, each number 0 to 10^6.
 
-
-def _side(a: Point, b: Point, c: Point) -> float:
-    return round((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]), 2 * DIGITS)
-
-
-def _between(a: Point, b: Point, c: Point) -> bool:
-    return min(a[0], b[0]) <= c[0] <= max(a[0], b[0]) and min(a[1], b[1]) <= c[1] <= max(a[1], b[1])
+    Exact: what decides stays below 2^53. All pairs at once: of 1,000 corners in 10 ms, while other threads run.
+    """
+    count = len(closed) - 1
+    if count == 3:
+        return False
+    (x, y), (step_x, step_y) = closed[:-1].T, (closed[1:] - closed[:-1]).T
+    # side[i, k]: on which side of the line through edge i corner k lies, 0 on it.
+    side = np.array([-step_y, step_x, step_y * x - step_x * y]).T @ np.array([*closed.T, np.ones(count + 1)])
+    parted = side[:, :-1] * side[:, 1:] <= 0
+    touching = np.triu(parted & parted.T, 2)
+    touching[0, -1] = False
+    if not touching.any():
+        return False
+    # Edges on one line part each other wherever they lie on it.
+    firsts, seconds = np.nonzero(touching)
+    low, high = np.minimum(closed[:-1], closed[1:]), np.maximum(closed[:-1], closed[1:])
+    return bool(((low[firsts] <= high[seconds]) & (low[seconds] <= high[firsts])).all(axis=1).any())

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import (
     BmpImagePlugin,
+    ExifTags,
     Image,
     ImageFile,
     ImageOps,
@@ -24,6 +25,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from loupe.letterbox import FILL, Fit, fitted
 from loupe.picture_structure import MAX_BYTES, BadPicture, Facts, check_exif, check_header, examine, require_canvas
 
 __all__ = [
@@ -37,11 +39,15 @@ __all__ = [
     "decode",
     "digest",
     "read",
+    "upright_size",
 ]
 
 DECODER = "loupe.picture-2"
 """What an array of pixels depends on besides the file: another name, other pixels."""
 
+_LYING = (5, 6, 7, 8)
+"""The values of EXIF's orientation with which width and height change places."""
+_PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _BITS = (8, 12, 16, 20, 24, 28, 32)
 _BRIGHTEST_UNIT = 2.0
 
@@ -75,12 +81,14 @@ class Decoded:
     """A picture, and what a person should know of how it was read.
 
     pixels: uint8 [height, width, 3], RGB. frames: the pages or frames of the file, of which the first was taken. white:
-    how samples of more than 8 bits were scaled; None for those of 8.
+    how samples of more than 8 bits were scaled; None for those of 8. width, height: of the upright picture in the file.
     """
 
     pixels: np.ndarray
     frames: int = 1
     white: White | None = None
+    width: int = 0
+    height: int = 0
 
 
 def count_frames(data: bytes) -> int:
@@ -88,11 +96,28 @@ def count_frames(data: bytes) -> int:
     return examine(data)[1].frames
 
 
-def decode(data: bytes, height: int, width: int) -> np.ndarray:
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of the whole picture as `decode` holds it, without decoding a pixel. Raises BadPicture.
+
+    Only a PNG with texts or EXIF behind its pixels is decoded, as its reader does not come to these otherwise.
+    """
+    kind, _ = examine(data)
+    image = _open(kind, data)
+    try:
+        pixels = data.find(b"IDAT") if kind == "PNG" else -1
+        early = pixels >= 0 and all(data.find(name, pixels) < 0 for name in _PNG_METADATA)
+        exif = Image.Image.getexif(image) if early else image.getexif()
+        turned = exif.get(ExifTags.Base.Orientation, 1) in _LYING
+    except Exception as error:
+        raise BadPicture("broken", f"the {kind} data are cut off or damaged") from error
+    return (image.height, image.width) if turned else image.size
+
+
+def decode(data: bytes, height: int, width: int, fit: Fit = "stretch") -> np.ndarray:
     """Return uint8 [height, width, 3], RGB, upright as EXIF says, resized bilinearly with antialiasing, not cropped.
 
-    Training and classification both call this, so that a model sees on the terminal what it saw in training. Raises
-    BadPicture.
+    Training and terminals both call this, so that a model sees on the terminal what it saw in training. fit: how the
+    picture fills the array, see `loupe.letterbox`. Raises BadPicture.
 
     Of several pages or frames the first is taken. Transparent pixels are laid on black; alpha that is nowhere above 0
     is a mistake of who wrote the file, and the colour counts.
@@ -103,16 +128,20 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
     smallest of 2^8-1, 2^12-1, 2^16-1, 2^20-1, 2^24-1, 2^28-1 and 2^32-1 that no sample of this picture exceeds. It
     depends on this picture alone. Values below 0, and those that are no number, are black.
     """
-    return read(data, height, width).pixels
+    return read(data, height, width, fit).pixels
 
 
-def read(data: bytes, height: int, width: int) -> Decoded:
+def read(data: bytes, height: int, width: int, fit: Fit = "stretch") -> Decoded:
     """Decode as `decode` does, and tell what was done. Raises BadPicture."""
     kind, facts = examine(data)
     image = _open(kind, data)
     try:
-        if kind == "JPEG":
-            image.draft("RGB", (width * 2, height * 2))
+        size = _upright_size(image) if kind == "JPEG" else None
+        if size is not None:
+            across, down = fitted(*size, width, height, fit)
+            if fit == "letterbox" and size != image.size:
+                across, down = down, across  # it is turned after it was drafted
+            image.draft("RGB", (across * 2, down * 2))
         wide, white = _wide_colour(image, facts, lambda: _open(kind, data))
         upright = ImageOps.exif_transpose(wide or image)
         if upright.mode.startswith("I") or upright.mode == "F":
@@ -120,11 +149,22 @@ def read(data: bytes, height: int, width: int) -> Decoded:
             white = _white(samples, facts)
             upright = Image.fromarray(_eight_bits(samples, white, inverted=facts.inverted))
         colour = _on_black(upright)
-        if colour.size != (width, height):
-            colour = colour.resize((width, height), Image.Resampling.BILINEAR)
+        size = size or colour.size
+        room = fitted(*size, width, height, fit)
+        if colour.size != room:
+            colour = colour.resize(room, Image.Resampling.BILINEAR)
+        if room != (width, height):
+            colour, picture = Image.new("RGB", (width, height), (FILL,) * 3), colour
+            colour.paste(picture)
     except Exception as error:
         raise BadPicture("broken", f"the {kind} data are cut off or damaged") from error
-    return Decoded(np.asarray(colour, dtype=np.uint8), facts.frames, white)
+    return Decoded(np.asarray(colour, dtype=np.uint8), facts.frames, white, *size)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of a JPEG that nothing was drafted of, as EXIF says that it is to be held."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING else (width, height)
 
 
 def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
@@ -199,7 +239,7 @@ def _wide_colour(
         scaled.append(_eight_bits(alpha, white, inverted=False) if narrow else high[..., 3:])
     wide = Image.fromarray(np.concatenate(scaled, axis=2))
     wide.info = image.info
-    wide.getexif().update({0x0112: image.getexif().get(0x0112, 1)})
+    wide.getexif().update({ExifTags.Base.Orientation: image.getexif().get(ExifTags.Base.Orientation, 1)})
     return wide, white
 
 

@@ -31,7 +31,7 @@ ANSWER = {
 async def test_a_mesh_of_before_keeps_its_rows_and_gets_the_log(
     service: ModuleType, before: str, tmp_path: Path
 ) -> None:
-    """An upgrade from the revision before makes one table more, empty."""
+    """An upgrade from the revision before makes one table more, empty; later ones have made theirs."""
     engine = database.create_engine(database.sqlite_url(tmp_path, "service"))
     config = Config()
     config.set_main_option("script_location", str(service.MIGRATIONS))
@@ -51,7 +51,7 @@ async def test_a_mesh_of_before_keeps_its_rows_and_gets_the_log(
     await run(first)
     there = await run(names)
     await database.migrate(engine, service.MIGRATIONS)
-    assert await run(names) == there | {"audit_log"}
+    assert await run(names) >= there | {"audit_log"}
     kept = await run(lambda connection: connection.execute(sa.select(request_log_table(sa.MetaData()))).all())
     assert [row._asdict() for row in kept] == [ANSWER]
     await engine.dispose()

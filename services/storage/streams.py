@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -77,7 +77,7 @@ async def held_parts(
 
 async def parts(
     requests: AsyncIterator[M], unpack: Mapping[str, Callable[[M], T]], budget: ByteBudget, who: Parties
-) -> AsyncIterator[T]:
+) -> AsyncGenerator[T]:
     """Unpack like held_parts; a part has its room until the next one is asked for."""
     async for held in held_parts(requests, unpack, budget, who):
         try:

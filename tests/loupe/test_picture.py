@@ -10,8 +10,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from loupe import picture
+from loupe.letterbox import FILL, fitted
 from loupe.picture import BadPicture
 from tests.storage.photographs import photograph
 
@@ -59,6 +61,23 @@ def test_pictures_of_eight_bits_are_read_as_ever(kind: str) -> None:
     """Bit for bit."""
     data, expected = PINNED[kind]
     assert hashlib.sha256(picture.decode(data, 64, 96).tobytes()).hexdigest()[:16] == expected
+
+
+@pytest.mark.parametrize("kind", PINNED)
+def test_the_upright_size_is_that_of_what_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it takes no decoding, of a PNG neither."""
+    data, _ = PINNED[kind]
+    source = LARGE if "large" in kind or "progressive" in kind else SMALL
+    expected = source.size[::-1] if "rotated" in kind else source.size
+    monkeypatch.setattr(PngImageFile, "load", None)
+    assert picture.upright_size(data) == expected
+
+
+def test_exif_behind_the_pixels_turns_a_png() -> None:
+    """A chunk that stands last, as PNG allows it."""
+    exif = chunk(b"eXIf", ROTATED.tobytes().removeprefix(b"Exif\0\0"))
+    data = encoded(SMALL, "PNG")
+    assert picture.upright_size(data[:-12] + exif + data[-12:]) == SMALL.size[::-1]
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -221,3 +240,27 @@ def test_damage_is_told_and_nothing_else_happens() -> None:
                 assert picture.count_frames(bytes(broken)) >= 1
             except BadPicture as error:
                 assert error.kind in ("not_a_picture", "unsupported_format", "too_large", "broken")
+
+
+@pytest.mark.parametrize(("size", "taken"), [((200, 100), (64, 32)), ((30, 90), (21, 64)), ((64, 64), (64, 64))])
+def test_a_letterboxed_picture_keeps_its_proportions_at_the_top_left(
+    size: tuple[int, int], taken: tuple[int, int]
+) -> None:
+    assert fitted(*size, 64, 64, "letterbox") == taken
+    decoded = picture.read(encoded(Image.new("RGB", size, (250, 20, 20)), "PNG"), 64, 64, "letterbox")
+    assert (decoded.width, decoded.height) == size and decoded.pixels.shape == (64, 64, 3)
+    width, height = taken
+    assert (decoded.pixels[:height, :width] == (250, 20, 20)).all()
+    assert (decoded.pixels[height:] == FILL).all() and (decoded.pixels[:, width:] == FILL).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_that_of_the_upright_picture(kind: str, orientation: int) -> None:
+    """A JPEG is decoded at a part of its size, and its size is told all the same."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.new("RGB", (401, 203)), kind, exif=exif)
+    for fit in ("stretch", "letterbox"):
+        decoded = picture.read(data, 16, 16, fit)
+        assert (decoded.width, decoded.height) == ((203, 401) if orientation > 4 else (401, 203))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from services.storage.datasets.counts import Strata
 from services.storage.datasets.derivation import Derivation
 from services.storage.datasets.selection import cluster, near_duplicates
-from services.storage.datasets.splits import TEST, Policy, assign_splits, crossing_clusters, leading_splits
+from services.storage.datasets.splits import Policy, assign_splits, crossing_clusters, leading_splits
 from services.storage.datasets.store import Content, ItemRow
 from services.storage.pictures.near_duplicates import related
 from services.storage.pictures.store import IndexRow
@@ -18,18 +19,31 @@ from services.storage.pictures.store import IndexRow
 _NEARBY_AT_MOST = 500
 
 
+@dataclass(frozen=True)
+class Division:
+    """How pictures are divided that have no split yet.
+
+    strata: by which class each. placed: of each such class, how many stand fast in which split.
+    """
+
+    policy: Policy
+    strata: Strata
+    placed: Mapping[str, Mapping[int, int]]
+
+
 class Surroundings:
     """The pictures that may be near-duplicates of what changes: of the base, tested ones beside it, and additions.
 
-    made: the derivation, whose fresh items get their split by place(). absent: labels of tested pictures that the base
-    does not have, by digest. hashes: uint64 of all of them, in the order base, absent, fresh.
+    made: the derivation, whose items get their split by place(). absent: tested pictures that neither the base nor the
+    additions have. hashes: uint64 of all of them, in the order base, absent, fresh.
     """
 
-    def __init__(self, made: Derivation, absent: Mapping[str, str], hashes: np.ndarray) -> None:
+    def __init__(self, made: Derivation, absent: Sequence[ItemRow], hashes: np.ndarray) -> None:
         self._made = made
-        self._absent = [ItemRow(digest, label, TEST, "", 0) for digest, label in absent.items()]
+        self._absent = absent
         first = len(made.base) + len(absent)
-        seeds = [*made.gone, *range(first, first + len(made.fresh))]
+        seeds = [*made.gone, *made.turned, *range(first, first + len(made.fresh))]
+        self._gone = set(made.gone)
         found = related(hashes, seeds, _NEARBY_AT_MOST)
         self._places = found if found is not None else list(range(len(hashes)))
 
@@ -41,28 +55,28 @@ class Surroundings:
     def place(
         self,
         index: Mapping[str, IndexRow],
-        counts: Mapping[str, Mapping[int, int]],
-        tested: Mapping[str, str],
-        policy: Policy,
+        tested: Mapping[str, ItemRow],
+        division: Division,
     ) -> int:
-        """Give each fresh item that has no split one, and return how many more clusters of near-duplicates there are.
-
-        counts: of each class, how many pictures stand fast in which split.
-        """
+        """Give each labelled item that has no split one; return how many more clusters of near-duplicates there are."""
+        strata = division.strata
         base, first = len(self._made.base), len(self._made.base) + len(self._absent)
-        gone = {place for place in self._made.gone if self._made.base[place].digest not in tested}
-        there = [place for place in self._places if place not in gone]
-        items = [self._item(place) for place in there]
-        sizes = Counter({label: sum(each.values()) for label, each in counts.items()})
-        sizes.update(item.label for item in [*self._absent, *(one for one in self._made.fresh if not one.split)])
-        clusters = _clusters(items, index, sizes)
-        self._choose([place - first for place in there], items, clusters, counts, policy)
+        standing = {place: item for place in self._places if (item := self._standing(place, tested)) is not None}
+        there, items = list(standing), list(standing.values())
+        sizes = Counter({label: sum(each.values()) for label, each in division.placed.items()})
+        beside = [*self._absent, *self._made.to_place]
+        sizes.update(strata.of(item) for item in beside)
+        given = [item for item in self._made.fresh if item.split]
+        old_sizes = sizes - Counter(strata.of(item) for item in [*beside, *given])
+        clusters = _clusters(items, strata, index, sizes)
+        items = self._choose(there, items, clusters, division)
         left = {*self._made.gone, *range(base, first)}
-        here = [number for number, place in enumerate(there) if place not in left]
-        after = _kept_together([clusters[n] for n in here], [self._item(there[n]).split for n in here])
+        here = [number for number, place in enumerate(there) if place not in left and not self._item(place).unlabelled]
+        after = _kept_together([clusters[n] for n in here], [items[n].split for n in here])
         before = [self._made.base[place] for place in self._places if place < base]
-        old_sizes = sizes - Counter(item.label for item in [*self._absent, *self._made.fresh])
-        return after - _kept_together(_clusters(before, index, old_sizes), [item.split for item in before])
+        before = [item for item in before if not item.unlabelled]
+        old_clusters = _clusters(before, strata, index, old_sizes)
+        return after - _kept_together(old_clusters, [item.split for item in before])
 
     def _item(self, place: int) -> ItemRow:
         base, absent = len(self._made.base), len(self._absent)
@@ -70,34 +84,47 @@ class Surroundings:
             return self._made.changed.get(place, self._made.base[place])
         return self._absent[place - base] if place < base + absent else self._made.fresh[place - base - absent]
 
+    def _standing(self, place: int, tested: Mapping[str, ItemRow]) -> ItemRow | None:
+        """Return what near-duplicates follow at a place; what was ever in test also where it is unlabelled or gone."""
+        item = self._item(place)
+        if item.unlabelled:
+            return tested.get(item.digest)
+        return None if place in self._gone and item.digest not in tested else item
+
     def _choose(
         self,
-        numbers: Sequence[int],
+        places: Sequence[int],
         items: Sequence[ItemRow],
         clusters: Sequence[int],
-        counts: Mapping[str, Mapping[int, int]],
-        policy: Policy,
-    ) -> None:
-        """Divide the fresh items; numbers: which of them each item is, below 0 for the others."""
-        fast = [each for each in zip(clusters, (item.split for item in items), strict=True) if each[1]]
-        free = [each for each in zip(numbers, items, clusters, strict=True) if not each[1].split]
+        division: Division,
+    ) -> list[ItemRow]:
+        """Divide the items that have no split yet, and return all with theirs; places: where they stand."""
+        fast = [(cluster_of, item.split) for cluster_of, item in zip(clusters, items, strict=True) if item.split]
+        free = [number for number, item in enumerate(items) if not item.split]
         chosen = assign_splits(
-            [item.digest for _, item, _ in free],
-            [item.label for _, item, _ in free],
-            [cluster_of for _, _, cluster_of in free],
-            policy.fractions,
-            policy.seed,
+            [items[number].digest for number in free],
+            [division.strata.of(items[number]) for number in free],
+            [clusters[number] for number in free],
+            division.policy.fractions,
+            division.policy.seed,
             leading=leading_splits([cluster_of for cluster_of, _ in fast], [split for _, split in fast]),
-            placed=counts,
+            placed=division.placed,
         )
-        for (number, item, _), split in zip(free, chosen, strict=True):
-            self._made.fresh[number] = replace(item, split=split)
+        divided = list(items)
+        first = len(self._made.base) + len(self._absent)
+        for number, split in zip(free, chosen, strict=True):
+            item = divided[number] = replace(items[number], split=split)
+            if (place := places[number]) < first:
+                self._made.changed[place] = item
+            else:
+                self._made.fresh[place - first] = item
+        return divided
 
 
-def _clusters(items: Sequence[ItemRow], index: Mapping[str, IndexRow], sizes: Mapping[str, int]) -> list[int]:
-    found: list[int] = cluster(
-        [item.digest for item in items], [item.label for item in items], index, sizes
-    ).of.tolist()
+def _clusters(
+    items: Sequence[ItemRow], strata: Strata, index: Mapping[str, IndexRow], sizes: Mapping[str, int]
+) -> list[int]:
+    found: list[int] = cluster(items, strata, index, sizes).of.tolist()
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -14,12 +15,14 @@ from loupe.names import AccountName, DatasetName, DatasetVersionName, ProjectNam
 from services.storage.database.session import Database, Session
 from services.storage.datasets.digest import VersionDigest
 from services.storage.datasets.messages import decode_dataset, encode_dataset
-from services.storage.datasets.store import DatasetRow, DatasetTable, ItemRow, VersionRow
+from services.storage.datasets.store import DatasetRow, DatasetTable, ItemPage, VersionRow
+from services.storage.pictures.store import PictureTable
 from services.storage.projects.projects import find_project
 
 log = structlog.get_logger(__name__)
 
 _ITEMS_AT_ONCE = 5_000
+_ANNOTATION_CHARACTERS_AT_ONCE = 1 << 20
 _NO_LIMIT = 1 << 30
 
 
@@ -84,28 +87,35 @@ class Datasets:
         more = paging.encode(scope, [rows[size - 1].number]) if len(rows) > size else ""
         return rows[:size], more
 
-    async def read_items(self, name: DatasetVersionName, offset: int) -> AsyncIterator[Sequence[ItemRow]]:
-        """Yield a version's items in their order, from an offset on.
+    async def read_items(self, name: DatasetVersionName, offset: int) -> AsyncIterator[ItemPage]:
+        """Yield a version's items in their order, from an offset on, with the sizes of their pictures.
 
         Reading from the start is checked against the version's digest: DataLoss at its end when the table has changed.
         """
         if offset < 0:
             raise invalid("offset", offset, "0 or more")
         version = await self.get_version(name)
-        total, position = VersionDigest(), offset
-        while True:
-            async with self._database.read() as session:
-                items = await DatasetTable(session).items(version.uid, position, _ITEMS_AT_ONCE)
-            total.add(items)
-            position += len(items)
-            if len(items) < _ITEMS_AT_ONCE:
-                if offset == 0 and total.hexdigest() != version.digest:
-                    log.error("the items of a version have changed", version=str(version.name))
-                    raise DataLoss(f"the items of {version.name} are no longer what was stored", digest=version.digest)
-                if items:
-                    yield items
-                return
-            yield items
+        total, page = VersionDigest(), await self._item_page(version, offset)
+        while page.items:
+            await asyncio.to_thread(total.add, page.items)
+            following = await self._item_page(version, page.offset + len(page.items))
+            if not following.items:
+                break
+            yield page
+            page = following
+        if offset == 0 and total.hexdigest() != version.digest:
+            log.error("the items of a version have changed", version=str(version.name))
+            raise DataLoss(f"the items of {version.name} are no longer what was stored", digest=version.digest)
+        if page.items:
+            yield page
+
+    async def _item_page(self, version: VersionRow, offset: int) -> ItemPage:
+        async with self._database.read() as session:
+            items = await DatasetTable(session).items_within(
+                version.uid, offset, _ITEMS_AT_ONCE, _ANNOTATION_CHARACTERS_AT_ONCE
+            )
+            sizes = await PictureTable(session).sizes(version.project, [item.digest for item in items])
+        return ItemPage(offset, items, sizes)
 
 
 async def find_dataset(session: Session, name: DatasetName, *, lock: bool = False) -> DatasetRow:

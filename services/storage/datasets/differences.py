@@ -8,7 +8,16 @@ from loupe.errors import invalid
 from loupe.names import DatasetVersionName
 from services.storage.database.session import Database
 from services.storage.datasets.datasets import find_version
-from services.storage.datasets.store import ADDED, MOVED, RELABELLED, REMOVED, DatasetTable, Difference, DiffSummary
+from services.storage.datasets.store import (
+    ADDED,
+    ANNOTATED,
+    MOVED,
+    RELABELLED,
+    REMOVED,
+    DatasetTable,
+    Difference,
+    DiffSummary,
+)
 
 _AT_ONCE = 10_000
 
@@ -30,7 +39,7 @@ class Differences:
 
     async def read(self, summary: DiffSummary, most: int) -> AsyncIterator[Sequence[Difference]]:
         """Yield what differs, kind by kind and by digest; at most so many of each kind, 0 for all."""
-        for kind in (ADDED, REMOVED, RELABELLED, MOVED):
+        for kind in (ADDED, REMOVED, RELABELLED, MOVED, ANNOTATED):
             left = min(most, summary.counts[kind]) if most else summary.counts[kind]
             after = ""
             while left:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loupe.names import AccountName, DatasetVersionName
+from services.storage.datasets.counts import Counts
 from services.storage.datasets.splits import Policy
 from services.storage.datasets.store import Content
 from services.storage.pictures.admission import Verdict
@@ -15,14 +16,14 @@ from services.storage.pictures.admission import Verdict
 class Draft:
     """A version that is worked out and not written yet.
 
-    label_counts: of each class, sorted, how many pictures are in which split. policy: how new pictures were divided;
-    given: the items came with their splits. base: the version that it is derived from, or empty; added, removed and
-    relabelled are counted against that one. leaves_test: pictures that were in test are in another split.
+    counts: what it has. policy: how new pictures were divided;
+    given: the items came with their splits. base: the version that it is derived from, or empty; added, removed,
+    relabelled and annotated are counted against that one. leaves_test: pictures that were in test are in another split.
     """
 
     content: Content
     digest: str
-    label_counts: Mapping[str, Mapping[int, int]]
+    counts: Counts
     byte_count: int
     near_duplicate_clusters: int
     policy: Policy
@@ -33,12 +34,8 @@ class Draft:
     added: int = 0
     removed: int = 0
     relabelled: int = 0
+    annotated: int = 0
     leaves_test: bool = False
-
-    @property
-    def picture_count(self) -> int:
-        """How many pictures it has."""
-        return sum(sum(each.values()) for each in self.label_counts.values())
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class VersionFacts:
     """
 
     name: str
-    label_counts: Mapping[str, Mapping[int, int]]
+    counts: Counts
     byte_count: int
     near_duplicate_clusters: int
     policy: Policy

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from loupe.annotations import regions_of
 from loupe.errors import BadDataset
 from services.storage.datasets.splits import TEST, Policy
 from services.storage.datasets.store import ItemRow
@@ -15,15 +16,16 @@ class History:
     """What is known of a data set's earlier versions.
 
     last: the last version's items by digest. tested: pictures that were in test in any version and were not taken out
-    of it by force or by a new split, each with its label. policy: how the last version was divided; None for none.
+    of it by force or by a new split, as they were when they were in it last. policy: how the last version was divided;
+    None for none.
     """
 
     last: Mapping[str, ItemRow] = field(default_factory=dict)
-    tested: Mapping[str, str] = field(default_factory=dict)
+    tested: Mapping[str, ItemRow] = field(default_factory=dict)
     policy: Policy | None = None
 
     def split_of(self, digest: str) -> int:
-        """Return the split that a picture keeps; 0 for one that is new."""
+        """Return the split that a labelled picture keeps; 0 for one that is new, or was unlabelled."""
         if digest in self.tested:
             return TEST
         return self.last[digest].split if digest in self.last else 0
@@ -32,9 +34,14 @@ class History:
 NOTHING_BEFORE = History()
 
 
-def refuse_moved_tests(items: Iterable[ItemRow], tested: Mapping[str, str]) -> None:
+def leave_test(items: Iterable[ItemRow], tested: Container[str]) -> list[ItemRow]:
+    """Return the items that were ever in test and are in another split; unlabelled ones are in none."""
+    return [item for item in items if item.split not in (0, TEST) and item.digest in tested]
+
+
+def refuse_moved_tests(items: Iterable[ItemRow], tested: Container[str]) -> None:
     """Raise BadDataset when a given split takes pictures that were ever in test out of it."""
-    moved = [item for item in items if item.split != TEST and item.digest in tested]
+    moved = leave_test(items, tested)
     if moved:
         first = moved[0].filename or moved[0].digest
         raise BadDataset(
@@ -48,19 +55,27 @@ def refuse_moved_tests(items: Iterable[ItemRow], tested: Mapping[str, str]) -> N
 
 
 def refuse_changed_tests(items: Iterable[ItemRow], last: Iterable[ItemRow]) -> None:
-    """Raise BadDataset when test pictures of the last version are missing in this one, or have another class."""
-    labels = {item.digest: item.label for item in items}
-    changed = [item for item in last if item.split == TEST and labels.get(item.digest) != item.label]
+    """Raise BadDataset when test pictures of the last version are missing in this one, or say something else."""
+    there = {item.digest: item for item in items}
+    tests = (item for item in last if item.split == TEST)
+    changed = [item for item in tests if item.digest not in there or says_otherwise(item, there[item.digest])]
     if changed:
         raise changed_tests(changed)
 
 
+def says_otherwise(item: ItemRow, other: ItemRow) -> bool:
+    """Return whether a picture has another class, or other regions; that somebody verified them changes neither."""
+    return item.label != other.label or (
+        item.annotations != other.annotations and regions_of(item.annotations) != regions_of(other.annotations)
+    )
+
+
 def changed_tests(changed: Sequence[ItemRow]) -> BadDataset:
-    """Make the error over test pictures that are to be removed or relabelled."""
+    """Make the error over test pictures that are to be removed, relabelled or annotated anew."""
     first = changed[0].filename or changed[0].digest
     return BadDataset(
-        f"{_pictures(len(changed))} of the test split would be removed or get another class, the first: {first}; "
-        "models are judged by these: keep them as they are, or force it (--force)",
+        f"{_pictures(len(changed))} of the test split would be removed or get another class or other annotations, "
+        f"the first: {first}; models are judged by these: keep them as they are, or force it (--force)",
         problem="test_picture_changed",
         count=len(changed),
         file=first,
@@ -68,9 +83,9 @@ def changed_tests(changed: Sequence[ItemRow]) -> BadDataset:
     )
 
 
-def left_test(items: Iterable[ItemRow], tested: Mapping[str, str]) -> list[str]:
+def left_test(items: Iterable[ItemRow], tested: Container[str]) -> list[str]:
     """Return a sentence over the pictures of these that were in test before and are not any more; none for none."""
-    left = sum(item.split != TEST and item.digest in tested for item in items)
+    left = len(leave_test(items, tested))
     if not left:
         return []
     return [

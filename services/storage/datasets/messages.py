@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import TypeVar
 
+from loupe.annotations import NOTHING_THERE, read
+from loupe.annotations import Annotation as Region
 from loupe.errors import invalid
 from loupe.names import AccountName, DatasetName, DatasetVersionName
 from loupe.storage.v1 import dataset_service_pb2 as rpc
-from loupe.storage.v1.dataset_pb2 import Dataset, DatasetItem, DatasetVersion, LabelCount, Split, SplitPolicy
+from loupe.storage.v1.dataset_pb2 import (
+    Annotation,
+    Dataset,
+    DatasetItem,
+    DatasetVersion,
+    LabelCount,
+    Split,
+    SplitPolicy,
+)
 from loupe.timestamps import datetime_of, timestamp
+from services.storage.datasets.counts import Counts
 from services.storage.datasets.drafts import Draft, NewVersion, VersionFacts
 from services.storage.datasets.orders import (
     CreatedVersion,
     Part,
+    SentRegion,
     VersionClosing,
     VersionOrder,
+    checked_annotations,
     checked_base,
     checked_changes,
     checked_item,
@@ -22,29 +41,110 @@ from services.storage.datasets.orders import (
 from services.storage.datasets.splits import TEST, TRAIN, VALIDATION, Policy, proportions
 from services.storage.datasets.store import (
     ADDED,
+    ANNOTATED,
     MOVED,
     RELABELLED,
     REMOVED,
     DatasetRow,
     Difference,
     DiffSummary,
+    ItemPage,
     ItemRow,
 )
 from services.storage.pictures.messages import pack_verdicts, unpack_verdicts
+from services.storage.pictures.store import Size
 
 _SPLITS = (Split.SPLIT_UNSPECIFIED, Split.SPLIT_TRAIN, Split.SPLIT_VALIDATION, Split.SPLIT_TEST)
 """The contract's splits, each at its number."""
 
-PARTS: Mapping[str, Callable[[rpc.CreateDatasetVersionRequest], Part]] = {
-    "batch": lambda part: [
-        checked_item(each.digest, each.label, each.split, each.filename) for each in part.batch.items
-    ],
-    "changes": lambda part: checked_changes(
-        part.changes.removed_digests, [(each.digest, each.label) for each in part.changes.relabelled]
-    ),
-    "closing": lambda part: VersionClosing(part.closing.item_count, part.closing.change_count),
-}
-"""What may come in the stream of a new version after its header."""
+_BYTES_AT_ONCE = 1 << 20
+
+_Message = rpc.CreateDatasetVersionRequest
+M = TypeVar("M", DatasetItem, rpc.AnnotatedPicture)
+
+
+def _unpack_items(items: Sequence[DatasetItem], order: VersionOrder) -> Part:
+    return [
+        checked_item(
+            each.digest, each.label, each.split, each.filename, _unpack_annotations(each, order, "annotations")
+        )
+        for each in items
+    ]
+
+
+def _unpack_changes(changes: rpc.DatasetChangeBatch, order: VersionOrder) -> Part:
+    relabelled = [(each.digest, each.label) for each in changes.relabelled]
+    return checked_changes(changes.removed_digests, relabelled, ())
+
+
+def _unpack_annotated(annotated: Sequence[rpc.AnnotatedPicture], order: VersionOrder) -> Part:
+    said = [(each.digest, _unpack_annotations(each, order, "annotated.annotations")) for each in annotated]
+    return checked_changes((), (), said)
+
+
+def _unpack_annotations(said: DatasetItem | rpc.AnnotatedPicture, order: VersionOrder, field: str) -> str:
+    if not said.annotations:
+        return checked_annotations("", (), said.nothing_there, order, field)
+    called = said.filename if isinstance(said, DatasetItem) and said.filename else said.digest[:12]
+    return checked_annotations(called, list(map(_unpack_region, said.annotations)), said.nothing_there, order, field)
+
+
+def _unpack_region(said: Annotation) -> SentRegion:
+    box, corners = said.box, said.polygon.coordinates
+    is_box = said.WhichOneof("region") == "box"
+    return SentRegion(
+        said.label,
+        is_box,
+        (box.x_min, box.y_min, box.x_max, box.y_max) if is_box else corners,
+        said.model,
+        said.confidence,
+        said.verified,
+    )
+
+
+def _pieces(message: _Message) -> Iterator[Callable[[VersionOrder], Part]]:
+    """Yield what is to be unpacked of a message, each in a moment: a second where there are large polygons."""
+    match message.WhichOneof("part"):
+        case "batch":
+            yield from (partial(_unpack_items, items) for items in _runs(message.batch.items))
+        case "changes":
+            yield partial(_unpack_changes, message.changes)
+            yield from (partial(_unpack_annotated, annotated) for annotated in _runs(message.changes.annotated))
+        case _:
+            yield lambda order: VersionClosing(message.closing.item_count, message.closing.change_count)
+
+
+def _runs(messages: Sequence[M]) -> Iterator[Sequence[M]]:
+    """Divide messages into runs of about _BYTES_AT_ONCE."""
+    begin = size = 0
+    for place, each in enumerate(messages):
+        size += each.ByteSize()
+        if size >= _BYTES_AT_ONCE:
+            yield messages[begin : place + 1]
+            begin, size = place + 1, 0
+    if begin < len(messages):
+        yield messages[begin:]
+
+
+PARTS: Mapping[str, Callable[[_Message], _Message]] = dict.fromkeys(
+    ("batch", "changes", "closing"), lambda message: message
+)
+"""What may come in the stream of a new version after its header; unpack_parts() takes it."""
+
+
+async def unpack_parts(
+    messages: AsyncGenerator[_Message], order: VersionOrder, checks: asyncio.Semaphore
+) -> AsyncIterator[Part]:
+    """Unpack and check what comes, in threads: polygons take long to check, and other calls go on meanwhile.
+
+    checks: how many may be checked at a time; streams take turns. Raises InvalidArgument.
+    """
+    async with aclosing(messages):
+        async for message in messages:
+            for unpack in _pieces(message):
+                async with checks:
+                    part = await asyncio.to_thread(unpack, order)
+                yield part
 
 
 def pack_dataset(row: DatasetRow) -> Dataset:
@@ -90,19 +190,28 @@ def _unpack_split(split: SplitPolicy) -> Policy:
     return Policy((split.train_fraction, split.validation_fraction, split.test_fraction), split.seed)
 
 
-def decode_facts(document: bytes) -> VersionFacts:
-    """Read what a version's document says of it."""
+def decode_facts(document: bytes, items: Iterable[ItemRow]) -> VersionFacts:
+    """Read what a version's document says of it; its items say in which splits those without a class are."""
     said = DatasetVersion.FromString(document)
-    counts = {
+    pictures: dict[str, Mapping[int, int]] = {
         each.label: {TRAIN: each.train_count, VALIDATION: each.validation_count, TEST: each.test_count}
         for each in said.labels
     }
+    regions = {
+        each.label: {TRAIN: each.train_regions, VALIDATION: each.validation_regions, TEST: each.test_regions}
+        for each in said.labels
+        if each.train_regions or each.validation_regions or each.test_regions
+    }
+    classless = Counter(item.split for item in items if not item.label)
+    if classless:
+        pictures[""] = classless
+    counts = Counts(pictures, regions, said.nothing_there_count, said.unlabelled_count)
     return VersionFacts(
         name=said.name,
-        label_counts=counts,
+        counts=counts,
         byte_count=said.byte_count,
         near_duplicate_clusters=said.near_duplicate_clusters,
-        policy=Policy(proportions(counts)) if said.split.given else _unpack_split(said.split),
+        policy=Policy(proportions(counts.splits)) if said.split.given else _unpack_split(said.split),
         given=said.split.given,
     )
 
@@ -114,11 +223,10 @@ def encode_version(version: NewVersion) -> bytes:
         name=str(version.name),
         uid=version.uid,
         digest=draft.digest,
-        labels=[
-            LabelCount(label=label, train_count=each[TRAIN], validation_count=each[VALIDATION], test_count=each[TEST])
-            for label, each in draft.label_counts.items()
-        ],
-        picture_count=draft.picture_count,
+        labels=[_pack_label(label, draft.counts) for label in draft.counts.classes],
+        picture_count=draft.counts.total,
+        unlabelled_count=draft.counts.unlabelled,
+        nothing_there_count=draft.counts.nothing_there,
         byte_count=draft.byte_count,
         near_duplicate_clusters=draft.near_duplicate_clusters,
         split=_pack_split(draft),
@@ -128,7 +236,21 @@ def encode_version(version: NewVersion) -> bytes:
         added_count=draft.added,
         removed_count=draft.removed,
         relabelled_count=draft.relabelled,
+        annotated_count=draft.annotated,
     ).SerializeToString(deterministic=True)
+
+
+def _pack_label(label: str, counts: Counts) -> LabelCount:
+    pictures, regions = Counter(counts.pictures.get(label, {})), Counter(counts.regions.get(label, {}))
+    return LabelCount(
+        label=label,
+        train_count=pictures[TRAIN],
+        validation_count=pictures[VALIDATION],
+        test_count=pictures[TEST],
+        train_regions=regions[TRAIN],
+        validation_regions=regions[VALIDATION],
+        test_regions=regions[TEST],
+    )
 
 
 def _pack_split(draft: Draft) -> SplitPolicy:
@@ -169,16 +291,41 @@ def decode_created(answer: bytes) -> CreatedVersion:
     )
 
 
-def pack_items(items: Iterable[ItemRow]) -> rpc.ReadDatasetItemsResponse:
+def pack_items(page: ItemPage) -> rpc.ReadDatasetItemsResponse:
     """Pack items of a version."""
-    return rpc.ReadDatasetItemsResponse(
-        items=[
-            DatasetItem(
-                digest=each.digest, label=each.label, split=_SPLITS[each.split], filename=each.filename, size=each.size
-            )
-            for each in items
-        ]
+    return rpc.ReadDatasetItemsResponse(items=[_pack_item(each, page.sizes) for each in page.items])
+
+
+def _pack_item(item: ItemRow, sizes: Mapping[str, Size]) -> DatasetItem:
+    width, height = sizes.get(item.digest, (0, 0))
+    return DatasetItem(
+        digest=item.digest,
+        label=item.label,
+        split=_SPLITS[item.split],
+        filename=item.filename,
+        size=item.size,
+        annotations=map(_pack_annotation, read(item.annotations)),
+        nothing_there=item.annotations == NOTHING_THERE,
+        width=width,
+        height=height,
     )
+
+
+def _pack_annotation(annotation: Region) -> Annotation:
+    said = annotation.provenance
+    packed = Annotation(
+        label=annotation.label,
+        author=said.author,
+        model=said.model,
+        confidence=said.confidence,
+        verifier=said.verifier,
+        verify_time=timestamp(said.verified_at) if said.verifier else None,
+    )
+    if annotation.is_box:
+        packed.box.x_min, packed.box.y_min, packed.box.x_max, packed.box.y_max = annotation.bounds
+    else:
+        packed.polygon.coordinates.extend(itertools.chain.from_iterable(annotation.points))
+    return packed
 
 
 _KINDS = {
@@ -186,6 +333,7 @@ _KINDS = {
     REMOVED: rpc.DATASET_DIFFERENCE_KIND_REMOVED,
     RELABELLED: rpc.DATASET_DIFFERENCE_KIND_RELABELLED,
     MOVED: rpc.DATASET_DIFFERENCE_KIND_MOVED,
+    ANNOTATED: rpc.DATASET_DIFFERENCE_KIND_ANNOTATED,
 }
 
 
@@ -210,6 +358,7 @@ def pack_summary(summary: DiffSummary) -> rpc.DiffDatasetVersionsResponse:
             removed_count=counts[REMOVED],
             relabelled_count=counts[RELABELLED],
             moved_count=counts[MOVED],
+            annotated_count=counts[ANNOTATED],
         )
     )
 

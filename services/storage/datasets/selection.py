@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from loupe.annotations import identity
 from loupe.errors import BadDataset, invalid
+from services.storage.datasets.counts import NO_SPLIT, Counts, Strata, count
 from services.storage.datasets.history import NOTHING_BEFORE, History
 from services.storage.datasets.splits import (
     SPLITS,
@@ -45,14 +48,6 @@ class Selection:
     warnings: list[str] = field(default_factory=list)
 
 
-def label_counts(items: Sequence[ItemRow]) -> dict[str, Counter[int]]:
-    """Count the pictures of each class in each split; the classes are sorted."""
-    counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    for item in items:
-        counts[item.label][item.split] += 1
-    return dict(sorted(counts.items()))
-
-
 def select(
     items: Sequence[ItemRow],
     index: Mapping[str, IndexRow],
@@ -62,44 +57,45 @@ def select(
     """Make a version's items of what was named, of what decoding the pictures told, and of the versions before.
 
     Pictures keep the split that history says; the others are divided by the policy, those with a near-duplicate in test
-    to test. index: of the items' pictures, and of those that were tested as far as they are there. Items are ordered
-    by label and digest, so that the order of upload changes nothing. Raises BadDataset when nothing can be trained on
-    them, InvalidArgument when only some items say their split.
+    to test; unlabelled ones are in no split. index: of the items' pictures, and of those that were tested as far as
+    they are there. Items are ordered by label and digest, so that the order of upload changes nothing. Raises
+    BadDataset when nothing can be trained on the labelled ones, InvalidArgument when only some of these say theirs.
     """
     given = split_is_given(items)
     selection = leave_out(items, index)
     selection.given = given
-    require_classes({item.label for item in selection.items}, len(selection.items), selection.refused)
-    kept = selection.items
-    absent = {} if given else _tested_elsewhere(kept, index, history)
-    clusters = cluster(
-        [*(item.digest for item in kept), *absent], [*(item.label for item in kept), *absent.values()], index
-    )
+    named = count(selection.items)
+    require_classes(named, selection.refused)
+    strata = Strata(named.regions)
+    kept = [item for item in selection.items if not item.unlabelled]
+    absent = [] if given else _tested_elsewhere(kept, index, history)
+    clusters = cluster([*kept, *absent], strata, index)
     cluster_of = clusters.of.tolist()
-    splits = [item.split for item in kept] if given else _divide(kept, cluster_of, policy, history)
+    splits = [item.split for item in kept] if given else _divide(kept, cluster_of, strata, policy, history)
     crossing = crossing_clusters(cluster_of[: len(kept)], splits)
     selection.near_duplicate_clusters = near_duplicates(cluster_of[: len(kept)]) - crossing
-    selection.items = sorted(
-        (replace(item, split=split) for item, split in zip(kept, splits, strict=True)),
-        key=lambda item: (item.label, item.digest),
-    )
-    counts = label_counts(selection.items)
+    divided = [replace(item, split=split) for item, split in zip(kept, splits, strict=True)]
+    unlabelled = [item for item in selection.items if item.unlabelled]
+    selection.items = sorted([*divided, *unlabelled], key=lambda item: (item.label, item.digest))
+    counts = count(selection.items)
     require_splits(counts)
     selection.warnings += [*warnings(counts), *_likeness_warnings(clusters, crossing, given)]
     return selection
 
 
-def _tested_elsewhere(kept: Sequence[ItemRow], index: Mapping[str, IndexRow], history: History) -> dict[str, str]:
-    """Return the labels of pictures that were in test and are not in this version, as far as they are still there."""
+def _tested_elsewhere(kept: Sequence[ItemRow], index: Mapping[str, IndexRow], history: History) -> list[ItemRow]:
+    """Return the pictures that were in test and are not divided in this version, as far as they are still there."""
     here = {item.digest for item in kept}
-    return {
-        digest: label
-        for digest, label in history.tested.items()
+    return [
+        item
+        for digest, item in history.tested.items()
         if digest not in here and digest in index and index[digest].perceptual_hash
-    }
+    ]
 
 
-def _divide(kept: Sequence[ItemRow], cluster_of: Sequence[int], policy: Policy, history: History) -> list[int]:
+def _divide(
+    kept: Sequence[ItemRow], cluster_of: Sequence[int], strata: Strata, policy: Policy, history: History
+) -> list[int]:
     """Return the split of each item; cluster_of goes on with those of tested pictures beside them."""
     fixed = [history.split_of(item.digest) for item in kept]
     standing = [*fixed, *[TEST] * (len(cluster_of) - len(kept))]
@@ -107,12 +103,12 @@ def _divide(kept: Sequence[ItemRow], cluster_of: Sequence[int], policy: Policy, 
     fresh = [place for place, split in enumerate(fixed) if not split]
     chosen = assign_splits(
         [kept[place].digest for place in fresh],
-        [kept[place].label for place in fresh],
+        [strata.of(kept[place]) for place in fresh],
         [cluster_of[place] for place in fresh],
         policy.fractions,
         policy.seed,
         leading=leading_splits([cluster_of[place] for place in fast], [standing[place] for place in fast]),
-        placed=label_counts([replace(item, split=split) for item, split in zip(kept, fixed, strict=True) if split]),
+        placed=strata.count(replace(item, split=split) for item, split in zip(kept, fixed, strict=True)),
     )
     for place, split in zip(fresh, chosen, strict=True):
         fixed[place] = split
@@ -125,30 +121,32 @@ def near_duplicates(cluster_of: Sequence[int]) -> int:
 
 
 def split_is_given(items: Sequence[ItemRow]) -> bool:
-    """Return whether the items say their split. Raises InvalidArgument when only some do."""
-    said = [item for item in items if item.split]
-    if said and len(said) != len(items):
-        silent = next(item for item in items if not item.split)
+    """Return whether the items say their split. Raises InvalidArgument when only some of the labelled ones do."""
+    labelled = [item for item in items if not item.unlabelled]
+    said = [item for item in labelled if item.split]
+    if said and len(said) != len(labelled):
+        silent = next(item for item in labelled if not item.split)
         raise invalid(
             "split",
             silent.filename or silent.digest,
-            f"a split for every item or for none; {len(said)} of {len(items)} items say theirs",
+            f"a split for every item or for none; {len(said)} of {len(labelled)} items say theirs",
         )
     return bool(said)
 
 
 def leave_out(items: Sequence[ItemRow], index: Mapping[str, IndexRow]) -> Selection:
-    """Keep each picture once, and leave out those that cannot be decoded or have two labels."""
+    """Keep each picture once, and leave out those that cannot be decoded, or have two labels or other annotations.
+
+    The split of an unlabelled picture is left out.
+    """
     by_digest: defaultdict[str, list[ItemRow]] = defaultdict(list)
     for item in items:
         by_digest[item.digest].append(item)
     chosen = Selection([], [], [])
-    parted = 0
+    parted = splitless = 0
     noted: list[tuple[str, str]] = []
     for digest, same in sorted(by_digest.items()):
-        labels = sorted({item.label for item in same})
-        if len(labels) > 1:
-            message = "the same file is labelled " + " and ".join(repr(label) for label in labels[:_NAMED_AT_MOST])
+        if message := _conflict(same):
             problem = Problem.CONFLICTING_LABEL
             chosen.refused += [Verdict(digest, problem, f"{message} ({_called(item)})") for item in same]
         elif index[digest].state == BROKEN:
@@ -157,8 +155,10 @@ def leave_out(items: Sequence[ItemRow], index: Mapping[str, IndexRow]) -> Select
         else:
             best = min(same, key=lambda item: (item.split, item.filename))
             parted += len({item.split for item in same}) > 1
+            splitless += best.unlabelled and best.split != NO_SPLIT
             noted.append((_called(best), index[digest].problem))
-            chosen.items.append(replace(best, size=index[digest].size))
+            split = NO_SPLIT if best.unlabelled else best.split
+            chosen.items.append(replace(best, size=index[digest].size, split=split))
             message = f"the very same file as {_called(best)}"
             chosen.repeated += [Verdict(digest, Problem.DUPLICATE, message)] * (len(same) - 1)
     chosen.warnings += summary(noted)
@@ -166,35 +166,55 @@ def leave_out(items: Sequence[ItemRow], index: Mapping[str, IndexRow]) -> Select
         chosen.warnings.append(
             f"{parted} files were given in more than one split; each is kept in the first of training, validation, test"
         )
+    if splitless:
+        chosen.warnings.append(
+            f"{splitless} pictures have neither a class nor annotations: the split given for them is left out, and "
+            "they are in none until they get one of these"
+        )
     return chosen
+
+
+def _conflict(same: Sequence[ItemRow]) -> str:
+    """Say what one file is called otherwise in one place than in another; empty for nothing."""
+    labels = sorted({item.label for item in same})
+    if len(labels) > 1:
+        return "the same file is labelled " + " and ".join(repr(label) for label in labels[:_NAMED_AT_MOST])
+    if len({identity(item.annotations) for item in same}) > 1:
+        return "the same file has other annotations in one place than in another"
+    return ""
 
 
 def _called(item: ItemRow) -> str:
     return item.filename or item.digest[:12]
 
 
-def require_classes(labels: Collection[str], count: int, refused: Sequence[Verdict]) -> None:
-    """Raise BadDataset unless `count` pictures are of at least two classes."""
+def require_classes(counts: Counts, refused: Sequence[Verdict]) -> None:
+    """Raise BadDataset unless labelled pictures are of at least two classes; where some are annotated, one suffices."""
     left_out = f"; {len(refused)} were left out: {refused[0].message}" if refused else ""
-    if not labels:
+    if not counts.total:
         raise BadDataset(f"no picture could be taken{left_out}", problem="empty")
-    if len(labels) == 1:
-        only = next(iter(labels))
-        message = f"all {count} pictures are of the class {only!r}; at least two classes are needed"
+    if not counts.labelled:
+        return
+    if not counts.classes:
+        message = f"nothing is to be seen in all {counts.labelled} annotated pictures; one class at least is needed"
+        raise BadDataset(message + left_out, problem="no_class")
+    if len(counts.classes) == 1 and not counts.annotated:
+        (only,) = counts.classes
+        message = f"all {counts.labelled} pictures are of the class {only!r}; at least two classes are needed"
         raise BadDataset(message + left_out, problem="one_class", **{"class": only})
 
 
 def cluster(
-    digests: Sequence[str],
-    labels: Sequence[str],
+    items: Sequence[ItemRow],
+    strata: Strata,
     index: Mapping[str, IndexRow],
     class_sizes: Mapping[str, int] | None = None,
 ) -> Clusters:
     """Find near-duplicates among whole pictures; see find_clusters."""
-    rows = [index[digest] for digest in digests]
+    rows = [index[item.digest] for item in items]
     hashes = unpack_hashes(b"".join(row.perceptual_hash or b"" for row in rows))
     thumbnails = np.frombuffer(b"".join(row.thumbnail or b"" for row in rows), np.uint8).reshape(len(rows), 256)
-    return find_clusters(hashes, thumbnails, labels, class_sizes)
+    return find_clusters(hashes, thumbnails, [strata.of(item) for item in items], class_sizes)
 
 
 def unpack_hashes(packed: bytes) -> np.ndarray:
@@ -202,33 +222,55 @@ def unpack_hashes(packed: bytes) -> np.ndarray:
     return np.frombuffer(packed, dtype=">u8").astype(np.uint64)
 
 
-def require_splits(counts: Mapping[str, Mapping[int, int]]) -> None:
-    """Raise BadDataset unless there are pictures for training and for validation; counts as of label_counts."""
-    there = {split for each in counts.values() for split in SPLITS if each.get(split)}
-    count = sum(sum(each.values()) for each in counts.values())
+def require_splits(counts: Counts) -> None:
+    """Raise BadDataset unless there are pictures for training and for validation, or none is labelled."""
+    there = counts.splits
     for split in (TRAIN, VALIDATION):
-        if split not in there:
+        if counts.labelled and not there[split]:
             raise BadDataset(
-                f"none of the {count} pictures is for {_NAMES[split]}; add pictures, or let Loupe make the split",
+                f"none of the {counts.labelled} labelled pictures is for {_NAMES[split]}; add pictures, or let Loupe "
+                "make the split",
                 problem="empty_split",
                 split=_NAMES[split],
             )
 
 
-def warnings(counts: Mapping[str, Mapping[int, int]]) -> list[str]:
-    """Return sentences over classes and splits that have too few pictures; counts as of label_counts."""
+def warnings(counts: Counts) -> list[str]:
+    """Return sentences over classes and splits that have too few pictures, and over classes that look like one."""
+    if not counts.labelled:
+        return [
+            f"none of the {counts.total} pictures has a class or annotations; until some get one, all are in no split"
+        ]
     said = []
-    totals = {label: sum(each.values()) for label, each in counts.items()}
-    if alone := sorted(label for label, total in totals.items() if total == 1):
+    found = {
+        label: Counter(counts.pictures.get(label, {})) + Counter(counts.regions.get(label, {}))
+        for label in counts.classes
+    }
+    if alone := [label for label, each in found.items() if each.total() == 1]:
         said.append(f"{_listed(alone)}: one picture only; it can be learned from or tested on, not both")
-    there = {split for each in counts.values() for split in SPLITS if each.get(split)}
+    there = counts.splits
     for split in SPLITS:
-        without = sorted(label for label, each in counts.items() if not each.get(split) and totals[label] > 1)
-        if split not in there:
+        without = [label for label, each in found.items() if not each[split] and each.total() > 1]
+        if not there[split]:
             said.append(f"no picture is for {_NAMES[split]}")
         elif without:
             said.append(f"{_listed(without)}: no picture for {_NAMES[split]}")
-    return said
+    return [*said, *_alike(counts.classes)]
+
+
+def _alike(labels: Sequence[str]) -> list[str]:
+    """Name the classes that a person would take for one: they differ by case or by the form of their characters."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        groups[unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())].append(label)
+    alike = [each for each in groups.values() if len(each) > 1]
+    more = (
+        [f"{len(alike) - _NAMED_AT_MOST} more groups of classes differ only so"] if len(alike) > _NAMED_AT_MOST else []
+    )
+    return [
+        f"{_listed(each)} differ only by case or by the form of their characters; relabel them if they are one class"
+        for each in alike[:_NAMED_AT_MOST]
+    ] + more
 
 
 def _likeness_warnings(clusters: Clusters, crossing: int, given: bool) -> list[str]:

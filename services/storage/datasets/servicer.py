@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from loupe.byte_budget import ByteBudget
@@ -15,6 +16,8 @@ from services.storage.datasets.differences import Differences
 from services.storage.datasets.versions import DatasetVersions
 from services.storage.streams import open_stream, parties, parts
 
+_CHECKS_AT_ONCE = 2
+
 
 class DatasetServicer(DatasetServiceServicer):
     """Serves loupe.storage.v1.DatasetService."""
@@ -26,6 +29,7 @@ class DatasetServicer(DatasetServiceServicer):
         self._versions = versions
         self._differences = differences
         self._budget = budget
+        self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
     async def CreateDataset(self, request: rpc.CreateDatasetRequest, context: object) -> rpc.CreateDatasetResponse:
         """Make a data set without versions."""
@@ -53,7 +57,8 @@ class DatasetServicer(DatasetServiceServicer):
         header = await open_stream(request_iterator, lambda first: first.header)
         order = messages.unpack_order(header, acting_account())
         who = parties(ProjectName(order.dataset.project))
-        coming = parts(request_iterator, messages.PARTS, self._budget, who)
+        sent = parts(request_iterator, messages.PARTS, self._budget, who)
+        coming = messages.unpack_parts(sent, order, self._checks)
         return messages.pack_created(await self._versions.create(order, coming))
 
     async def GetDatasetVersion(
@@ -77,8 +82,8 @@ class DatasetServicer(DatasetServiceServicer):
     ) -> AsyncIterator[rpc.ReadDatasetItemsResponse]:
         """Send a version's items in their order."""
         name = DatasetVersionName.parse(request.name)
-        async for items in self._datasets.read_items(name, request.offset):
-            yield messages.pack_items(items)
+        async for page in self._datasets.read_items(name, request.offset):
+            yield await asyncio.to_thread(messages.pack_items, page)
 
     async def DiffDatasetVersions(
         self, request: rpc.DiffDatasetVersionsRequest, context: object

@@ -35,9 +35,9 @@ def choose_policy(asked: Policy | None, last: Policy | None) -> Policy:
     return Policy(check_fractions(asked.fractions), asked.seed)
 
 
-def proportions(counts: Mapping[str, Mapping[int, int]]) -> Fractions:
-    """Return the fractions of a split that somebody gave: of each class, how many pictures are in which split."""
-    train, validation, test = (sum(each.get(split, 0) for each in counts.values()) for split in SPLITS)
+def proportions(counts: Mapping[int, int]) -> Fractions:
+    """Return the fractions of a split that somebody gave, of how many pictures are in which split."""
+    train, validation, test = (counts.get(split, 0) for split in SPLITS)
     total = train + validation + test
     return (train / total, validation / total, test / total)
 

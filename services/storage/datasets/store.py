@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, SmallInteger, String, Text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from loupe.annotations import UNLABELLED, identity
 from loupe.names import DatasetVersionName
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
+from services.storage.pictures.store import Size
 from services.storage.projects.store import projects
 
 datasets = sa.Table(
@@ -50,6 +55,8 @@ dataset_items = sa.Table(
     Column("split", SmallInteger, nullable=False),
     Column("filename", Text, nullable=False),
     Column("size", Integer, nullable=False),
+    # annotations is what loupe.annotations.write gives; empty for an unlabelled picture.
+    Column("annotations", Text, nullable=False, default="", server_default=""),
     sqlite_with_rowid=False,
 )
 
@@ -68,16 +75,20 @@ tested_pictures = sa.Table(
     Column("project", String(63), primary_key=True),
     Column("dataset", String(63), primary_key=True),
     Column("digest", String(64), primary_key=True),
+    # label and annotations are those that the picture had in the newest version that had it in test.
     Column("label", Text, nullable=False),
+    Column("annotations", Text, nullable=False, default="", server_default=""),
     sa.ForeignKeyConstraint(["project", "dataset"], [datasets.c.project, datasets.c.dataset]),
     sqlite_with_rowid=False,
 )
 
-ADDED, REMOVED, RELABELLED, MOVED = "added", "removed", "relabelled", "moved"
+ADDED, REMOVED, RELABELLED, MOVED, ANNOTATED = "added", "removed", "relabelled", "moved", "annotated"
 """How a picture may differ between two versions."""
 
 _TEST = 3
 _ITEMS_AT_ONCE = 10_000
+_COMPARED_AT_ONCE = 200
+_COLUMNS = ("digest", "label", "split", "filename", "size", "annotations")
 
 
 @dataclass(frozen=True)
@@ -94,13 +105,35 @@ class DatasetRow:
 
 @dataclass(frozen=True)
 class ItemRow:
-    """A labelled picture of a version; split is the contract's number."""
+    """A picture of a version. label: empty where the picture as a whole has no class.
+
+    split: the contract's number; 0 for an unlabelled picture, and for one that is not divided yet. annotations: what
+    loupe.annotations.write gives; empty where nobody said what is to be seen.
+    """
 
     digest: str
     label: str
     split: int
     filename: str
     size: int
+    annotations: str = UNLABELLED
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether it has neither a class nor annotations."""
+        return not self.label and not self.annotations
+
+
+@dataclass(frozen=True)
+class ItemPage:
+    """Items of a version in their order.
+
+    offset: the first one's position. sizes: of their pictures, as far as they are known.
+    """
+
+    offset: int
+    items: Sequence[ItemRow]
+    sizes: Mapping[str, Size]
 
 
 @dataclass(frozen=True)
@@ -161,7 +194,7 @@ _COPY = dataset_items.insert().from_select(
     sa.select(
         sa.bindparam("uid", type_=String),
         dataset_items.c.position + sa.bindparam("shift", type_=Integer),
-        *dataset_items.c["digest", "label", "split", "filename", "size"],
+        *dataset_items.c[_COLUMNS],
     ).where(
         dataset_items.c.version == sa.bindparam("base"),
         dataset_items.c.position.between(sa.bindparam("first"), sa.bindparam("last")),
@@ -170,8 +203,11 @@ _COPY = dataset_items.insert().from_select(
 
 
 def _compare() -> dict[str, sa.Select[tuple[str, str, str, str, int, int]]]:
-    """Build for each kind the query over the versions `base` and `version`, with the columns of a Difference."""
-    columns = dataset_items.c["digest", "label", "split", "filename"]
+    """Build for each kind the query over the versions `base` and `version`, with the columns of a Difference.
+
+    That of ANNOTATED has those of both annotations behind them: they may say the same in other words.
+    """
+    columns = dataset_items.c["digest", "label", "split", "filename", "annotations"]
     old = sa.select(*columns).where(dataset_items.c.version == sa.bindparam("base")).cte("old")
     new = sa.select(*columns).where(dataset_items.c.version == sa.bindparam("version")).cte("new")
     nothing, nowhere = sa.literal("", Text), sa.literal(0, SmallInteger)
@@ -191,10 +227,22 @@ def _compare() -> dict[str, sa.Select[tuple[str, str, str, str, int, int]]]:
         REMOVED: removed.select_from(old.outerjoin(new, same)).where(new.c.digest.is_(None)),
         RELABELLED: both.where(new.c.label != old.c.label),
         MOVED: both.where(new.c.split != old.c.split),
+        ANNOTATED: both.add_columns(old.c.annotations.label("base_annotations"), new.c.annotations).where(
+            new.c.annotations != old.c.annotations
+        ),
     }
 
 
 _DIFFERENCES = _compare()
+
+
+def _difference(kind: str, row: Sequence[Any]) -> Difference:
+    digest, filename, base_label, label, base_split, split = row[:6]
+    return Difference(kind, digest, filename, base_label, label, base_split, split)
+
+
+def _annotated_otherwise(rows: Sequence[sa.Row[Any]]) -> list[Difference]:
+    return [_difference(ANNOTATED, row) for row in rows if identity(row.base_annotations) != identity(row.annotations)]
 
 
 @dataclass(frozen=True)
@@ -252,21 +300,24 @@ class DatasetTable:
     async def _remember_tested(self, version: VersionRow) -> None:
         insert = sqlite.insert if self._connection.dialect.name == "sqlite" else postgresql.insert
         chosen = sa.select(
-            sa.literal(version.project), sa.literal(version.dataset), dataset_items.c.digest, dataset_items.c.label
+            sa.literal(version.project),
+            sa.literal(version.dataset),
+            *dataset_items.c["digest", "label", "annotations"],
         ).where(dataset_items.c.version == version.uid, dataset_items.c.split == _TEST)
-        added = insert(tested_pictures).from_select(["project", "dataset", "digest", "label"], chosen)
+        added = insert(tested_pictures).from_select(["project", "dataset", "digest", "label", "annotations"], chosen)
         await self._connection.execute(
             added.on_conflict_do_update(
                 index_elements=["project", "dataset", "digest"],
-                set_={"label": added.excluded.label},
-                where=tested_pictures.c.label != added.excluded.label,
+                set_={"label": added.excluded.label, "annotations": added.excluded.annotations},
+                where=(tested_pictures.c.label != added.excluded.label)
+                | (tested_pictures.c.annotations != added.excluded.annotations),
             )
         )
 
     async def forget_tested(self, version: VersionRow) -> None:
-        """Forget of the pictures that a version has outside of test that they were ever in it."""
+        """Forget of the pictures that a version has in another split than test that they were ever in it."""
         elsewhere = sa.select(dataset_items.c.digest).where(
-            dataset_items.c.version == version.uid, dataset_items.c.split != _TEST
+            dataset_items.c.version == version.uid, dataset_items.c.split.not_in((0, _TEST))
         )
         await self._connection.execute(
             tested_pictures.delete().where(
@@ -276,12 +327,13 @@ class DatasetTable:
             )
         )
 
-    async def tested(self, project: str, dataset: str) -> dict[str, str]:
-        """Return the labels of the pictures that were ever in test, by digest."""
-        query = sa.select(tested_pictures.c.digest, tested_pictures.c.label).where(
+    async def tested(self, project: str, dataset: str) -> dict[str, ItemRow]:
+        """Return the pictures that were ever in test, by digest, without what they are called and their size."""
+        query = sa.select(*tested_pictures.c["digest", "label", "annotations"]).where(
             tested_pictures.c.project == project, tested_pictures.c.dataset == dataset
         )
-        return {row.digest: row.label for row in await self._connection.execute(query)}
+        rows = await self._connection.execute(query)
+        return {digest: ItemRow(digest, label, _TEST, "", 0, said) for digest, label, said in rows}
 
     async def hashes(self, uid: str) -> bytes | None:
         """Return the perceptual hashes of a version; None for one that was made before they were kept."""
@@ -292,16 +344,43 @@ class DatasetTable:
         """Count the differences of each kind between two versions, given by their uids."""
         counts: Counter[str] = Counter()
         for kind, query in _DIFFERENCES.items():
+            if kind == ANNOTATED:
+                counts[kind] = await self._annotated_count(base, version)
+                continue
             counted = sa.select(sa.func.count()).select_from(query.subquery())
             counts[kind] = (await self._connection.execute(counted, {"base": base, "version": version})).scalar_one()
         return counts
 
     async def differences(self, kind: str, base: str, version: str, after: str, limit: int) -> list[Difference]:
-        """Return differences of a kind between two versions, given by their uids, by digest, after one of them."""
+        """Return differences of a kind between two versions, given by their uids, by digest, after one of them.
+
+        Fewer than `limit` only when there are no more.
+        """
+        if kind == ANNOTATED:
+            return await self._annotated(base, version, after, limit)
+        return [_difference(kind, row) for row in await self._compared(kind, base, version, after, limit)]
+
+    async def _compared(self, kind: str, base: str, version: str, after: str, limit: int) -> Sequence[sa.Row[Any]]:
         found = _DIFFERENCES[kind].subquery()
         query = sa.select(found).where(found.c.digest > after).order_by(found.c.digest).limit(limit)
-        rows = await self._connection.execute(query, {"base": base, "version": version})
-        return [Difference(kind, *row) for row in rows]
+        return (await self._connection.execute(query, {"base": base, "version": version})).all()
+
+    async def _annotated(self, base: str, version: str, after: str, limit: int) -> list[Difference]:
+        """Return pictures with other annotations, and not only by other people; see differences()."""
+        found: list[Difference] = []
+        while len(found) < limit:
+            rows = await self._compared(ANNOTATED, base, version, after, _COMPARED_AT_ONCE)
+            found += await asyncio.to_thread(_annotated_otherwise, rows)
+            if len(rows) < _COMPARED_AT_ONCE:
+                break
+            after = rows[-1].digest
+        return found[:limit]
+
+    async def _annotated_count(self, base: str, version: str) -> int:
+        count, after = 0, ""
+        while found := await self._annotated(base, version, after, _ITEMS_AT_ONCE):
+            count, after = count + len(found), found[-1].digest
+        return count
 
     async def version(self, project: str, dataset: str, number: int) -> VersionRow | None:
         """Return a version."""
@@ -331,10 +410,21 @@ class DatasetTable:
         query = sa.select(sa.func.count()).select_from(versions).where(versions.c.project == project)
         return (await self._connection.execute(query)).scalar_one()
 
+    async def items_within(self, uid: str, offset: int, limit: int, characters: int) -> list[ItemRow]:
+        """Return the next items as items() does, one at least, with annotations of at most so many characters."""
+        query = (
+            sa.select(sa.func.length(dataset_items.c.annotations))
+            .where(dataset_items.c.version == uid, dataset_items.c.position >= offset)
+            .order_by(dataset_items.c.position)
+            .limit(limit)
+        )
+        lengths = itertools.accumulate((await self._connection.execute(query)).scalars())
+        return await self.items(uid, offset, max(1, sum(total <= characters for total in lengths)))
+
     async def items(self, uid: str, offset: int, limit: int) -> list[ItemRow]:
         """Return a version's items in their order, from an offset on."""
         query = (
-            sa.select(*dataset_items.c["digest", "label", "split", "filename", "size"])
+            sa.select(*dataset_items.c[_COLUMNS])
             .where(dataset_items.c.version == uid, dataset_items.c.position >= offset)
             .order_by(dataset_items.c.position)
             .limit(limit)

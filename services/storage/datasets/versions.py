@@ -9,23 +9,32 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from loupe.annotations import UNLABELLED
 from loupe.errors import BadDataset, BlobMissing, InvalidArgument, ResourceExhausted, SizeMismatch, UploadIncomplete
 from loupe.errors import invalid as invalid_argument
 from loupe.idempotency import Request
 from loupe.limits import MAX_DIGESTS
 from loupe.names import DatasetVersionName
 from services.storage.database.session import Database, Session
-from services.storage.datasets.additions import Surroundings, arrange_hashes
+from services.storage.datasets.additions import Division, Surroundings, arrange_hashes
+from services.storage.datasets.counts import Strata, count
 from services.storage.datasets.datasets import find_dataset, find_version
-from services.storage.datasets.derivation import Derivation, contradiction, counts_after, derive, lay_out
+from services.storage.datasets.derivation import (
+    Derivation,
+    contradiction,
+    counts_after,
+    derive,
+    lay_out,
+    placed_after,
+)
 from services.storage.datasets.digest import version_digest
 from services.storage.datasets.drafts import Draft, NewVersion, VersionFacts
 from services.storage.datasets.history import History, left_test, refuse_changed_tests, refuse_moved_tests
 from services.storage.datasets.messages import decode_created, decode_facts, encode_created, encode_version
 from services.storage.datasets.orders import ChangePart, Changes, CreatedVersion, Part, VersionClosing, VersionOrder
+from services.storage.datasets.provenance import carry_over
 from services.storage.datasets.selection import (
     Selection,
-    label_counts,
     leave_out,
     require_classes,
     require_splits,
@@ -41,6 +50,7 @@ from services.storage.pictures.indexing import Indexer
 from services.storage.pictures.store import DAMAGED, IndexRow, PictureTable
 
 MAX_ITEMS = 1_000_000
+MAX_ANNOTATION_CHARACTERS = 512 << 20
 _VERDICTS_AT_MOST = 1000
 _ITEMS_AT_ONCE = 20_000
 
@@ -52,14 +62,37 @@ class _Sent:
     items: list[ItemRow] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     relabelled: list[tuple[str, str]] = field(default_factory=list)
+    annotated: list[tuple[str, str]] = field(default_factory=list)
+    annotation_characters: int = 0
+
+    @property
+    def change_count(self) -> int:
+        """How many changes came."""
+        return len(self.removed) + len(self.relabelled) + len(self.annotated)
+
+    def add_changes(self, part: ChangePart) -> None:
+        """Take in the changes that come next."""
+        self.removed += part.removed
+        self.relabelled += part.relabelled
+        self.annotated += part.annotated
+        self.annotation_characters += sum(len(annotations) for _, annotations in part.annotated)
+
+    def add_items(self, part: Sequence[ItemRow]) -> None:
+        """Take in the items that come next."""
+        self.items += part
+        self.annotation_characters += _annotation_characters(part)
 
     def changes(self) -> Changes:
-        """Return the changes, each picture once. Raises BadDataset for one that would get two labels."""
+        """Return the changes, each picture once. Raises BadDataset for one that would get two labels or annotations."""
         labels: dict[str, str] = {}
         for digest, label in self.relabelled:
             if labels.setdefault(digest, label) != label:
                 raise contradiction(digest, f"relabelled as {labels[digest]!r} and as {label!r}")
-        return Changes(list(dict.fromkeys(self.removed)), labels)
+        annotated: dict[str, str] = {}
+        for digest, said in self.annotated:
+            if annotated.setdefault(digest, said) != said:
+                raise contradiction(digest, "annotated in two ways")
+        return Changes(list(dict.fromkeys(self.removed)), labels, annotated)
 
 
 @dataclass(frozen=True)
@@ -73,7 +106,7 @@ class _Base:
     facts: VersionFacts
     items: Sequence[ItemRow]
     hashes: bytes
-    tested: Mapping[str, str]
+    tested: Mapping[str, ItemRow]
 
 
 class DatasetVersions:
@@ -131,7 +164,8 @@ class DatasetVersions:
                 raise invalid_argument("header.resplit", True, "items that do not carry their split")
         elif not order.resplit:
             index = {**index, **await self._known(order.dataset.project, history.tested.keys() - index.keys())}
-        selection = await asyncio.to_thread(select, sent.items, index, policy, rules)
+        items = await asyncio.to_thread(_carry_over, sent.items, history.last, self._now())
+        selection = await asyncio.to_thread(select, items, index, policy, rules)
         _refuse_left_out(order, selection.refused)
         if not order.force and not order.resplit:
             refuse_moved_tests(selection.items, history.tested)
@@ -139,9 +173,8 @@ class DatasetVersions:
         left = left_test(selection.items, history.tested)
         said = [*selection.warnings, *left]
         if not order.resplit and not selection.given:
-            said += _other_policy(
-                policy, history.policy, sum(item.digest not in history.last for item in selection.items)
-            )
+            fresh = (item for item in selection.items if item.split and item.digest not in history.last)
+            said += _other_policy(policy, history.policy, sum(1 for _ in fresh))
         return latest, await asyncio.to_thread(_draft_of_all, selection, index, policy, said, leaves_test=bool(left))
 
     async def _history(self, order: VersionOrder) -> tuple[int, History]:
@@ -154,7 +187,7 @@ class DatasetVersions:
             row = await find_version(session, DatasetVersionName(project, dataset, str(latest)))
             items = await _all_items(session, row.uid)
             tested = await DatasetTable(session).tested(project, dataset)
-        return latest, History({item.digest: item for item in items}, tested, decode_facts(row.document).policy)
+        return latest, History({item.digest: item for item in items}, tested, decode_facts(row.document, items).policy)
 
     async def _draft_derived(
         self, order: VersionOrder, sent: _Sent, index: Mapping[str, IndexRow]
@@ -162,19 +195,25 @@ class DatasetVersions:
         """Work out a version of a base and what changes, and on which latest version that rests."""
         latest, base = await self._base(order)
         split_is_given(sent.items)
-        selection = leave_out(sent.items, index)
+        selection = await asyncio.to_thread(leave_out, sent.items, index)
         made = await asyncio.to_thread(
-            derive, base.items, str(base.row.name), selection.items, sent.changes(), base.tested, force=order.force
+            derive,
+            base.items,
+            str(base.row.name),
+            selection.items,
+            sent.changes(),
+            base.tested,
+            force=order.force,
+            now=self._now(),
         )
         selection.refused += made.refused
         _refuse_left_out(order, selection.refused)
         policy = choose_policy(order.policy, base.facts.policy)
-        fresh = [item for item in made.fresh if not item.split]
         selection.warnings += left_test(made.fresh, base.tested)
-        if fresh:
-            selection.warnings += _other_policy(policy, base.facts.policy, len(fresh))
+        if made.to_place:
+            selection.warnings += _other_policy(policy, base.facts.policy, len(made.to_place))
         selection.near_duplicate_clusters = base.facts.near_duplicate_clusters
-        if made.fresh or made.gone:
+        if made.fresh or made.gone or made.turned:
             selection.near_duplicate_clusters += await self._place(base, made, index, policy)
         return latest, await asyncio.to_thread(_draft_of_changes, base, made, selection, index, policy)
 
@@ -192,7 +231,7 @@ class DatasetVersions:
         if hashes is None:
             known = await self._known(project, [item.digest for item in items])
             hashes = b"".join(known[item.digest].perceptual_hash or b"" for item in items)
-        return latest, _Base(row, decode_facts(row.document), items, hashes, tested)
+        return latest, _Base(row, decode_facts(row.document, items), items, hashes, tested)
 
     async def _place(self, base: _Base, made: Derivation, index: Mapping[str, IndexRow], policy: Policy) -> int:
         """Give the additions their splits; return how many more clusters of near-duplicates there are then."""
@@ -200,11 +239,13 @@ class DatasetVersions:
         known = await self._known(base.row.project, [digest for digest in base.tested if digest not in there])
         fresh = [index[item.digest].perceptual_hash or b"" for item in made.fresh]
         packed = b"".join([base.hashes, *(row.perceptual_hash or b"" for row in known.values()), *fresh])
-        absent = {digest: base.tested[digest] for digest in known}
+        absent = [base.tested[digest] for digest in known]
         nearby = await asyncio.to_thread(Surroundings, made, absent, unpack_hashes(packed))
         needed = await self._known(base.row.project, [digest for digest in nearby.digests if digest not in index])
-        counts = counts_after(base.facts.label_counts, made)
-        return await asyncio.to_thread(nearby.place, {**index, **needed}, counts, base.tested, policy)
+        counts = counts_after(base.facts.counts, made)
+        strata = Strata(counts.regions)
+        division = Division(policy, strata, await asyncio.to_thread(placed_after, counts, made, strata))
+        return await asyncio.to_thread(nearby.place, {**index, **needed}, base.tested, division)
 
     async def _index(self, project: str, items: Sequence[ItemRow]) -> dict[str, IndexRow]:
         digests = list(dict.fromkeys(item.digest for item in items))
@@ -269,7 +310,7 @@ def _draft_of_all(
     return Draft(
         content=Content(list(enumerate(selection.items)), hashes=hashes),
         digest=version_digest(selection.items),
-        label_counts=label_counts(selection.items),
+        counts=count(selection.items),
         byte_count=sum(item.size for item in selection.items),
         near_duplicate_clusters=selection.near_duplicate_clusters,
         policy=policy,
@@ -283,10 +324,14 @@ def _draft_of_all(
 def _draft_of_changes(
     base: _Base, made: Derivation, selection: Selection, index: Mapping[str, IndexRow], policy: Policy
 ) -> Draft:
-    """Put a version together of what stays of its base and what changes. Raises BadDataset."""
-    counts = counts_after(base.facts.label_counts, made)
-    require_classes(counts, sum(each.total() for each in counts.values()), selection.refused)
+    """Put a version together of what stays of its base and what changes. Raises BadDataset, ResourceExhausted."""
+    counts = counts_after(base.facts.counts, made)
+    require_classes(counts, selection.refused)
     require_splits(counts)
+    gone = (base.items[position] for position in made.cut)
+    _bound_annotations(
+        _annotation_characters(base.items) - _annotation_characters(gone) + _annotation_characters(made.put)
+    )
     layout = lay_out(base.row.uid, made)
     of_base = unpack_hashes(base.hashes)
     put = {item.digest: int(of_base[position]) for position, item in made.changed.items()}
@@ -294,7 +339,7 @@ def _draft_of_changes(
     return Draft(
         content=replace(layout.content, hashes=arrange_hashes(layout.content, of_base, put)),
         digest=layout.digest,
-        label_counts=counts,
+        counts=counts,
         byte_count=base.facts.byte_count
         + sum(item.size for item in made.fresh)
         - sum(made.base[position].size for position in made.gone),
@@ -307,8 +352,34 @@ def _draft_of_changes(
         added=len(made.fresh),
         removed=len(made.gone),
         relabelled=made.relabelled,
+        annotated=made.annotated,
         leaves_test=bool(left_test(made.fresh, base.tested)),
     )
+
+
+def _carry_over(items: Sequence[ItemRow], last: Mapping[str, ItemRow], now: float) -> list[ItemRow]:
+    """Return items with what the last version knows of where their annotations come from."""
+    before = {item.digest: last[item.digest].annotations for item in items if item.annotations and item.digest in last}
+    return [
+        replace(item, annotations=carry_over(item.annotations, before.get(item.digest, UNLABELLED), now))
+        if item.annotations
+        else item
+        for item in items
+    ]
+
+
+def _annotation_characters(items: Iterable[ItemRow]) -> int:
+    return sum(len(item.annotations) for item in items)
+
+
+def _bound_annotations(characters: int) -> None:
+    """Raise ResourceExhausted when the annotations of a version take more memory than there is for them."""
+    if characters > MAX_ANNOTATION_CHARACTERS:
+        raise ResourceExhausted(
+            f"the annotations of a version have at most {MAX_ANNOTATION_CHARACTERS} characters as they are kept",
+            limit="dataset_annotations",
+            value=MAX_ANNOTATION_CHARACTERS,
+        )
 
 
 def _recalled(count: int) -> list[str]:
@@ -334,20 +405,19 @@ async def _all_items(session: Session, uid: str) -> list[ItemRow]:
 async def _gather(parts: AsyncIterator[Part], order: VersionOrder) -> _Sent:
     sent = _Sent()
     async for part in parts:
-        changes = len(sent.removed) + len(sent.relabelled)
         if isinstance(part, VersionClosing):
-            _check_closing(part, len(sent.items), changes)
+            _check_closing(part, len(sent.items), sent.change_count)
             if not sent.items and not order.base:
-                raise BadDataset("there are no pictures in this version; name at least two classes", problem="empty")
+                raise BadDataset("there are no pictures in this version; name some", problem="empty")
             return sent
         if isinstance(part, ChangePart):
             if not order.base:
                 raise invalid_argument("header.base", "", "the version that the changes are made to")
-            sent.removed += part.removed
-            sent.relabelled += part.relabelled
+            sent.add_changes(part)
         else:
-            sent.items += part
-        if max(len(sent.items), len(sent.removed) + len(sent.relabelled)) > MAX_ITEMS:
+            sent.add_items(part)
+        _bound_annotations(sent.annotation_characters)
+        if max(len(sent.items), sent.change_count) > MAX_ITEMS:
             raise ResourceExhausted(
                 f"a version has at most {MAX_ITEMS} items, and so many changes", limit="dataset_items", value=MAX_ITEMS
             )
@@ -407,4 +477,8 @@ def _fingerprint(order: VersionOrder, sent: _Sent) -> bytes:
     total = hashlib.sha256(repr((said, sent.removed, sent.relabelled)).encode())
     for item in sent.items:
         total.update(repr((item.digest, item.label, item.split, item.filename)).encode())
+        if item.annotations:
+            total.update(item.annotations.encode())
+    if sent.annotated:
+        total.update(repr(sent.annotated).encode())
     return total.digest()

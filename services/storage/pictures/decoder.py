@@ -4,9 +4,9 @@ It reads pictures from its standard input and answers each on its standard outpu
 comes back is read field by field, never unpickled: a decoder that was taken over says no more than this.
 
     request  seconds of CPU f64, size u32, bytes
-    answer   WHOLE u8, frames u32, white f64 (0: samples of 8 bits), whether the file told it u8, 264 u32,
-             perceptual hash (8 bytes) and thumbnail (256 bytes),
-             or BROKEN u8, 1 u32, 0 f64, 0 u8, size u32, why
+    answer   WHOLE u8, frames u32, white f64 (0: samples of 8 bits), whether the file told it u8, width u32, height u32,
+             264 u32, perceptual hash (8 bytes) and thumbnail (256 bytes),
+             or BROKEN u8, 1 u32, 0 f64, 0 u8, 0 u32, 0 u32, size u32, why
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from typing import BinaryIO
 
 REQUEST = struct.Struct(">dI")
-ANSWER = struct.Struct(">BIdBI")
+ANSWER = struct.Struct(">BIdBIII")
 READY = b"\1"
 WHOLE, BROKEN = 0, 1
 HASH_BYTES = 8
@@ -58,11 +58,12 @@ def main(parent: int, nice: int, requests: BinaryIO, answers: BinaryIO) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         if told.perceptual_hash is None or told.thumbnail is None:
             reason = told.problem.encode()[:MAX_REASON_BYTES]
-            answers.write(ANSWER.pack(BROKEN, 1, 0.0, 0, len(reason)) + reason)
+            answers.write(ANSWER.pack(BROKEN, 1, 0.0, 0, 0, 0, len(reason)) + reason)
         else:
             body = told.perceptual_hash + told.thumbnail
             white, by_file = (told.white.value, told.white.told) if told.white else (0.0, False)
-            answers.write(ANSWER.pack(WHOLE, told.frames, white, by_file, len(body)) + body)
+            said = ANSWER.pack(WHOLE, told.frames, white, by_file, told.width, told.height, len(body))
+            answers.write(said + body)
         answers.flush()
 
 

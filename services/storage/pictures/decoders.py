@@ -17,6 +17,7 @@ import structlog
 
 from loupe.errors import Unavailable
 from loupe.picture import White
+from loupe.picture_structure import MAX_PIXELS
 from services.storage.pictures import decoder
 from services.storage.pictures.inspection import THUMBNAIL_SIZE, Inspected
 
@@ -172,11 +173,13 @@ class DecoderProcess:
         _write(child, decoder.REQUEST.pack(seconds, len(data)))
         _write(child, data)
         answer = _read(child, decoder.ANSWER.size, seconds * _WALL_FACTOR)
-        kind, frames, white, told, size = decoder.ANSWER.unpack(answer)
-        if kind == decoder.WHOLE and size == decoder.HASH_BYTES + THUMBNAIL_SIZE**2:
+        kind, frames, white, told, width, height, size = decoder.ANSWER.unpack(answer)
+        told_whole = size == decoder.HASH_BYTES + THUMBNAIL_SIZE**2 and 0 < width * height <= MAX_PIXELS
+        if kind == decoder.WHOLE and told_whole:
             body = _read(child, size, _WALL_FACTOR)
             scaled = White(white, bool(told)) if white else None
-            return Inspected(digest, "", body[: decoder.HASH_BYTES], body[decoder.HASH_BYTES :], frames, scaled)
+            pixels = body[: decoder.HASH_BYTES], body[decoder.HASH_BYTES :]
+            return Inspected(digest, "", *pixels, frames, scaled, width, height)
         if kind == decoder.BROKEN and 0 < size <= decoder.MAX_REASON_BYTES:
             return Inspected(digest, _read(child, size, _WALL_FACTOR).decode(errors="replace"))
         raise _EndedError  # it answers out of turn

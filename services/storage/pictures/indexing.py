@@ -1,4 +1,4 @@
-"""Decoding uploaded pictures beside the calls: whether they are whole, and what near-duplicates are found by."""
+"""Decoding uploaded pictures beside the calls: whether they are whole, how large, what finds near-duplicates."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class _Waiting:
 class Indexer:
     """Sees to it that each picture is decoded once, in the background or because a version waits for it.
 
+    Pictures that an earlier Loupe decoded without keeping their size are measured when nothing else is to be done.
     Projects take turns, each of a few pictures or a moment. A project whose pictures take long is served apart, so that
     nobody else waits for them.
     """
@@ -135,6 +136,9 @@ class Indexer:
         async with self._database.read() as session:
             table = PictureTable(session)
             chosen = await (table.undecoded(project, wanted) if wanted else table.to_decode(project, self._at_once))
+            measuring = not wanted and not chosen
+            if measuring:
+                chosen = await table.to_measure(project, self._at_once)
             located = await table.locate(project, chosen)
         self._tell(project, set(wanted) - located.keys())
         rows = _some(list(located.values()))
@@ -146,7 +150,11 @@ class Indexer:
         turn = await self._decoders.inspect(pairs, patient=patient) if pairs else Turn()
         elapsed = time.monotonic() - started
         lost = {row.digest for row in rows} - {digest for digest, _ in pairs}
-        await self._write(project, [_index_row(located[each.digest], each) for each in turn.inspected], lost)
+        if measuring:
+            await self._write_sizes(project, turn.inspected)
+            await self._write(project, [], lost)
+        else:
+            await self._write(project, [_index_row(located[each.digest], each) for each in turn.inspected], lost)
         self._tell(project, lost | {each.digest for each in turn.inspected})
         if turn.slow:
             self._patient.add(project)
@@ -161,6 +169,13 @@ class Indexer:
                     await PictureTable(session).set_index(project, indexed)
                 if lost:
                     await PictureTable(session).set_damaged(project, sorted(lost))
+
+    async def _write_sizes(self, project: str, inspected: Sequence[Inspected]) -> None:
+        """Write what was measured; a picture that can no longer be decoded has no size, and stays what it was."""
+        if inspected:
+            async with self._database.write() as session:
+                sizes = {each.digest: (each.width, each.height) for each in inspected}
+                await PictureTable(session).set_sizes(project, sizes)
 
     def _tell(self, project: str, decoded: set[str]) -> None:
         for waiting in self._waiting.get(project, ()):
@@ -202,4 +217,5 @@ def _some(rows: Sequence[PictureRow]) -> list[PictureRow]:
 def _index_row(row: PictureRow, told: Inspected) -> IndexRow:
     state = BROKEN if told.problem else WHOLE
     said = told.problem or written(told)
-    return IndexRow(row.digest, row.size, state, said, told.perceptual_hash, told.thumbnail)
+    size = (told.width, told.height) if state == WHOLE else (None, None)
+    return IndexRow(row.digest, row.size, state, said, told.perceptual_hash, told.thumbnail, *size)

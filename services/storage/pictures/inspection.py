@@ -24,7 +24,7 @@ class Inspected:
 
     perceptual_hash: imagehash's phash, 64 bits in 8 bytes. thumbnail: 16x16 grey levels in 256 bytes, row by row.
     frames: how many pages or frames the file has; the first was taken. white: how samples of more than 8 bits were
-    scaled.
+    scaled. width, height: of the upright picture in pixels, 0 of a broken one.
     """
 
     digest: str
@@ -33,6 +33,8 @@ class Inspected:
     thumbnail: bytes | None = None
     frames: int = 1
     white: White | None = None
+    width: int = 0
+    height: int = 0
 
 
 def warm() -> None:
@@ -50,7 +52,9 @@ def inspect(digest: str, data: bytes) -> Inspected:
         return Inspected(digest, "decoding it takes too much memory")
     grey = Image.fromarray(decoded.pixels).convert("L")
     thumbnail = np.asarray(grey.reduce(_SIZE // THUMBNAIL_SIZE))
-    return Inspected(digest, "", _hash(grey), thumbnail.tobytes(), decoded.frames, decoded.white)
+    return Inspected(
+        digest, "", _hash(grey), thumbnail.tobytes(), decoded.frames, decoded.white, decoded.width, decoded.height
+    )
 
 
 def _hash(grey: Image.Image) -> bytes:

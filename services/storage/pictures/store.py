@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -39,11 +39,21 @@ pictures = sa.Table(
     Column("problem", Text, nullable=False, default=""),
     Column("perceptual_hash", LargeBinary(8)),
     Column("thumbnail", LargeBinary(256)),
+    # width and height are those of the upright picture; null until it is decoded, and of pictures that an earlier Loupe
+    # decoded until they are measured.
+    Column("width", Integer),
+    Column("height", Integer),
     sa.Index(
         "pictures_to_decode",
         "project",
         sqlite_where=sa.text("state = 0"),
         postgresql_where=sa.text("state = 0"),
+    ),
+    sa.Index(
+        "pictures_to_measure",
+        "project",
+        sqlite_where=sa.text("state = 1 AND width IS NULL"),
+        postgresql_where=sa.text("state = 1 AND width IS NULL"),
     ),
 )
 
@@ -73,7 +83,8 @@ class PictureRow:
 class IndexRow:
     """What decoding told of a picture; a broken one has no hash (8 bytes) or thumbnail (256 bytes).
 
-    problem: why it is broken, or what is to be said of a whole one.
+    problem: why it is broken, or what is to be said of a whole one. width, height: of the upright picture in pixels;
+    None where they are not known yet.
     """
 
     digest: str
@@ -82,6 +93,15 @@ class IndexRow:
     problem: str
     perceptual_hash: bytes | None
     thumbnail: bytes | None
+    width: int | None = None
+    height: int | None = None
+
+
+Size = tuple[int, int]
+"""Width and height of an upright picture in pixels."""
+
+# Spelt out, and not with parameters: so the databases see that they have an index for just these.
+_UNDECODED, _UNMEASURED = sa.text("state = 0"), sa.text("state = 1 AND width IS NULL")
 
 
 class PictureTable:
@@ -145,14 +165,40 @@ class PictureTable:
         return {row[0]: PictureRow(*row) for row in await self._connection.execute(query, array.parameters)}
 
     async def projects_to_decode(self) -> list[str]:
-        """Return the projects that have pictures that nobody decoded yet."""
-        query = sa.select(pictures.c.project).where(pictures.c.state == TO_DECODE).distinct()
-        return list((await self._connection.execute(query)).scalars())
+        """Return the projects that have pictures that nobody decoded, or measured, yet."""
+        undecoded, unmeasured = (sa.select(pictures.c.project).where(each) for each in (_UNDECODED, _UNMEASURED))
+        return list((await self._connection.execute(undecoded.union(unmeasured))).scalars())
 
     async def to_decode(self, project: str, limit: int) -> list[str]:
         """Return digests of a project's pictures that nobody decoded yet."""
         query = sa.select(pictures.c.digest).where(pictures.c.project == project, pictures.c.state == TO_DECODE)
         return list((await self._connection.execute(query.limit(limit))).scalars())
+
+    async def to_measure(self, project: str, limit: int) -> list[str]:
+        """Return digests of a project's whole pictures whose width and height nobody knows yet."""
+        query = sa.select(pictures.c.digest).where(pictures.c.project == project, _UNMEASURED)
+        return list((await self._connection.execute(query.limit(limit))).scalars())
+
+    async def set_sizes(self, project: str, sizes: Mapping[str, Size]) -> None:
+        """Write width and height of pictures, by digest; all else that is known of them stays."""
+        update = (
+            pictures.update()
+            .where(pictures.c.project == project, pictures.c.digest == sa.bindparam("key"))
+            .values(width=sa.bindparam("new_width"), height=sa.bindparam("new_height"))
+        )
+        values = [
+            {"key": digest, "new_width": width, "new_height": height} for digest, (width, height) in sizes.items()
+        ]
+        await self._connection.execute(update, values)
+
+    async def sizes(self, project: str, digests: Sequence[str]) -> dict[str, Size]:
+        """Return width and height of these pictures; those that are not known yet are left out."""
+        array = ArrayParameter(self._session, digests)
+        query = sa.select(*pictures.c["digest", "width", "height"]).where(
+            pictures.c.project == project, pictures.c.width > 0, pictures.c.digest.in_(array.values)
+        )
+        rows = await self._connection.execute(query, array.parameters)
+        return {digest: (width, height) for digest, width, height in rows}
 
     async def undecoded(self, project: str, digests: Sequence[str]) -> list[str]:
         """Return those of the digests that nobody decoded yet."""
@@ -178,6 +224,8 @@ class PictureTable:
                 problem=sa.bindparam("new_problem"),
                 perceptual_hash=sa.bindparam("new_hash"),
                 thumbnail=sa.bindparam("new_thumbnail"),
+                width=sa.bindparam("new_width"),
+                height=sa.bindparam("new_height"),
             )
         )
         values = [
@@ -187,6 +235,8 @@ class PictureTable:
                 "new_problem": row.problem,
                 "new_hash": row.perceptual_hash,
                 "new_thumbnail": row.thumbnail,
+                "new_width": row.width,
+                "new_height": row.height,
             }
             for row in rows
         ]
@@ -201,7 +251,7 @@ class PictureTable:
     async def index(self, project: str, digests: Sequence[str]) -> list[IndexRow]:
         """Return what is known of these pictures; those that are not there are left out."""
         array = ArrayParameter(self._session, digests)
-        columns = pictures.c["digest", "size", "state", "problem", "perceptual_hash", "thumbnail"]
+        columns = pictures.c["digest", "size", "state", "problem", "perceptual_hash", "thumbnail", "width", "height"]
         query = sa.select(*columns).where(pictures.c.project == project, pictures.c.digest.in_(array.values))
         return [IndexRow(*row) for row in await self._connection.execute(query, array.parameters)]
 

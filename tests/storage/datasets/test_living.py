@@ -41,6 +41,7 @@ async def changes_stream(
     items: Sequence[dataset_pb2.DatasetItem],
     removed: Sequence[str],
     relabelled: Sequence[tuple[str, str]],
+    annotated: Sequence[rpc.AnnotatedPicture] = (),
     *,
     announced: int | None = None,
     **header: Any,
@@ -49,8 +50,9 @@ async def changes_stream(
     if items:
         yield rpc.CreateDatasetVersionRequest(batch={"items": items})
     pairs = [{"digest": digest, "label": label} for digest, label in relabelled]
-    yield rpc.CreateDatasetVersionRequest(changes={"removed_digests": removed, "relabelled": pairs})
-    count = len(removed) + len(relabelled) if announced is None else announced
+    changes = {"removed_digests": removed, "relabelled": pairs, "annotated": annotated}
+    yield rpc.CreateDatasetVersionRequest(changes=changes)
+    count = len(removed) + len(relabelled) + len(annotated) if announced is None else announced
     yield rpc.CreateDatasetVersionRequest(closing={"item_count": len(items), "change_count": count})
 
 
@@ -61,13 +63,14 @@ async def derive(
     *,
     removed: Sequence[str] = (),
     relabelled: Sequence[tuple[str, str]] = (),
+    annotated: Sequence[rpc.AnnotatedPicture] = (),
     announced: int | None = None,
     base: str = "latest",
     **header: Any,
 ) -> rpc.CreateDatasetVersionResponse:
     header["base"] = base if "/" in base else f"{dataset}/versions/{base}"
     return await client.stream_version(
-        lambda: changes_stream(dataset, items, removed, relabelled, announced=announced, **header)
+        lambda: changes_stream(dataset, items, removed, relabelled, annotated, announced=announced, **header)
     )
 
 
@@ -396,7 +399,10 @@ async def test_the_migration_takes_the_newest_split_for_what_was_tested(tmp_path
     await tables.close()
     with closing(sqlite3.connect(tmp_path / "storage.db")) as old, old:
         old.executescript(
-            """DROP TABLE dataset_tested_pictures; DROP TABLE dataset_version_hashes;
+            """DROP TABLE dataset_tested_pictures; DROP TABLE dataset_version_hashes; DROP TABLE audit_log;
+            DROP INDEX pictures_to_measure;
+            ALTER TABLE dataset_items DROP COLUMN annotations; ALTER TABLE pictures DROP COLUMN width;
+            ALTER TABLE pictures DROP COLUMN height;
             UPDATE alembic_version SET version_num = '0002';
             INSERT INTO projects (project, uid, display_name, creator, active, create_time)
             VALUES ('p', 'u', '', 'accounts/anna', 1, 0);

@@ -131,9 +131,9 @@ async def test_one_file_under_two_labels_is_left_out_under_both(anna: Client, sc
     assert answer.dataset_version.picture_count == 39
 
 
-@pytest.mark.parametrize("label", ["", " a", "a ", "a\nb", "a\0", "x" * 129, "a\u202eb"])
+@pytest.mark.parametrize("label", [" ", " a", "a ", "a\nb", "a\0", "x" * 129, "a\u202eb"])
 async def test_a_label_that_cannot_be_is_refused(anna: Client, screws: str, label: str) -> None:
-    """Empty, too long, control characters, a space at an end, a character that reverses text: refused."""
+    """Blank, too long, control characters, a space at an end, a character that reverses text: refused."""
     with pytest.raises(InvalidArgument) as caught:
         await anna.make_version(screws, [item(PICTURES[0], label), item(PICTURES[1], "b")])
     assert caught.value.metadata["field"] == "label"

@@ -81,6 +81,9 @@ class Table:
     async def projects_to_decode(self) -> list[str]:
         return [project for project, digests in self._scene.to_decode.items() if digests]
 
+    async def to_measure(self, project: str, limit: int) -> list[str]:
+        return []
+
     async def locate(self, project: str, digests: Sequence[str]) -> dict[str, PictureRow]:
         await self._scene.pause()
         return {digest: PictureRow(digest, 1, "pack", 0) for digest in digests}
