@@ -242,7 +242,7 @@ def picture(matrix: Matrix, labels: Sequence[str], split: str = "test") -> Image
     """Draw every cell with its count, the classes' numbers and names at the left and, turned, on top; for 2 to 100."""
     from PIL import Image, ImageDraw
 
-    font, small = _font(labels, TEXT), _font(labels, TEXT - 2)
+    font, small = font_of(labels, TEXT), font_of(labels, TEXT - 2)
     names = [_drawable(index, label, font) for index, label in enumerate(labels)]
     cell = max(26, 8 + max(int(small.getlength(str(count))) for row in matrix for count in row))
     margin = 16 + max(int(font.getlength(name)) for name in names)
@@ -279,7 +279,7 @@ def _fill(share: float, *, good: bool) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _font(labels: Sequence[str], size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font_of(labels: Sequence[str], size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return the first font of this machine that has all characters of the labels, else the one that has most."""
     from PIL import ImageFont
 
@@ -309,9 +309,14 @@ def _has(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, character: str) -> 
     return bytes(font.getmask(character)) != bytes(font.getmask("\U0010fffe"))
 
 
+def drawable(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return a text escaped, with question marks for what the font cannot draw."""
+    return "".join(each if _has(font, each) else "?" for each in escaped(text))
+
+
 def _drawable(index: int, label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """Return "3 scratch", shortened to fit; characters that no font here has become question marks."""
-    name = f"{index + 1} " + "".join(each if _has(font, each) else "?" for each in escaped(label))
+    name = f"{index + 1} {drawable(label, font)}"
     width = len(name)
     while width > 6 and font.getlength(shortened(name, width)) > PIXELS_OF_NAMES:
         width -= 1

@@ -9,8 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from google.protobuf.message import Message
+
+from loupe.annotations import Annotation
 from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, BadDataset, Unavailable
 from loupe.names import DatasetName, DatasetVersionName
@@ -19,10 +22,12 @@ from loupe.storage.v1 import dataset_pb2
 from loupe.storage.v1 import dataset_service_pb2 as service
 from loupe.storage.v1.blob_service_pb2_grpc import BlobServiceStub
 from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from loupe.terminal.annotation_messages import to_messages
 from loupe.terminal.connection import TRANSFER_RETRY_SECONDS, Connection, Service, flatten
+from loupe.terminal.formats.sources import AUTO, forget_single_split, read_source
 from loupe.terminal.hashing import Hashed, hash_files
 from loupe.terminal.inspection import Addressed, conflicting, inspect_pictures, require_trainable
-from loupe.terminal.picture_source import Collection, Skipped, read_pictures
+from loupe.terminal.picture_source import Collection, Skipped
 from loupe.terminal.progress import PushProgress
 from loupe.terminal.upload import ProjectBlobs, Uploaded, upload_pictures
 
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     pass
 
 ITEMS_IN_BATCH = 5_000
+BYTES_IN_BATCH = 2 << 20
+"""How large a message of items gets before the next one is begun: a picture may have a thousand polygons."""
 
 UNREADABLE = "unreadable"
 TO_BE_READ = "let this account read it, or take it away"
@@ -43,6 +50,9 @@ REMEDIES = {
     blobs.PICTURE_PROBLEM_DIGEST_MISMATCH: "it changed while it was sent; push again",
     blobs.PICTURE_PROBLEM_CONFLICTING_LABEL: "keep it in one class only; `loupe dataset relabel` gives it another",
 }
+
+
+Sent = TypeVar("Sent", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,11 @@ class PicturesRefused(BadDataset):
 
 @dataclass
 class PushReport:
-    """What a push came to. duplicates: files whose very bytes stand in the version under another name."""
+    """What a push came to.
+
+    duplicates: files whose very bytes stand in the version under another name. format, explanation: in which format the
+    source was read, and why.
+    """
 
     version: dataset_pb2.DatasetVersion
     uploaded: Uploaded
@@ -74,6 +88,8 @@ class PushReport:
     skipped: list[Skipped] = field(default_factory=list)
     duplicates: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    format: str = ""
+    explanation: str = ""
 
 
 @dataclass
@@ -107,6 +123,7 @@ class Datasets:
         name: DatasetName,
         source: Path | Collection,
         *,
+        format: str = AUTO,
         split: dataset_pb2.SplitPolicy | None = None,
         strict: bool = False,
         force: bool = False,
@@ -115,13 +132,15 @@ class Datasets:
     ) -> PushReport:
         """Upload what is missing and make a version of all pictures; the data set is made when absent.
 
+        format: "auto" finds out in which format the source is; else one of loupe.terminal.formats.sources.FORMATS.
         Pictures that cannot be read or that storage does not take are left out and named in the report. With strict
         every picture is looked at here first, and PicturesRefused is raised with all problems before anything is sent.
         Pictures of the last version keep their split; resplit divides all anew by `split`, and force takes pictures
         out of the test split where the push would be refused. Raises BadDataset also for a source without pictures or
         with one class; no data set is made then.
         """
-        collection = source if isinstance(source, Collection) else await asyncio.to_thread(read_pictures, source)
+        collection = source if isinstance(source, Collection) else await asyncio.to_thread(read_source, source, format)
+        forget_single_split(collection)
         if collection.given and split is not None:
             raise BadDataset(
                 f"{collection.source} says the split of every picture itself; leave the fractions and seed away",
@@ -143,6 +162,7 @@ class Datasets:
         name: DatasetName,
         source: Path | Collection,
         *,
+        format: str = AUTO,
         base: str = "latest",
         strict: bool = False,
         force: bool = False,
@@ -150,10 +170,12 @@ class Datasets:
     ) -> PushReport:
         """Make a version of the base, a version's number or "latest", and the pictures of a source.
 
-        Only what is missing is sent. Pictures that the base has with another label are left out and named. strict and
-        force as in push. Raises NotFound when there is no such version.
+        Only what is missing is sent. Pictures that the base has with another label are left out and named. format,
+        strict and force as in push. Raises NotFound when there is no such version.
         """
-        collection = source if isinstance(source, Collection) else await asyncio.to_thread(read_pictures, source, 1)
+        collection = (
+            source if isinstance(source, Collection) else await asyncio.to_thread(read_source, source, format, 1)
+        )
         based = f"{name}/versions/{base}"
         await self.version(based)
         sent = await self._send(name.project, collection, strict, show)
@@ -166,16 +188,25 @@ class Datasets:
         *,
         removed: Sequence[str] = (),
         relabelled: Mapping[str, str] = MappingProxyType({}),
+        annotated: Mapping[str, Sequence[Annotation] | None] = MappingProxyType({}),
         force: bool = False,
     ) -> service.CreateDatasetVersionResponse:
-        """Make a version of the base without some pictures, and with others under another label, all by digest.
+        """Make a version of the base without some pictures, with others under another label or annotated otherwise.
 
-        force allows that for pictures of the test split. Raises BadDataset for a picture that the base does not have.
+        All are named by digest. annotated: what takes the place of a picture's annotations; an empty sequence says that
+        nothing is there, None that nobody looked. force allows that for pictures of the test split. Raises BadDataset
+        for a picture that the base does not have.
         """
         dataset = DatasetName(base.project, base.dataset)
         header = service.DatasetVersionHeader(parent=str(dataset), base=str(base), force=force)
         pairs = [service.RelabelledPicture(digest=digest, label=label) for digest, label in relabelled.items()]
-        return await self._create_version(header, [], removed, pairs)
+        pictures = [
+            service.AnnotatedPicture(
+                digest=digest, annotations=to_messages(each or ()), nothing_there=each is not None and not each
+            )
+            for digest, each in annotated.items()
+        ]
+        return await self._create_version(header, [], removed, pairs, pictures)
 
     async def diff(self, base: str, name: str, most: int = 0) -> VersionDiff:
         """Compare a version with a base, both by name; `most` pictures of each kind at most, 0 for all."""
@@ -233,7 +264,9 @@ class Datasets:
             left_out=len(sent.problems) + response.left_out_count,
             skipped=collection.skipped,
             duplicates=sent.duplicates,
-            warnings=list(response.warnings),
+            warnings=[*collection.warnings, *response.warnings],
+            format=collection.format,
+            explanation=collection.explanation,
         )
 
     async def _ensure(self, name: DatasetName) -> None:
@@ -247,20 +280,23 @@ class Datasets:
         items: Sequence[dataset_pb2.DatasetItem],
         removed: Sequence[str] = (),
         relabelled: Sequence[service.RelabelledPicture] = (),
+        annotated: Sequence[service.AnnotatedPicture] = (),
     ) -> service.CreateDatasetVersionResponse:
         # One id for all tries: a version that was made although its answer was lost is not made again.
         header.request_id = str(uuid.uuid4())
 
         async def requests() -> AsyncIterator[service.CreateDatasetVersionRequest]:
             yield service.CreateDatasetVersionRequest(header=header)
-            for start in range(0, len(items), ITEMS_IN_BATCH):
-                batch = service.DatasetItemBatch(items=items[start : start + ITEMS_IN_BATCH])
-                yield service.CreateDatasetVersionRequest(batch=batch)
+            for some in _bounded(items):
+                yield service.CreateDatasetVersionRequest(batch=service.DatasetItemBatch(items=some))
             for start in range(0, max(len(removed), len(relabelled)), ITEMS_IN_BATCH):
                 part = slice(start, start + ITEMS_IN_BATCH)
                 changes = service.DatasetChangeBatch(removed_digests=removed[part], relabelled=relabelled[part])
                 yield service.CreateDatasetVersionRequest(changes=changes)
-            closing = service.DatasetVersionClosing(item_count=len(items), change_count=len(removed) + len(relabelled))
+            for pictures in _bounded(annotated):
+                yield service.CreateDatasetVersionRequest(changes=service.DatasetChangeBatch(annotated=pictures))
+            changes_sent = len(removed) + len(relabelled) + len(annotated)
+            closing = service.DatasetVersionClosing(item_count=len(items), change_count=changes_sent)
             yield service.CreateDatasetVersionRequest(closing=closing)
 
         return await self._datasets.send(lambda stub: stub.CreateDatasetVersion(requests()), TRANSFER_RETRY_SECONDS)
@@ -314,11 +350,20 @@ class Datasets:
 
 
 def _without_duplicates(pictures: Iterable[Addressed]) -> tuple[list[Addressed], list[Skipped]]:
-    """Keep the first of equal files with the same label; other labels are storage's to judge."""
-    first: dict[tuple[str, str], str] = {}
+    """Keep the first of equal files with the same label and annotations; others are storage's to judge.
+
+    An unlabelled file says nothing of an equal one that is labelled.
+    """
+    pictures = list(pictures)
+    first: dict[tuple[object, ...], str] = {}
+    labelled = {digest: picture.filename for picture, digest in pictures if not picture.unlabelled}
     kept, duplicates = [], []
     for picture, digest in pictures:
-        known = first.setdefault((digest, picture.label), picture.filename)
+        if picture.unlabelled and digest in labelled:
+            duplicates.append(Skipped(picture.filename, f"the same file as {labelled[digest]}, which is labelled"))
+            continue
+        said = digest, picture.label, picture.annotations, picture.nothing_there
+        known = first.setdefault(said, picture.filename)
         if known is picture.filename:
             kept.append((picture, digest))
         else:
@@ -336,9 +381,29 @@ def _filenames(pictures: Iterable[Addressed]) -> Mapping[str, Sequence[str]]:
 
 def _items(pictures: Iterable[Addressed]) -> list[dataset_pb2.DatasetItem]:
     return [
-        dataset_pb2.DatasetItem(digest=digest, label=one.label, split=one.split, filename=one.filename)
+        dataset_pb2.DatasetItem(
+            digest=digest,
+            label=one.label,
+            split=one.split,
+            filename=one.filename,
+            annotations=to_messages(one.annotations),
+            nothing_there=one.nothing_there,
+        )
         for one, digest in pictures
     ]
+
+
+def _bounded(messages: Sequence[Sent]) -> Iterator[Sequence[Sent]]:
+    """Divide messages into batches of bounded number and size."""
+    start, size = 0, 0
+    for place, each in enumerate(messages):
+        added = each.ByteSize()
+        if place > start and (place - start == ITEMS_IN_BATCH or size + added > BYTES_IN_BATCH):
+            yield messages[start:place]
+            start, size = place, 0
+        size += added
+    if start < len(messages):
+        yield messages[start:]
 
 
 def _unreadable(collection: Collection, hashed: Iterable[Hashed]) -> list[Problem]:

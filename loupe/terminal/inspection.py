@@ -51,7 +51,7 @@ def inspect_pictures(
         blobs.PictureVerdict(
             digest=digest,
             problem=blobs.PICTURE_PROBLEM_CONFLICTING_LABEL,
-            message=f"the same file is labelled {' and '.join(map(repr, labels))}",
+            message=_conflict(labels),
         )
         for digest, labels in conflicts.items()
     ]
@@ -64,30 +64,43 @@ def inspect_pictures(
 
 
 def conflicting(pictures: Iterable[Addressed]) -> dict[str, list[str]]:
-    """Return the labels of each file that is in more than one class, by digest."""
+    """Return the labels of each file that is in more than one class, or annotated in more than one way, by digest."""
+    said: defaultdict[str, set[tuple[object, ...]]] = defaultdict(set)
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for one, digest in pictures:
+        said[digest].add((one.label, one.annotations, one.nothing_there))
         labels[digest].add(one.label)
-    return {digest: sorted(found) for digest, found in labels.items() if len(found) > 1}
+    return {digest: sorted(labels[digest]) for digest, found in said.items() if len(found) > 1}
+
+
+def _conflict(labels: Sequence[str]) -> str:
+    if len(labels) == 1:
+        return "the same file is annotated in several ways"
+    return f"the same file is labelled {' and '.join(repr(label) if label else 'not at all' for label in labels)}"
 
 
 def require_trainable(source: Path, pictures: Sequence[Addressed], left_out: int) -> None:
     """Raise BadDataset unless two classes, and where splits are given both training and validation, hold a picture.
 
-    A picture counts when it can be decoded; no more are looked at than it takes to know. What is refused here would be
-    refused by storage when the data set is made already, and stay there empty.
+    Where pictures are annotated one class will do, and where all are unlabelled none. A picture counts when it can be
+    decoded; no more are looked at than it takes to know. What is refused here would be refused by storage when the data
+    set is made already, and stay there empty.
     """
+    least = 1 if any(one.annotated for one, _ in pictures) else 2
+    if pictures and all(one.unlabelled for one, _ in pictures):
+        return
     good: Counter[str] = Counter()
     splits: set[int] = set()
     for one, digest in pictures:
-        if good[one.label] and one.split in splits:
+        if one.unlabelled or (all(good[label] for label in one.classes) and one.split in splits):
             continue
         if inspect_picture(one.path, digest) is None:
-            good[one.label] += 1
+            good.update(one.classes)
             splits.add(one.split)
     note = f" when {left_out} pictures that cannot be taken are left out" if left_out else ""
-    if len(good := +good) < 2:
-        raise BadDataset(f"of {source} {len(good)} classes are left{note}; expected at least two", problem="one_class")
+    if len(good := +good) < least:
+        wanted = "at least two" if least == 2 else "one, in a box or polygon"
+        raise BadDataset(f"of {source} {len(good)} classes are left{note}; expected {wanted}", problem="one_class")
     if SPLIT_UNSPECIFIED in splits:
         return
     for split in (SPLIT_TRAIN, SPLIT_VALIDATION):

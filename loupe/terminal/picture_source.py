@@ -7,10 +7,11 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from loupe.annotations import Annotation
 from loupe.errors import BadDataset, invalid
 from loupe.labels import RULE, normalise_label
 from loupe.picture_folders import SPLIT_NAMES, SUFFIXES, LeftOut, class_folders, walk_class
@@ -27,12 +28,32 @@ SHOWN_ROWS = 20
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """A file, its class, its split (0: storage decides), and the name that people know it under."""
+    """A file, its class, its split (0: storage decides), and the name that people know it under.
+
+    label: empty where the picture as a whole has none. nothing_there: somebody looked, and found nothing to annotate.
+    """
 
     path: Path
     label: str
     split: Split
     filename: str
+    annotations: tuple[Annotation, ...] = ()
+    nothing_there: bool = False
+
+    @property
+    def annotated(self) -> bool:
+        """Whether somebody looked for regions in it."""
+        return bool(self.annotations) or self.nothing_there
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether it has neither a class nor annotations."""
+        return not self.label and not self.annotated
+
+    @property
+    def classes(self) -> set[str]:
+        """The classes that it shows, as a whole or in a region."""
+        return {each.label for each in self.annotations} | ({self.label} if self.label else set())
 
 
 @dataclass(frozen=True)
@@ -47,23 +68,32 @@ class Skipped:
 class Collection:
     """What was found, in a stable order.
 
-    skipped: what is no picture of a class. unreadable: what may be one, and cannot be read here.
+    skipped: what is no picture of a class. unreadable: what may be one, and cannot be read here. format, explanation:
+    in which format it was read, and what spoke for that. warnings: what could not be taken, for a person.
     """
 
     source: Path
     pictures: list[LabelledPicture] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     unreadable: list[Skipped] = field(default_factory=list)
+    format: str = "folders"
+    explanation: str = ""
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def given(self) -> bool:
         """Whether the pictures carry their own split."""
-        return bool(self.pictures) and self.pictures[0].split != SPLIT_UNSPECIFIED
+        return any(picture.split != SPLIT_UNSPECIFIED for picture in self.pictures)
+
+    @property
+    def annotated(self) -> bool:
+        """Whether regions were looked for in any of the pictures."""
+        return any(picture.annotated for picture in self.pictures)
 
     @property
     def classes(self) -> Counter[str]:
         """The number of pictures of each class."""
-        return Counter(picture.label for picture in self.pictures)
+        return Counter(label for picture in self.pictures for label in picture.classes)
 
 
 def read_pictures(source: Path, least_classes: int = 2) -> Collection:
@@ -92,7 +122,7 @@ def read_folder(folder: Path, least_classes: int = 2) -> Collection:
         _leave_out(found, one)
     for one_class in classes:
         _read_class(found, one_class.path, SPLITS[one_class.split])
-    return _checked(found, least_classes)
+    return checked(found, least_classes)
 
 
 def _leave_out(found: Collection, one: LeftOut) -> None:
@@ -127,7 +157,7 @@ def _no_picture(path: Path) -> LeftOut | None:
     if path.suffix.lower() in SUFFIXES and not path.is_symlink():
         return None
     try:
-        if _looks_like_picture(path):
+        if looks_like_picture(path):
             return None
     except OSError as error:
         return LeftOut(path, f"cannot be read: {(error.strerror or str(error)).lower()}", unreadable=True)
@@ -135,7 +165,8 @@ def _no_picture(path: Path) -> LeftOut | None:
     return LeftOut(path, f"not a picture: {expected}")
 
 
-def _looks_like_picture(path: Path) -> bool:
+def looks_like_picture(path: Path) -> bool:
+    """Tell by a file's first bytes whether it is a picture of a format that is taken. Raises OSError."""
     with path.open("rb") as file:
         head = file.read(12)
     return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
@@ -150,7 +181,7 @@ def read_csv(file: Path, least_classes: int = 2) -> Collection:
     """
     found = Collection(file)
     try:
-        text = _csv_text(file)
+        text = csv_text(file)
         mistakes = _read_rows(found, file, text)
     except OSError as error:
         raise invalid("source", str(file), f"a file that can be read ({error.strerror})") from error
@@ -166,10 +197,11 @@ def read_csv(file: Path, least_classes: int = 2) -> Collection:
             f"{file}: {unsplit} of {len(found.pictures)} rows have no split; expected a split in every row, or in none",
             problem="csv_split",
         )
-    return _checked(found, least_classes)
+    return checked(found, least_classes)
 
 
-def _csv_text(file: Path) -> str:
+def csv_text(file: Path) -> str:
+    """Return the text of a table in UTF-8 or UTF-16. Raises BadDataset, OSError."""
     data = file.read_bytes()
     encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
@@ -180,19 +212,25 @@ def _csv_text(file: Path) -> str:
 
 def _read_rows(found: Collection, file: Path, text: str) -> list[BadDataset]:
     """Add the rows to the collection and return what is wrong with others. Raises csv.Error, BadDataset."""
+    mistakes = []
+    for line, row in table_rows(file, text):
+        try:
+            _add_row(found, file, line, row)
+        except BadDataset as mistake:
+            mistakes.append(mistake)
+    return mistakes
+
+
+def table_rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Yield the line and the cells, by column in lower case, of each row of a table. Raises csv.Error, BadDataset."""
     head, _, rest = text.partition("\n")
     before = 0
     if head.lower().startswith("sep="):  # a note of spreadsheets to themselves
         before, text = 1, rest
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(file, text), strict=True)
     rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or []]
-    mistakes = []
     for row in rows:
-        try:
-            _add_row(found, file, rows.line_num + before, row)
-        except BadDataset as mistake:
-            mistakes.append(mistake)
-    return mistakes
+        yield rows.line_num + before, row
 
 
 def _separator(file: Path, text: str) -> str:
@@ -253,7 +291,8 @@ def check_label(label: str, where: str) -> str:
         raise BadDataset(f"{where}: the class {label[:150]!a} {error}; expected {RULE}", problem="label") from error
 
 
-def _checked(found: Collection, least_classes: int) -> Collection:
+def checked(found: Collection, least_classes: int) -> Collection:
+    """Return the collection. Raises BadDataset where it has no pictures, or fewer classes and no annotations."""
     if not found.pictures:
         left_out = [*found.unreadable, *found.skipped]
         note = f" ({len(left_out)} files were skipped, the first: " if left_out else ""
@@ -262,7 +301,7 @@ def _checked(found: Collection, least_classes: int) -> Collection:
             f"{found.source} has no pictures{note}; expected a folder per class with PNG, JPEG, WebP, BMP or TIFF",
             problem="empty",
         )
-    if len(found.classes) < least_classes:
+    if len(found.classes) < least_classes and not found.annotated and any(found.classes):
         (only,) = found.classes
         raise BadDataset(
             f'{found.source} has one class only, "{only}"; expected at least two, each in a folder of its own',

@@ -258,6 +258,14 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
         return datasets.CreateDatasetResponse(dataset=dataset_pb2.Dataset(name=name))
 
     @guarded
+    async def ListDatasets(self, request: Any, context: Any) -> Any:
+        found = [
+            dataset_pb2.Dataset(name=name, latest_version=f"{name}/versions/{len(versions)}" if versions else "")
+            for name, versions in sorted(self.mesh.datasets.items())
+        ]
+        return datasets.ListDatasetsResponse(datasets=found)
+
+    @guarded
     async def CreateDatasetVersion(self, requests: Any, context: Any) -> Any:
         header, items, closing = None, [], None
         async for request in requests:
@@ -266,6 +274,7 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
                 header = request.header
             elif part == "batch":
                 items += request.batch.items
+                self.mesh.largest_batch = max(self.mesh.largest_batch, request.ByteSize())
             elif part == "changes":
                 self.mesh.changes.append(request.changes)
             else:
@@ -280,12 +289,21 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
 
     def _version(self, parent: str, items: list[Any]) -> Any:
         counts: dict[str, int] = {}
+        regions: dict[str, int] = {}
         for item in items:
-            counts[item.label] = counts.get(item.label, 0) + 1
+            for label in {item.label, *(each.label for each in item.annotations)} - {""}:
+                counts[label] = counts.get(label, 0) + 1
+            for each in item.annotations:
+                regions[each.label] = regions.get(each.label, 0) + 1
         return dataset_pb2.DatasetVersion(
             name=f"{parent}/versions/{len(self.mesh.datasets[parent])}",
             picture_count=len(items),
-            labels=[dataset_pb2.LabelCount(label=label, train_count=n) for label, n in sorted(counts.items())],
+            labels=[
+                dataset_pb2.LabelCount(label=label, train_count=n, train_regions=regions.get(label, 0))
+                for label, n in sorted(counts.items())
+            ],
+            nothing_there_count=sum(item.nothing_there for item in items),
+            unlabelled_count=sum(not (item.label or item.annotations or item.nothing_there) for item in items),
         )
 
     @guarded
@@ -300,11 +318,14 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
     async def ListDatasetVersions(self, request: Any, context: Any) -> Any:
         version = self._version(request.parent, self.mesh.datasets[request.parent][-1])
         version.base, version.added_count, version.creator = f"{request.parent}/versions/1", 3, "accounts/anna"
+        version.annotated_count = sum(len(one.annotated) for one in self.mesh.changes)
         return datasets.ListDatasetVersionsResponse(dataset_versions=[version])
 
     @guarded
     async def DiffDatasetVersions(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        summary = datasets.DatasetDiffSummary(base=request.base, name=request.name, added_count=30, moved_count=1)
+        summary = datasets.DatasetDiffSummary(
+            base=request.base, name=request.name, added_count=30, moved_count=1, annotated_count=2
+        )
         yield datasets.DiffDatasetVersionsResponse(summary=summary)
         added = datasets.DatasetDifference(
             kind=datasets.DATASET_DIFFERENCE_KIND_ADDED, digest="ab" * 32, filename="new.png", label="ok"
@@ -505,6 +526,7 @@ class FakeMesh:
         self.reruns: list[Any] = []
         self.datasets: dict[str, list[list[Any]]] = {}
         self.headers: list[Any] = []
+        self.largest_batch = 0
         self.changes: list[Any] = []
         self.split: Any = None
         self.item_cuts = 0

@@ -30,7 +30,7 @@ async def test_an_export_pushes_the_same_pictures_again(mesh: FakeMesh, store: P
     async with Terminal.connect(store) as loupe:
         await loupe.datasets.push(SCREWS, folder)
         mesh.item_cuts = 3
-        assert await export.export_version(loupe.datasets, latest, out, lambda progress: None) == 12
+        assert (await export.export_version(loupe.datasets, latest, out, lambda progress: None)).pictures == 12
     again = read_pictures(out / "splits.csv")
     pairs = {(hashlib.sha256(one.path.read_bytes()).hexdigest(), one.label) for one in again.pictures}
     assert pairs == {(item.digest, item.label) for item in mesh.datasets[str(SCREWS)][0]}

@@ -1,7 +1,8 @@
-"""loupe dataset add | remove | relabel | diff | log"""
+"""loupe dataset add | remove | relabel | annotate | diff | log"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,9 +10,14 @@ import typer
 
 from loupe.terminal.commands.data import (
     SHOWN_ROWS,
+    SOURCE_HELP,
     VERSION_HELP,
+    FormatOption,
     StrictOption,
+    changes,
     dataset_app,
+    read_told,
+    region_count,
     show_push,
     show_version,
     telling_refused,
@@ -44,7 +50,8 @@ async def dataset_add(
     cli: Cli,
     *,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help=BASE_HELP)],
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder with a folder per class, or a CSV file.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
+    format: FormatOption = "auto",
     strict: StrictOption = False,
     force: ForceOption = False,
 ) -> None:
@@ -56,8 +63,9 @@ async def dataset_add(
     base = cli.name(names.DatasetVersionName, dataset)
     name = names.DatasetName(base.project, base.dataset)
     async with telling_refused(cli), cli.terminal() as loupe:
+        collection = await read_told(cli, source, format, 1)
         with push_bar(cli.messages, cli.watched) as show:
-            report = await loupe.datasets.add(name, source, base=base.number, strict=strict, force=force, show=show)
+            report = await loupe.datasets.add(name, collection, base=base.number, strict=strict, force=force, show=show)
     show_push(cli, report)
     if report.left_out:
         raise Ended(6)
@@ -103,9 +111,50 @@ async def dataset_relabel(
     _show_changed(cli, made)
 
 
-def _show_changed(cli: Cli, made: CreateDatasetVersionResponse) -> None:
+@command(
+    dataset_app,
+    "annotate",
+    "loupe dataset annotate screws corrected/ --format coco --project line-7",
+    "loupe dataset annotate screws --nothing-there ok/007.png --clear 3f7a9c01",
+)
+async def dataset_annotate(
+    cli: Cli,
+    *,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=BASE_HELP)],
+    source: Annotated[
+        Path | None, typer.Argument(metavar="PATH", help="Annotations, with their pictures beside them or without.")
+    ] = None,
+    format: FormatOption = "auto",
+    nothing_there: Annotated[
+        list[str] | None, typer.Option("--nothing-there", metavar="PICTURE", help="Nothing is to be seen in this one.")
+    ] = None,
+    clear: Annotated[
+        list[str] | None, typer.Option("--clear", metavar="PICTURE", help="Forget what this one is annotated with.")
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Make a new version of the newest one in which pictures have other boxes and polygons; none changes its split.
+
+    What PATH says of a picture takes the place of all that it is annotated with; pictures that it does not name stay as
+    they are. They are known by their digests, where the files lie beside the annotations, else by their names. PICTURE
+    is a digest (8 digits or more), the name of the file in the version, or a file here.
+    """
+    from loupe.terminal.annotating import find_annotations
+
+    base = cli.name(names.DatasetVersionName, dataset)
+    async with cli.terminal() as loupe:
+        found = await find_annotations(
+            loupe.datasets, base, source, format, nothing_there=nothing_there or (), clear=clear or ()
+        )
+        for warning in found.warnings:
+            cli.note(f"note: {warning}")
+        made = await loupe.datasets.change(base, annotated=found.annotated, force=force)
+    _show_changed(cli, made, found.warnings)
+
+
+def _show_changed(cli: Cli, made: CreateDatasetVersionResponse, found: Sequence[str] = ()) -> None:
     version = made.dataset_version
-    value = {"version": version, "warnings": list(made.warnings)}
+    value = {"version": version, "warnings": [*found, *made.warnings]}
     cli.show(value, lambda: _changed_view(version, list(made.warnings)))
 
 
@@ -122,7 +171,7 @@ async def dataset_diff(
     base: Annotated[str, typer.Argument(metavar="A", help=VERSION_HELP)],
     version: Annotated[str, typer.Argument(metavar="B", help="What is compared with A.")],
 ) -> None:
-    """Show what B has otherwise than A: pictures added, removed, of another class, in another split."""
+    """Show what B has otherwise than A: pictures added, removed, of another class or split, annotated otherwise."""
     old, new = cli.name(names.DatasetVersionName, base), cli.name(names.DatasetVersionName, version)
     async with cli.terminal() as loupe:
         found = await loupe.datasets.diff(str(old), str(new), 0 if cli.as_json else SHOWN_ROWS)
@@ -140,6 +189,7 @@ def _diff_view(found: VersionDiff) -> RenderableType:
         ("removed", service.DATASET_DIFFERENCE_KIND_REMOVED, summary.removed_count),
         ("relabelled", service.DATASET_DIFFERENCE_KIND_RELABELLED, summary.relabelled_count),
         ("moved between splits", service.DATASET_DIFFERENCE_KIND_MOVED, summary.moved_count),
+        ("annotated otherwise", service.DATASET_DIFFERENCE_KIND_ANNOTATED, summary.annotated_count),
     )
     counts = ", ".join(f"{count} {title}" for title, _, count in kinds)
     parts = [line(f"{summary.base} → {summary.name}: {counts}")]
@@ -171,11 +221,12 @@ async def dataset_log(
     name = cli.name(names.DatasetName, dataset)
     async with cli.terminal() as loupe:
         found = [one async for one in loupe.datasets.versions(str(name))]
-    columns = ("version", "created", "by", "base", "changes", "pictures")
-    cli.show({"versions": found}, lambda: table(columns, [_log_row(one) for one in found], right=(5,)))
+    columns = ("version", "created", "by", "base", "changes", "pictures", "boxes")
+    cli.show({"versions": found}, lambda: table(columns, [_log_row(one) for one in found], right=(5, 6)))
 
 
 def _log_row(one: DatasetVersion) -> tuple[Any, ...]:
-    changes = f"+{one.added_count} −{one.removed_count} ~{one.relabelled_count}" if one.base else "full list"
-    base = one.base.rpartition("/")[2]
-    return (one.name.rpartition("/")[2], when(one.create_time), short(one.creator), base, changes, one.picture_count)
+    changed = changes(one) if one.base else "full list"
+    number, base = one.name.rpartition("/")[2], one.base.rpartition("/")[2]
+    counts = one.picture_count, region_count(one) or ""
+    return (number, when(one.create_time), short(one.creator), base, changed, *counts)

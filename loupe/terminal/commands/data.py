@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loupe.terminal.commands.frame import Cli, Ended, command, new_group, within
+from loupe.terminal.commands.frame import Cli, Ended, command, new_group, one_of, within
 from loupe.terminal.commands.lazy import errors, names
 from loupe.terminal.escapes import escaped
 from loupe.terminal.progress import export_bar, push_bar
@@ -19,12 +20,25 @@ from loupe.terminal.tables import facts, line, short, size, table, when
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from loupe.storage.v1.dataset_pb2 import DatasetVersion, SplitPolicy
+    from loupe.storage.v1.dataset_pb2 import DatasetVersion, LabelCount, SplitPolicy
     from loupe.terminal.datasets import Problem, PushReport
+    from loupe.terminal.picture_source import Collection
 
 SHOWN_ROWS = 20
 VERSION_HELP = "Data set: screws, screws/versions/2, or a whole name."
 
+SOURCE_HELP = "Folder with a folder per class, a CSV file, or what --format names."
+FORMATS = ("folders", "csv", "coco", "voc", "yolo", "datumaro")
+
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        callback=one_of("auto", *FORMATS),
+        help=f"auto, {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.",
+    ),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Look at every picture first; list all that cannot be taken, and send none.")
 ]
@@ -107,12 +121,14 @@ def parse_split(text: str | None, seed: int | None) -> SplitPolicy | None:
     "push",
     "loupe dataset push screws pictures/ --project line-7",
     "loupe dataset push screws listing.csv --split 0.7,0.15,0.15 --seed 3",
+    "loupe dataset push screws exported-by-another-tool/ --format coco",
 )
 async def dataset_push(
     cli: Cli,
     *,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Id of the data set; made when it is not there.")],
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder with a folder per class, or a CSV file.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
+    format: FormatOption = "auto",
     split: Annotated[
         str | None, typer.Option("--split", metavar="TRAIN,VAL,TEST", help="Fractions; default 0.6,0.2,0.2.")
     ] = None,
@@ -135,7 +151,8 @@ async def dataset_push(
 
     SOURCE is a folder with a folder per class (in any script; pictures may lie deeper), or one with the folders train,
     validation and test that hold the classes, or a CSV file with the header path,label or path,label,split (separated
-    by commas, semicolons or tabs).
+    by commas, semicolons or tabs). It may also be annotated: a CSV file with boxes, or a folder in the format COCO,
+    Pascal VOC, YOLO or Datumaro, which is found out by what is in it.
 
     Pictures that the last version has keep their split, and what was ever in test stays there. --split and --seed then
     divide the new pictures only. `loupe dataset add` needs no full list.
@@ -146,13 +163,24 @@ async def dataset_push(
     """
     name, policy = cli.name(names.DatasetName, dataset), parse_split(split, seed)
     async with telling_refused(cli), cli.terminal() as loupe:
+        collection = await read_told(cli, source, format)
         with push_bar(cli.messages, cli.watched) as show:
             report = await loupe.datasets.push(
-                name, source, split=policy, strict=strict, force=force, resplit=resplit, show=show
+                name, collection, split=policy, strict=strict, force=force, resplit=resplit, show=show
             )
     show_push(cli, report)
     if report.left_out:
         raise Ended(6)
+
+
+async def read_told(cli: Cli, source: Path, format: str, least_classes: int = 2) -> Collection:
+    """Read a source, and tell a person in which format and why. Raises InvalidArgument, BadDataset."""
+    from loupe.terminal.formats.sources import AUTO, TITLES, read_source
+
+    found = await asyncio.to_thread(read_source, source, format, least_classes)
+    if format == AUTO:
+        cli.note(f"{source} is read as {TITLES[found.format]}: {found.explanation}")
+    return found
 
 
 @asynccontextmanager
@@ -176,6 +204,7 @@ def show_push(cli: Cli, report: PushReport) -> None:
 def _push_value(report: PushReport) -> dict[str, Any]:
     return {
         "version": report.version,
+        "format": {"name": report.format, "explanation": report.explanation},
         "sent": {"pictures": report.uploaded.pictures, "bytes": report.uploaded.bytes, "cuts": report.uploaded.cuts},
         "left_out": report.left_out,
         "problems": [vars(one) for one in report.problems],
@@ -220,28 +249,67 @@ def show_version(version: DatasetVersion) -> RenderableType:
         ("version", version.name),
         ("base", _base(version)),
         ("pictures", f"{version.picture_count} ({size(version.byte_count)})"),
+        ("boxes and polygons", region_count(version) or ""),
+        ("nothing there", version.nothing_there_count or ""),
+        ("unlabelled", version.unlabelled_count or ""),
         ("split", "given with the pictures" if policy.given else f"{fractions}, seed {policy.seed}"),
         ("near duplicates", f"{version.near_duplicate_clusters} clusters kept on one side of the split"),
         ("created", f"{when(version.create_time)} by {version.creator}"),
         ("digest", version.digest),
     ]
-    rows = [(one.label, one.train_count, one.validation_count, one.test_count) for one in version.labels]
-    labels = table(("class", "train", "validation", "test"), rows, right=(1, 2, 3), middle=(0,))
-    return Group(facts(pairs), labels)
+    return Group(facts(pairs), _label_table(version))
+
+
+def _label_table(version: DatasetVersion) -> RenderableType:
+    """Show of each class the pictures in each split, and the regions, as far as the version has such."""
+    columns = ["class"]
+    rows: list[list[object]] = [[one.label] for one in version.labels]
+    pictures = [[one.train_count, one.validation_count, one.test_count] for one in version.labels]
+    regions = [[one.train_regions, one.validation_regions, one.test_regions] for one in version.labels]
+    for first, counts in (("train", pictures), ("boxes: train", regions)):
+        if any(map(any, counts)):
+            columns += [first, "validation", "test"]
+            rows = [[*row, *more] for row, more in zip(rows, counts, strict=True)]
+    return table(columns, rows, right=range(1, len(columns)), middle=(0,))
+
+
+def _regions(one: LabelCount) -> int:
+    return one.train_regions + one.validation_regions + one.test_regions
+
+
+def region_count(version: DatasetVersion) -> int:
+    """Return how many boxes and polygons a version has."""
+    return sum(map(_regions, version.labels))
 
 
 def _base(version: DatasetVersion) -> str:
+    return f"{version.base} ({changes(version)})" if version.base else ""
+
+
+def changes(version: DatasetVersion) -> str:
+    """Return what a version has otherwise than its base, in short."""
     counts = f"+{version.added_count} −{version.removed_count} ~{version.relabelled_count}"
-    return f"{version.base} ({counts})" if version.base else ""
+    return f"{counts} ▭{version.annotated_count}" if version.annotated_count else counts
 
 
 @command(dataset_app, "list", "loupe dataset list --project line-7")
 async def dataset_list(cli: Cli) -> None:
-    """List the project's data sets."""
+    """List the project's data sets, with the pictures, boxes and polygons of the newest version."""
     async with cli.terminal() as loupe:
         found = [one async for one in loupe.datasets.list(cli.project)]
-    rows = [(short(one.name), short(one.latest_version), when(one.create_time)) for one in found]
-    cli.show({"datasets": found}, lambda: table(("data set", "newest version", "created"), rows))
+        newest = {
+            one.latest_version: await loupe.datasets.version(one.latest_version) for one in found if one.latest_version
+        }
+    rows = [(short(one.name), *_newest(newest.get(one.latest_version)), when(one.create_time)) for one in found]
+    columns = ("data set", "newest version", "pictures", "boxes", "created")
+    value = {"datasets": found, "newest_versions": list(newest.values())}
+    cli.show(value, lambda: table(columns, rows, right=(2, 3)))
+
+
+def _newest(version: DatasetVersion | None) -> tuple[Any, ...]:
+    if version is None:
+        return ("", "", "")
+    return (short(version.name), version.picture_count, region_count(version) or "")
 
 
 @command(dataset_app, "show", "loupe dataset show screws --project line-7")
@@ -252,20 +320,62 @@ async def dataset_show(cli: Cli, dataset: Annotated[str, typer.Argument(metavar=
     cli.show(found, lambda: show_version(found))
 
 
-@command(dataset_app, "export", "loupe dataset export screws/versions/2 exported/ --project line-7")
+@command(
+    dataset_app,
+    "export",
+    "loupe dataset export screws/versions/2 exported/ --project line-7",
+    "loupe dataset export screws exported/ --format yolo",
+)
 async def dataset_export(
     cli: Cli,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help=VERSION_HELP)],
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="An empty folder, or the one of an export that was cut.")
     ],
+    format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", callback=one_of(*FORMATS), help=f"One of {', '.join(FORMATS)}.")
+    ] = "folders",
 ) -> None:
-    """Write a version into a folder per class, with a splits.csv that pushes the very same version again."""
-    from loupe.terminal.export import LISTING, export_version
+    """Write a version into a folder per class, with a splits.csv that pushes the very same version again.
+
+    With --format it is written as another tool reads it. What the format cannot say is told with a count.
+    """
+    from loupe.terminal.export import export_version
 
     name = cli.name(names.DatasetVersionName, dataset)
     async with cli.terminal() as loupe:
         with export_bar(cli.messages, cli.watched) as show:
-            count = await export_version(loupe.datasets, name, folder, show)
-    value = {"folder": folder, "listing": folder / LISTING, "pictures": count}
-    cli.show(value, lambda: f"wrote {count} pictures and {folder / LISTING}")
+            made = await export_version(loupe.datasets, name, folder, show, format)
+    for warning in made.warnings:
+        cli.note(f"note: {warning}")
+    value = {"folder": folder, "listing": made.listing, "pictures": made.pictures, "warnings": made.warnings}
+    cli.show(value, lambda: f"wrote {made.pictures} pictures and {made.listing}")
+
+
+@command(dataset_app, "sheet", "loupe dataset sheet screws look.png --class scratch --split test")
+async def dataset_sheet(
+    cli: Cli,
+    *,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=VERSION_HELP)],
+    file: Annotated[Path, typer.Argument(metavar="FILE.png", help="Where it is written.")],
+    label: Annotated[str | None, typer.Option("--class", metavar="CLASS", help="Only pictures that show it.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", metavar="SPLIT", callback=one_of("train", "validation", "test"), help="Only of a split."
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", callback=within(1, 500), help="How many at most; default 48.")
+    ] = 48,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", callback=within(0, (1 << 63) - 1), help="Another one draws others.")
+    ] = 0,
+) -> None:
+    """Draw some pictures of a version side by side, with their classes, boxes and polygons: look before training."""
+    from loupe.terminal.sheet import draw_sheet
+
+    name = cli.name(names.DatasetVersionName, dataset)
+    async with cli.terminal() as loupe:
+        shown, of = await draw_sheet(loupe.datasets, name, file, label=label, split=split, count=count, seed=seed)
+    cli.show({"file": file, "pictures": shown, "of": of}, lambda: f"drew {shown} of {of} pictures in {file}")

@@ -267,6 +267,17 @@ def within(least: float, most: float) -> Callable[[float | None], float | None]:
     return check
 
 
+def one_of(*words: str) -> Callable[[str | None], str | None]:
+    """Return a callback for an option that is one of some words. It raises BadParameter that names them."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in words:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(words)}.")
+        return value
+
+    return check
+
+
 def _paragraphs(text: str) -> str:
     """Return a docstring with each paragraph on one line, for help to break where the terminal ends."""
     return "\n\n".join(" ".join(one.split()) for one in inspect.cleandoc(text).split("\n\n"))
