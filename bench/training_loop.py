@@ -24,6 +24,9 @@ import numpy as np
 from bench.figures import median_ratio
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
 from loupe.algorithm.process import restart_for_training
+from loupe.letterbox import Fit
+from loupe.tasks import TASKS
+from loupe.tasks.average_precision import Regions
 from loupe.tasks.objective import Objective
 
 SIZE, BATCH, STEPS = 64, 32, 12
@@ -52,11 +55,14 @@ class CachedPictures:
     def spec(self) -> RunSpec:
         return RunSpec({}, Objective("accuracy", 1.0), self._index, threads=self._threads)
 
-    def pictures(self, height: int, width: int) -> Path:
+    def pictures(self, height: int, width: int, fit: Fit = "stretch") -> Path:
         return self._folder / "pictures.npy"
 
     def reveal_test(self, answers: np.ndarray) -> np.ndarray:
         return self._index.classes
+
+    def reveal_test_regions(self, found: Regions) -> Regions:
+        return self._index.regions
 
     def report(self, progress: Progress) -> None:
         json.dumps(dict(progress.metrics))
@@ -102,7 +108,7 @@ def main() -> None:
     threads = 1 if options.contended else options.threads
     rates: dict[str, list[float]] = {"in_memory": [], "loop": [], "loop_contended": []}
     with tempfile.TemporaryDirectory(prefix="loupe-bench-") as folder:
-        context = Context(CachedPictures(Path(folder), threads))
+        context = Context(CachedPictures(Path(folder), threads), TASKS["classification"])
         network = torchvision.models.resnet18(weights=None, num_classes=6)
         loop = TrainingLoop(context, network, TrainingPlan(size=SIZE, epochs=1000, batch_size=BATCH))
         torch.set_num_threads(loop.threads)

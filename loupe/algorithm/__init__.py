@@ -10,6 +10,9 @@ An image is a folder with `algorithm.toml` (loupe.algorithm.manifest) and a func
     ...     fitted = fit(context, network, TrainingPlan(size=64, epochs=context.parameters["epochs"]))
     ...     context.finish(network, size=64, architecture="small", outcome=fitted.outcome)
 
+Where the manifest's task is detection, pictures are letterboxed and have regions (`context.data.regions`), boxes
+are measured by `context.score`, and the end is `context.finish_detector`.
+
 `python -m loupe.algorithm run FOLDER --data PICTURES --target 0.97` runs it on this machine, without a mesh.
 
 Importing this package costs nothing: torch is loaded when a name that needs it is first used, so services may

@@ -16,8 +16,10 @@ from rich.table import Table
 from loupe.algorithm.host import Outcome, Progress, Result
 from loupe.algorithm.image import BadImage, digest, pack
 from loupe.algorithm.local import BadFolder, LocalHost, local_spec, read_folder
+from loupe.algorithm.local_regions import read_coco
 from loupe.algorithm.manifest import BadManifest, InvalidParameter, read_manifest, resolve_parameters
 from loupe.algorithm.process import restart_for_training
+from loupe.algorithm.rules import TaskRules, rules_of
 from loupe.errors import InvalidArgument
 from loupe.tasks import TASKS
 from loupe.tasks.targets import parse_objective
@@ -40,7 +42,13 @@ def check(image: Annotated[Path, typer.Argument(help="folder with algorithm.toml
 @app.command()
 def run(
     image: Annotated[Path, typer.Argument(help="folder with algorithm.toml")],
-    data: Annotated[Path, typer.Option(help="folder per class, or a folder with splits.csv (path,label,split)")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="folder per class, or a folder with splits.csv (path,label,split); for detection one with "
+            "annotations.json, a COCO file"
+        ),
+    ],
     target: Annotated[
         str,
         typer.Option(
@@ -65,11 +73,12 @@ def run(
     console = Console()
     try:
         manifest = read_manifest(image)
-        objective = parse_objective(target, TASKS[manifest.task])
+        task = TASKS[manifest.task]
+        objective = parse_objective(target, task)
         files = {name: Path(value) for name, value in map(_pair, weights or [])}
         given = dict(map(_pair, param or [])) | {name: str(path) for name, path in files.items()}
         parameters = resolve_parameters(manifest, given)
-        folder = read_folder(data)
+        folder = read_coco(data) if task.regions else read_folder(data)
     except (BadFolder, BadManifest, InvalidArgument, InvalidParameter) as error:
         raise typer.BadParameter(str(error)) from error
     spec = local_spec(
@@ -107,7 +116,7 @@ def run(
             out.mkdir(parents=True, exist_ok=True)
             for name, path in {**result.artifacts, "report.json": host.work / "report.json"}.items():
                 shutil.copyfile(path, out / name)
-    _print_result(console, result)
+    _print_result(console, result, rules_of(task))
     raise typer.Exit(0 if result.outcome is Outcome.TARGET_REACHED else TARGET_MISSED)
 
 
@@ -139,18 +148,12 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _print_result(console: Console, result: Result) -> None:
+def _print_result(console: Console, result: Result, rules: TaskRules) -> None:
     report = result.report
     console.print(f"outcome: [bold]{result.outcome}[/bold]")
     for name in ("validation", "test"):
         if metrics := report.get(name):
-            low, high = metrics["accuracy_interval"]
-            console.print(
-                f"{name}: accuracy {metrics['accuracy']:.2%} ({low:.2%} to {high:.2%}), "
-                f"balanced {metrics['balanced_accuracy']:.2%}, lowest recall {metrics['lowest_recall']:.2%}, "
-                f"{metrics['pictures']} pictures",
-                highlight=False,
-            )
+            console.print(f"{name}: {rules.summary(metrics)}", highlight=False)
     if errors := report.get("label_errors"):
         table = Table("picture", "label", "looks like", "score", title=f"{len(errors)} labels to look at")
         for row in errors[:10]:

@@ -11,18 +11,22 @@ from typing import Any
 
 import torch
 
-from loupe.algorithm import finishing
 from loupe.algorithm.checkpoint import read_checkpoint, write_checkpoint
+from loupe.algorithm.classification import finishing as classification
 from loupe.algorithm.dataset import Dataset
+from loupe.algorithm.detection import finishing as detection
+from loupe.algorithm.detection.measures import Detections, score_of
 from loupe.algorithm.evaluation import OutOfSample
 from loupe.algorithm.export import Preprocessing
 from loupe.algorithm.host import Host, Outcome, Progress, Result
 from loupe.algorithm.image import load_entry
 from loupe.algorithm.manifest import read_manifest
 from loupe.algorithm.quantization import Slack
-from loupe.tasks import DEFAULT
-from loupe.tasks.classification import ACCURACY, Scorer, scorer
-from loupe.tasks.objective import Objective, spoken
+from loupe.algorithm.rules import rules_of
+from loupe.tasks import TASKS
+from loupe.tasks.classification import Scorer, scorer
+from loupe.tasks.objective import Objective
+from loupe.tasks.task import Task
 
 REPORT_SECONDS = 0.5
 
@@ -32,14 +36,15 @@ class Stopped(Exception):
 
 
 class Context:
-    """One run, as its algorithm sees it. Raises UnusableData.
+    """One run of an image of a task, as its algorithm sees it. Raises UnusableData.
 
     Making one sets torch's threads to what the run may use; oversubscribed cores train many times slower.
     data: the pictures. history: the rounds reported so far, of earlier attempts too.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, task: Task) -> None:
         self._host = host
+        self._task, self._rules = task, rules_of(task)
         self._spec = host.spec()
         torch.set_num_threads(self._spec.threads)
         self._began = time.monotonic()
@@ -48,6 +53,7 @@ class Context:
         self._checkpoints = 0
         self.history: list[dict[str, Any]] = []
         self.data = Dataset(self._spec.dataset, host)
+        self._rules.check(self.data)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -61,8 +67,18 @@ class Context:
 
     @property
     def scorer(self) -> Scorer:
-        """What computes the objective's metric. Raises ValueError where it is of a class that is not there."""
+        """What computes a classifier's metric. Raises ValueError where it is of a class that is not there."""
         return scorer(self.objective.metric, self.data.labels)
+
+    def score(self, detections: Sequence[Detections]) -> dict[str, float]:
+        """Return what a detector's boxes on the validation pictures are worth: "map50", "map", and "score".
+
+        detections: of each validation picture, in the order of `data.validation`: boxes float [K, 4], x_min, y_min,
+        x_max, y_max in parts of the square that `data.letterboxed` gives, scores float [K], and classes int [K]. Of a
+        picture the surest 100 count. score: the objective's metric. Raises ValueError where it is of a class
+        without boxes in validation pictures, or where the detections cannot be.
+        """
+        return score_of(self.data, self._task, self.objective.metric, detections)
 
     @property
     def target_accuracy(self) -> float:
@@ -141,26 +157,29 @@ class Context:
     ) -> None:
         """Show progress on the terminals; the arguments are those of host.Progress.
 
-        A report with the metric validation_accuracy is a round of training: it is kept in the history.
+        A report with one of the task's metrics, "validation_" before it, is a round of training: it is kept in the
+        history.
         """
         self._reported = time.monotonic()
         numbers = {name: float(value) for name, value in metrics.items()}
-        if "validation_accuracy" in numbers:
+        if any(f"validation_{metric}" in numbers for metric in self._task.metrics):
             self.history.append({"phase": phase, "epoch": epoch, "seconds": round(self.elapsed, 3), **numbers})
         self._host.report(Progress(phase, epoch, step, total_steps, numbers, message))
 
-    def report_round(
-        self, phase: str, what: str, *, accuracy: float, score: float, epoch: int = 0, **more: Any
-    ) -> None:
-        """Report a round of training: what was measured, and its accuracy and score on the validation pictures.
+    def report_round(self, phase: str, what: str, *, score: float, epoch: int = 0, **more: Any) -> None:
+        """Report a round of training: what was measured, its score and other metrics on the validation pictures.
 
-        The score, by the objective's metric, is told where that is another one. more: as `report` takes it.
+        score: by the objective's metric. more: metrics of the task by name, as accuracy=0.9, or what `score` returned;
+        and the rest as `report` takes it.
         """
-        said = f"{what}: {accuracy:.2%} of the validation pictures"
-        if self.objective.metric != ACCURACY:
-            said += f", {spoken(self.objective.metric)} {score:.2%}"
-            more["validation_score"] = score
-        self.report(phase, epoch=epoch, message=said, validation_accuracy=accuracy, **more)
+        figures = {name: float(more.pop(name)) for name in self._task.metrics if name in more}
+        if self.objective.metric in self._task.metrics:
+            figures.setdefault(self.objective.metric, float(score))
+        metrics = {f"validation_{name}": value for name, value in figures.items()}
+        if self._rules.tells_score(self.objective):
+            metrics["validation_score"] = score
+        said = self._rules.sentence(self.objective, figures, score)
+        self.report(phase, epoch=epoch, message=f"{what}: {said}", **{**metrics, **more})
 
     def log(self, text: str) -> None:
         """Pass a line of text on to the terminals, for people."""
@@ -206,7 +225,7 @@ class Context:
         notes: Mapping[str, Any] | None = None,
         onnx_logits: Any = None,
     ) -> None:
-        """Make the model package of a trained network, look at the test split once, and hand both over.
+        """Make the model package of a trained classifier, look at the test split once, and hand both over.
 
         network: float [N, 3, size, size], normalised per channel by mean and std in 0..1, to logits [N, C].
         architecture: what the network is, for people. outcome: why training ended.
@@ -216,7 +235,7 @@ class Context:
         already; it is compared with the network on the test pictures like an exported one.
         Raises ExportMismatch when the network and the ONNX model do not answer the same.
         """
-        artifacts, report = finishing.conclude(
+        artifacts, report = classification.conclude(
             self._host,
             self._spec,
             self.data,
@@ -227,7 +246,45 @@ class Context:
             onnx_logits=onnx_logits,
             slack=Slack(self.elapsed, self.seconds_left()),
         )
-        score = DEFAULT.score_of_report(self.objective.metric, report["validation"])
+        self._hand_over(artifacts, report, outcome, notes)
+
+    def finish_detector(
+        self,
+        network: torch.nn.Module,
+        *,
+        size: int,
+        architecture: str,
+        outcome: Outcome,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make the model package of a trained detector, look at the test split once, and hand both over.
+
+        network: float [N, 3, size, size], letterboxed, normalised per channel by mean and std in 0..1, to boxes
+        [N, A, 4], x_min, y_min, x_max, y_max in parts of the square, and scores [N, A, C] in 0..1, for an A of its own;
+        which of them overlap too much is found out behind it. The other arguments are those of `finish`.
+        Raises ExportMismatch when the network and the ONNX model do not find the same, ValueError for a network that
+        answers otherwise.
+        """
+        artifacts, report = detection.conclude(
+            self._host,
+            self._spec,
+            self.data,
+            network=network,
+            preprocessing=Preprocessing(size, size, tuple(mean), tuple(std)),
+            architecture=architecture,
+        )
+        self._hand_over(artifacts, report, outcome, notes)
+
+    def _hand_over(
+        self,
+        artifacts: Mapping[str, Path],
+        report: Mapping[str, Any],
+        outcome: Outcome,
+        notes: Mapping[str, Any] | None,
+    ) -> None:
+        score = self._task.score_of_report(self.objective.metric, report["validation"])
         assert score is not None, "the report has what every objective of the task is measured by"
         if outcome is Outcome.TARGET_REACHED and not self.reaches_target(score):
             # The package has the last word: a picture on the border may fall the other way in it.
@@ -241,7 +298,7 @@ class Context:
             "validation_score": score,
             "notes": dict(notes or {}),
         }
-        self._host.finish(Result(outcome, artifacts, report | run))
+        self._host.finish(Result(outcome, artifacts, {**report, **run}))
 
     def give_up(self, reason: str) -> None:
         """End a stopped run without a model; its last checkpoint stands."""
@@ -256,7 +313,7 @@ def run_image(folder: Path, host: Host) -> None:
     """
     manifest = read_manifest(folder)
     train = load_entry(folder, manifest.entry)
-    context = Context(host)
+    context = Context(host, TASKS[manifest.task])
     try:
         train(context)
     except Stopped as stop:

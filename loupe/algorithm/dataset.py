@@ -1,10 +1,11 @@
-"""The labelled pictures that a run learns from, split, and checked for being enough to learn from."""
+"""The pictures that a run learns from, split, with what is known of them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from loupe.algorithm.host import DatasetIndex, Host, Split
+from loupe.letterbox import Fit
 
 
 class UnusableData(ValueError):
@@ -12,53 +13,60 @@ class UnusableData(ValueError):
 
 
 class Dataset:
-    """The labelled pictures of a run, split into train, validation and test. Raises UnusableData.
+    """The N pictures of a run, split into train, validation and test; those that nobody looked at are unlabelled.
 
     name: the data set's, for people. labels: C class names, in the order of the model's outputs.
-    classes: int64 [N], indices into labels; -1 for every test picture, whose label is withheld.
-    digests: sha256 of each picture's file, hex. train, validation, test: int64 indices into the N pictures.
+    classes: int64 [N], indices into labels; -1 for pictures that have none as a whole, and for every test picture,
+    whose label is withheld. regions: what is annotated, boxes in parts of the square that `letterboxed` gives, 0..1; a
+    polygon counts as the box around it; those of test pictures are withheld. Where the task is about pictures as a
+    whole there are none, and where it is about regions there are no classes.
+    digests: sha256 of each picture's file, hex. train, validation, test, unlabelled: int64 indices into the N pictures.
     """
 
     def __init__(self, index: DatasetIndex, host: Host) -> None:
         self._host = host
-        self._opened: dict[int, np.ndarray] = {}
+        self._opened: dict[tuple[int, Fit], np.ndarray] = {}
         self.name = index.name
         self.labels = tuple(index.labels)
         self.digests = index.digests
         self.classes = np.asarray(index.classes, dtype=np.int64)
+        self.regions = index.regions
         splits = np.asarray(index.splits)
         self.train = np.flatnonzero(splits == Split.TRAIN)
         self.validation = np.flatnonzero(splits == Split.VALIDATION)
         self.test = np.flatnonzero(splits == Split.TEST)
-        self._check()
+        self.unlabelled = np.flatnonzero(splits == Split.UNLABELLED)
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def class_counts(self, split: Split = Split.TRAIN) -> np.ndarray:
         """Return int64 [C]: how many pictures each class has in train or validation."""
-        indices = {Split.TRAIN: self.train, Split.VALIDATION: self.validation}[split]
-        return np.bincount(self.classes[indices], minlength=len(self.labels))
+        return np.bincount(self.classes[self._of(split)], minlength=len(self.labels))
+
+    def region_counts(self, split: Split = Split.TRAIN) -> np.ndarray:
+        """Return int64 [C]: how many regions each class has in train or validation."""
+        return np.bincount(self.regions.of(self._of(split)).classes, minlength=len(self.labels))
 
     def images(self, size: int) -> np.ndarray:
-        """Return all N pictures, uint8 [N, size, size, 3], RGB, read-only; mapped from a file, not loaded."""
-        if size not in self._opened:
-            self._opened[size] = np.load(self._host.pictures(size, size), mmap_mode="r")
-        return self._opened[size]
+        """Return all N pictures stretched to a square, uint8 [N, size, size, 3], RGB.
 
-    def _check(self) -> None:
-        if len(self.labels) < 2:
-            raise UnusableData(
-                f"{self.name} has {len(self.labels)} classes ({', '.join(self.labels)}); at least two are needed"
-            )
-        for name, indices in (("training", self.train), ("validation", self.validation)):
-            if len(indices) == 0:
-                raise UnusableData(
-                    f"{self.name} has no {name} pictures among its {len(self)}; "
-                    "accuracy cannot be measured without them, so give each split some"
-                )
-            used = self.classes[indices]
-            if used.min() < 0 or used.max() >= len(self.labels):
-                raise UnusableData(f"{self.name} has {name} pictures without one of its {len(self.labels)} labels")
-        if np.count_nonzero(self.class_counts()) < 2:
-            raise UnusableData(f"all training pictures of {self.name} are of one class; at least two are needed")
+        They are read-only, and mapped from a file, not loaded.
+        """
+        return self._open(size, "stretch")
+
+    def letterboxed(self, size: int) -> np.ndarray:
+        """Return all N pictures, uint8 [N, size, size, 3], RGB, each in its own shape.
+
+        A picture is scaled to fit into the square and lies at its top left; the rest is grey, 114. They are read-only,
+        and mapped from a file, not loaded.
+        """
+        return self._open(size, "letterbox")
+
+    def _open(self, size: int, fit: Fit) -> np.ndarray:
+        if (size, fit) not in self._opened:
+            self._opened[size, fit] = np.load(self._host.pictures(size, size, fit), mmap_mode="r")
+        return self._opened[size, fit]
+
+    def _of(self, split: Split) -> np.ndarray:
+        return {Split.TRAIN: self.train, Split.VALIDATION: self.validation}[split]

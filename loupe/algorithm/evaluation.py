@@ -118,11 +118,17 @@ def operating_points(probabilities: np.ndarray, classes: np.ndarray) -> list[tup
     >>> operating_points(rows, np.array([0, 0, 0, 0]))
     [(0.9, 1, 0), (0.8, 2, 0), (0.7, 3, 1), (0.6, 4, 1)]
     """
-    confidences = np.floor(probabilities.max(axis=1).astype(np.float64) * 1e6 + 1e-3) / 1e6
-    missed = probabilities.argmax(axis=1) != classes
+    return operating_points_of(probabilities.max(axis=1), probabilities.argmax(axis=1) != classes)
+
+
+def operating_points_of(confidences: np.ndarray, missed: np.ndarray) -> list[tuple[float, int, int]]:
+    """Return the same of any M answers: float [M], how sure each is, and bool [M], whether it is wrong."""
+    confidences = np.floor(confidences.astype(np.float64) * 1e6 + 1e-3) / 1e6
     falling, ranks = np.unique(-confidences, return_inverse=True)
     answered = np.cumsum(np.bincount(ranks))
     wrong = np.cumsum(np.bincount(ranks, weights=missed)).astype(int)
+    if not len(falling):
+        return []
     changes = np.diff(wrong) > 0
     rows = np.flatnonzero(np.append(True, changes) | np.append(changes, True))
     if len(rows) > OPERATING_POINTS:

@@ -15,15 +15,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from loupe.algorithm.region_file import no_regions
+from loupe.letterbox import Fit
+from loupe.tasks.average_precision import Regions
 from loupe.tasks.objective import Objective
 
 
 class Split(enum.IntEnum):
-    """Says what a picture is for. TEST labels are withheld until the model is final."""
+    """Says what a picture is for. TEST labels are withheld until the model is final, UNLABELLED have none."""
 
     TRAIN = 0
     VALIDATION = 1
     TEST = 2
+    UNLABELLED = 3
 
 
 class Outcome(enum.StrEnum):
@@ -40,9 +44,12 @@ class DatasetIndex:
     """A data set version without its pixels.
 
     labels: class names, in the order of the model's outputs.
-    classes: int32 [N], the index into `labels` of each picture; -1 for every TEST picture (withheld).
+    classes: int32 [N], the index into `labels` of each picture; -1 for every TEST picture (withheld), and for those
+    that have no class as a whole.
     splits: uint8 [N], a `Split` for each picture.
     digests: sha256 of each picture's file, hex, in the same order.
+    regions: the annotations of all but TEST pictures (withheld), boxes in parts of the square that pictures are
+    letterboxed into; none for a task that is about pictures as a whole.
     """
 
     name: str
@@ -50,6 +57,7 @@ class DatasetIndex:
     classes: np.ndarray
     splits: np.ndarray
     digests: Sequence[str]
+    regions: Regions = field(default_factory=no_regions)
 
 
 @dataclass(frozen=True)
@@ -95,10 +103,10 @@ class Progress:
 class Result:
     """What a run hands over at its end.
 
-    artifacts: file name -> path inside the run's work folder; a classification model has "model.onnx",
-    "model.safetensors", "model.json" and "golden.npz", and "model.int8.onnx" where INT8 answers the same
-    (loupe.algorithm.package writes them).
-    report: JSON-able; metrics, confusion matrix, worst classes, likely label errors (loupe.algorithm.evaluation).
+    artifacts: file name -> path inside the run's work folder; a model has "model.onnx", "model.safetensors",
+    "model.json" and "golden.npz", and "model.int8.onnx" where INT8 answers the same (loupe.algorithm.package writes
+    them).
+    report: JSON-able; the figures of validation and test pictures, and what else a task's models are told by.
     """
 
     outcome: Outcome
@@ -116,10 +124,11 @@ class Host(Protocol):
     def spec(self) -> RunSpec:
         """Return what to do."""
 
-    def pictures(self, height: int, width: int) -> Path:
+    def pictures(self, height: int, width: int, fit: Fit = "stretch") -> Path:
         """Return a .npy file, uint8 [N, height, width, 3], RGB, rows as in DatasetIndex.
 
-        It is decoded once and shared read-only by all runs on the same data; open it with mmap_mode="r".
+        fit: how each picture fills its height and width, see `loupe.letterbox`. It is decoded once and shared read-only
+        by all runs on the same data; open it with mmap_mode="r".
         """
 
     def reveal_test(self, answers: np.ndarray) -> np.ndarray:
@@ -127,6 +136,14 @@ class Host(Protocol):
 
         answers: int [T], classes, in the order of the pictures; the host scores them by itself, and its figures count.
         Once in a run; afterwards nothing is trained or kept.
+        """
+
+    def reveal_test_regions(self, found: Regions) -> Regions:
+        """Hand over what the final model finds in the test pictures, and return the regions of all, none withheld.
+
+        found: with scores, pictures numbered by their place among the test pictures, boxes within 0..1, and at most
+        MAX_DETECTIONS of them a picture; the host scores them by itself, and its figures count. Once in a run, in place
+        of `reveal_test`; afterwards nothing is trained or kept.
         """
 
     def report(self, progress: Progress) -> None:

@@ -9,19 +9,22 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec, Split
+from loupe.algorithm.region_file import no_regions
+from loupe.letterbox import Fit
 from loupe.picture import DECODER, BadPicture, decode, digest
 from loupe.picture_folders import SPLIT_NAMES, SUFFIXES, class_folders, walk_class
+from loupe.tasks.average_precision import Regions
 from loupe.tasks.objective import Objective
 
 SPLITS_FILE = "splits.csv"
-_SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
+SPLITS_BY_NAME = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
 
 
 class BadFolder(ValueError):
@@ -30,10 +33,11 @@ class BadFolder(ValueError):
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """N labelled pictures on disk, in the order of their digests.
+    """N pictures on disk, in the order of their digests, with all that is known of them, nothing withheld.
 
-    labels: class names. digests: sha256 of each file, hex. classes: int32 [N], indices into labels, none withheld.
-    splits: uint8 [N], a `Split` for each picture.
+    labels: class names. digests: sha256 of each file, hex. classes: int32 [N], indices into labels, -1 for none.
+    splits: uint8 [N], a `Split` for each picture. regions: boxes in parts of the square that pictures are letterboxed
+    into.
     """
 
     root: Path
@@ -42,6 +46,7 @@ class PictureFolder:
     digests: Sequence[str]
     classes: np.ndarray
     splits: np.ndarray
+    regions: Regions = field(default_factory=no_regions)
 
     @property
     def identity(self) -> str:
@@ -49,9 +54,10 @@ class PictureFolder:
         return hashlib.sha256("".join(self.digests).encode()).hexdigest()[:32]
 
     def index(self) -> DatasetIndex:
-        """Return the data set as a run may see it: test labels withheld."""
+        """Return the data set as a run may see it: test labels and regions withheld."""
         withheld = np.where(self.splits == Split.TEST, np.int32(-1), self.classes)
-        return DatasetIndex(self.root.name, self.labels, withheld, self.splits, self.digests)
+        shown = self.regions.where(self.splits[self.regions.pictures] != Split.TEST)
+        return DatasetIndex(self.root.name, self.labels, withheld, self.splits, self.digests, shown)
 
 
 def read_folder(root: Path, *, validation: float = 0.2, test: float = 0.2) -> PictureFolder:
@@ -76,14 +82,18 @@ def read_folder(root: Path, *, validation: float = 0.2, test: float = 0.2) -> Pi
     splits = np.zeros(len(digests), dtype=np.uint8)
     for number in range(len(labels)):
         members = np.flatnonzero(classes == number)
-        place = (np.arange(len(members)) + 0.5) / len(members)
-        drawn = np.where(place < test, Split.TEST, np.where(place < test + validation, Split.VALIDATION, Split.TRAIN))
-        splits[members] = drawn
+        splits[members] = drawn_splits(len(members), validation, test)
     for row, each in enumerate(digests):
         split = seen[each][2]
         if split is not None:
             splits[row] = split
     return PictureFolder(root, labels, [seen[each][0] for each in digests], digests, classes, splits)
+
+
+def drawn_splits(count: int, validation: float, test: float) -> np.ndarray:
+    """Return int [count], a `Split` for each of so many pictures in their order; validation, test: parts of 1."""
+    place = (np.arange(count) + 0.5) / max(1, count)
+    return np.where(place < test, Split.TEST, np.where(place < test + validation, Split.VALIDATION, Split.TRAIN))
 
 
 class LocalHost:
@@ -121,8 +131,8 @@ class LocalHost:
     def spec(self) -> RunSpec:
         return self._spec
 
-    def pictures(self, height: int, width: int) -> Path:
-        target = self._cache / f"{self._folder.identity}-{height}x{width}-{DECODER.rpartition('-')[2]}.npy"
+    def pictures(self, height: int, width: int, fit: Fit = "stretch") -> Path:
+        target = self._cache / f"{self._folder.identity}-{fit}-{height}x{width}-{DECODER.rpartition('-')[2]}.npy"
         if not target.exists():
             partial = target.with_suffix(f".{os.getpid()}.partial")
             shape = (len(self._folder.paths), height, width, 3)
@@ -130,7 +140,7 @@ class LocalHost:
 
             def fill(row: int) -> None:
                 try:
-                    pixels[row] = decode(self._folder.paths[row].read_bytes(), height, width)
+                    pixels[row] = decode(self._folder.paths[row].read_bytes(), height, width, fit)
                 except BadPicture as error:
                     raise BadFolder(f"{self._folder.paths[row]}: {error}") from error
 
@@ -144,10 +154,17 @@ class LocalHost:
         return target
 
     def reveal_test(self, answers: np.ndarray) -> np.ndarray:
+        self._reveal()
+        return self._folder.classes
+
+    def reveal_test_regions(self, found: Regions) -> Regions:
+        self._reveal()
+        return self._folder.regions
+
+    def _reveal(self) -> None:
         if self._revealed:
             raise RuntimeError("the test labels were revealed before; that is done once in a run")
         self._revealed = True
-        return self._folder.classes
 
     def report(self, progress: Progress) -> None:
         self._show(progress)
@@ -185,7 +202,7 @@ def _rows_of_folders(root: Path) -> list[tuple[Path, str, Split | None]]:
     if not root.is_dir():
         raise BadFolder(f"{root} is not a folder")
     return [
-        (path, folder.name, _SPLITS.get(split))
+        (path, folder.name, SPLITS_BY_NAME.get(split))
         for folder, split in class_folders(root)[0]
         for path in walk_class(folder)
         if isinstance(path, Path) and path.suffix.lower() in SUFFIXES
@@ -196,7 +213,7 @@ def _rows_of_csv(root: Path) -> list[tuple[Path, str, Split | None]]:
     rows: list[tuple[Path, str, Split | None]] = []
     with (root / SPLITS_FILE).open(newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
-            split = _SPLITS.get(SPLIT_NAMES.get((row.get("split") or "").strip().lower(), ""))
+            split = SPLITS_BY_NAME.get(SPLIT_NAMES.get((row.get("split") or "").strip().lower(), ""))
             if not row.get("path") or not row.get("label") or split is None:
                 raise BadFolder(
                     f"{root / SPLITS_FILE}, line {number}: expected path, label and split (train, validation or test)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,19 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised, and need not be printed, too
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
-        answers: np.ndarray = self._session.run(None, {"pictures": np.ascontiguousarray(pictures)})[0]
-        return answers
+        return self.outputs(pictures)[0]
+
+    def outputs(self, pictures: np.ndarray, names: Sequence[str] | None = None) -> list[np.ndarray]:
+        """Return the outputs of these names, or all of them in the model's order."""
+        outputs: list[np.ndarray] = self._session.run(names, {"pictures": np.ascontiguousarray(pictures)})
+        return outputs
 
     def predict(self, pictures: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Return float32 [M, outputs] for pictures[indices]."""

@@ -6,8 +6,8 @@ through it; what is checked on this side is checked for a clear error at the rig
     run -> trainer   ready, report, log, failed, and call (with an id; every call gets one answer)
     trainer -> run   job, answer, stop
 
-What a run may read lies in its data folder: `job.json`, `classes.npy`, `splits.npy`, `digests.npy`, and the folders
-`algorithm`, `weights` and `checkpoint`. What it writes lies in its work folder.
+What a run may read lies in its data folder: `job.json`, `classes.npy`, `splits.npy`, `digests.npy`, `regions.npy`,
+and the folders `algorithm`, `weights` and `checkpoint`. What it writes lies in its work folder.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from typing import Any
 import numpy as np
 
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec
+from loupe.algorithm.region_file import read_regions, write_regions
+from loupe.letterbox import Fit
+from loupe.tasks.average_precision import Regions
 from loupe.tasks.objective import Objective
 
 LENGTH = struct.Struct(">I")
@@ -104,6 +107,7 @@ class PipeHost:
             classes=np.load(self._data / "classes.npy", allow_pickle=False),
             splits=np.load(self._data / "splits.npy", allow_pickle=False),
             digests=[row.tobytes().hex() for row in np.load(self._data / "digests.npy", allow_pickle=False)],
+            regions=read_regions(self._data / "regions.npy"),
         )
         return RunSpec(
             parameters=job["parameters"],
@@ -117,14 +121,20 @@ class PipeHost:
             weights={name: self._data / file for name, file in job["weights"].items()},
         )
 
-    def pictures(self, height: int, width: int) -> Path:
-        return self._data / str(self._call("pictures", height=int(height), width=int(width))["file"])
+    def pictures(self, height: int, width: int, fit: Fit = "stretch") -> Path:
+        return self._data / str(self._call("pictures", height=int(height), width=int(width), fit=fit)["file"])
 
     def reveal_test(self, answers: np.ndarray) -> np.ndarray:
         packed = base64.b64encode(answers.astype("<u2").tobytes()).decode()
         file = self._call("reveal_test", answers=packed)["file"]
         classes: np.ndarray = np.load(self._data / file, allow_pickle=False)
         return classes
+
+    def reveal_test_regions(self, found: Regions) -> Regions:
+        path = self._work / "test_detections.npy"
+        write_regions(path, found)
+        file = self._call("reveal_test", file=self._inside(path))["file"]
+        return read_regions(self._data / file)
 
     def report(self, progress: Progress) -> None:
         self._send(

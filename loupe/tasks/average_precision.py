@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +33,11 @@ class Regions:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def where(self, chosen: np.ndarray) -> Regions:
+        """Return the regions that bool [M] chooses."""
+        scores = None if self.scores is None else self.scores[chosen]
+        return Regions(self.pictures[chosen], self.classes[chosen], self.boxes[chosen], scores)
 
     def of(self, pictures: np.ndarray) -> Regions:
         """Return the regions of some pictures, each numbered by its place among them."""
@@ -100,27 +103,31 @@ def checked(figures: dict[str, Any]) -> Checked:
 
 def _precision(truth: Regions, found: Regions, pictures: int, classes: int) -> np.ndarray:
     """Return float [10 IoUs, 101 recalls, classes]; -1 for a class without annotations."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    from pycocotools import coco, cocoeval
 
+    # Its modules alone see this in place of the builtin; stdout belongs to all threads of a service.
+    coco.print = cocoeval.print = _say_nothing
     heading = {
         "info": {},
         "images": [{"id": number} for number in range(pictures)],
         "categories": [{"id": number} for number in range(classes)],
     }
-    with contextlib.redirect_stdout(io.StringIO()):
-        known, said = COCO(), COCO()
-        known.dataset = {**heading, "annotations": _rows(truth)}
-        known.createIndex()
-        said.dataset = {**heading, "annotations": _rows(found)}
-        said.createIndex()
-        evaluation = COCOeval(known, said, "bbox")
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-        evaluation.params.maxDets = [MAX_DETECTIONS]
-        evaluation.evaluate()
-        evaluation.accumulate()
+    known, said = coco.COCO(), coco.COCO()
+    known.dataset = {**heading, "annotations": _rows(truth)}
+    known.createIndex()
+    said.dataset = {**heading, "annotations": _rows(found)}
+    said.createIndex()
+    evaluation = cocoeval.COCOeval(known, said, "bbox")
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+    evaluation.params.maxDets = [MAX_DETECTIONS]
+    evaluation.evaluate()
+    evaluation.accumulate()
     precision: np.ndarray = evaluation.eval["precision"][..., 0, 0]
     return precision
+
+
+def _say_nothing(*words: object) -> None:
+    """Stand in for print."""
 
 
 def _rows(regions: Regions) -> list[dict[str, Any]]:

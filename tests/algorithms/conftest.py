@@ -23,9 +23,11 @@ from loupe.algorithm.context import run_image
 from loupe.algorithm.host import Progress, Result
 from loupe.algorithm.local import LocalHost, PictureFolder, local_spec, read_folder
 from loupe.algorithm.manifest import read_manifest, resolve_parameters
+from loupe.tasks import TASKS
 from loupe.tasks.objective import Objective
 
 IMAGES = Path(__file__).parents[2] / "services" / "trainer" / "algorithms"
+CLASSIFICATION = TASKS["classification"]
 SIDE = 32
 
 

@@ -21,12 +21,12 @@ from loupe.algorithm.context import Context
 from loupe.algorithm.dataset import UnusableData
 from loupe.algorithm.host import Split
 from loupe.algorithm.local import BadFolder, read_folder
-from tests.algorithms.conftest import write_pictures
+from tests.algorithms.conftest import CLASSIFICATION, write_pictures
 
 
 def test_test_labels_are_withheld_until_they_are_revealed_once(bench, textures) -> None:
     host = bench.host("scratch", textures, target=0.9)
-    context = Context(host)
+    context = Context(host, CLASSIFICATION)
     assert len(context.data.test) == 12
     assert set(context.data.classes[context.data.test]) == {-1}
     assert context.data.classes[context.data.train].min() == 0
@@ -38,7 +38,7 @@ def test_test_labels_are_withheld_until_they_are_revealed_once(bench, textures) 
 
 
 def test_pictures_are_rows_as_in_the_index_decoded_once(bench, textures) -> None:
-    context = Context(bench.host("scratch", textures, target=0.9))
+    context = Context(bench.host("scratch", textures, target=0.9), CLASSIFICATION)
     pictures = context.data.images(32)
     assert pictures.shape == (60, 32, 32, 3)
     assert not pictures.flags.writeable
@@ -56,7 +56,7 @@ def test_grey_pictures_come_as_three_equal_channels(bench, tmp_path) -> None:
             level = 40 if label == "dark" else 200
             pixels = (level + rng.integers(0, 30, (16, 16))).astype(np.uint8)
             Image.fromarray(pixels).save(root / label / f"{number}.png")
-    pictures = Context(bench.host("scratch", read_folder(root), target=0.9)).data.images(16)
+    pictures = Context(bench.host("scratch", read_folder(root), target=0.9), CLASSIFICATION).data.images(16)
     np.testing.assert_array_equal(pictures[..., 0], pictures[..., 2])
 
 
@@ -73,14 +73,14 @@ def test_data_that_nothing_can_be_learned_from_is_refused(bench, tmp_path, count
     for old, new in (rows or {}).items():
         folder.splits[folder.splits == Split[old.upper()]] = Split[new.upper()]
     with pytest.raises(UnusableData, match=said):
-        Context(bench.host("scratch", folder, target=0.9))
+        Context(bench.host("scratch", folder, target=0.9), CLASSIFICATION)
 
 
 def test_training_pictures_of_one_class_only_are_refused(bench, tmp_path) -> None:
     folder = read_folder(write_pictures(tmp_path / "p", {"a": 5, "b": 5}))
     folder.splits[folder.classes == 1] = Split.VALIDATION
     with pytest.raises(UnusableData, match="one class"):
-        Context(bench.host("scratch", folder, target=0.9))
+        Context(bench.host("scratch", folder, target=0.9), CLASSIFICATION)
 
 
 def test_a_folder_of_pictures_is_split_the_same_way_each_time(tmp_path) -> None:
@@ -170,11 +170,11 @@ def test_an_optimizer_goes_on_as_if_it_never_stopped(tmp_path, kind) -> None:
 
 
 def test_history_and_elapsed_time_go_on_from_the_checkpoint(bench, textures) -> None:
-    first = Context(bench.host("scratch", textures, target=0.9, max_seconds=100.0))
+    first = Context(bench.host("scratch", textures, target=0.9, max_seconds=100.0), CLASSIFICATION)
     first.report("head", validation_accuracy=0.5)
     first._elapsed_before = 60.0
     first.checkpoint({"stage": 1})
-    second = Context(bench.host("scratch", textures, target=0.9, max_seconds=100.0))
+    second = Context(bench.host("scratch", textures, target=0.9, max_seconds=100.0), CLASSIFICATION)
     assert second.restore() == {"stage": 1}
     assert [row["validation_accuracy"] for row in second.history] == [0.5]
     assert 60.0 <= second.elapsed < 70.0

@@ -16,6 +16,7 @@ from loupe.algorithm.context import Context
 from loupe.algorithm.plan import TrainingPlan, learning_rate
 from loupe.algorithm.training import TrainingLoop
 from loupe.tasks.objective import Objective
+from tests.algorithms.conftest import CLASSIFICATION
 
 SIZE = 8
 
@@ -40,7 +41,7 @@ def loop_for(bench, textures) -> Callable[..., TrainingLoop]:
     def make(*, seconds: float | None = None, **plan: Any) -> TrainingLoop:
         host = bench.host("scratch", textures, target=1.0, max_seconds=seconds)
         settings = {"epochs": 4, "batch_size": 6, "augmentation": None, "label_smoothing": 0.0, "balance": 0.0}
-        return TrainingLoop(Context(host), ByLight(), TrainingPlan(SIZE, **{**settings, **plan}))
+        return TrainingLoop(Context(host, CLASSIFICATION), ByLight(), TrainingPlan(SIZE, **{**settings, **plan}))
 
     return make
 

@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from loupe.algorithm import export, package
+from loupe.algorithm.classification.package import check_parity, golden_rows
 from loupe.algorithm.context import Context
 from loupe.algorithm.evaluation import softmax
 from loupe.algorithm.export import PictureNetwork, Preprocessing, export_onnx, predict_torch, ready_for_inference
 from loupe.algorithm.host import Outcome
 from loupe.algorithm.onnx_model import OnnxModel, answering, append_linear, append_softmax, with_size
-from loupe.algorithm.package import ExportMismatch, check_parity, golden_rows
+from loupe.algorithm.package import ExportMismatch
+from tests.algorithms.conftest import CLASSIFICATION
 
 PUBLISHED = {
     "augmentation": ["Augmentation"],
@@ -246,7 +248,7 @@ def test_finish_hands_over_a_whole_package(bench, textures) -> None:
     host = bench.host("scratch", textures, target=0.5)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    Context(host).finish(network, size=32, architecture="tiny", outcome=Outcome.PLATEAU)
+    Context(host, CLASSIFICATION).finish(network, size=32, architecture="tiny", outcome=Outcome.PLATEAU)
     result = host.result
     assert set(result.artifacts) == {"model.onnx", "model.safetensors", "model.json", "golden.npz"}
     document = json.loads(Path(result.artifacts["model.json"]).read_text(encoding="utf-8"))
@@ -269,7 +271,7 @@ def test_finish_hands_over_a_whole_package(bench, textures) -> None:
 
 def test_an_export_of_another_network_fails_the_run(bench, textures) -> None:
     host = bench.host("scratch", textures, target=0.5)
-    context = Context(host)
+    context = Context(host, CLASSIFICATION)
     network = small_network()
     other = copy.deepcopy(network)
     classifier = other[-1]
@@ -290,7 +292,7 @@ def test_an_export_of_another_network_fails_the_run(bench, textures) -> None:
 
 def test_a_package_that_misses_the_target_is_not_called_a_success(bench, textures) -> None:
     host = bench.host("scratch", textures, target=0.99)
-    Context(host).finish(
+    Context(host, CLASSIFICATION).finish(
         nn.Sequential(nn.Flatten(), nn.Linear(32 * 32 * 3, 3)),
         size=32,
         architecture="tiny",

@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from loupe.algorithm import finishing, quantization
+from loupe.algorithm import quantization
+from loupe.algorithm.classification import finishing
 from loupe.algorithm.context import Context
 from loupe.algorithm.evaluation import softmax
 from loupe.algorithm.export import Preprocessing, export_onnx
 from loupe.algorithm.host import Outcome, Result
 from loupe.algorithm.onnx_model import OnnxModel, append_softmax
 from loupe.algorithm.quantization import NotQuantized, Slack, agreement, make_int8, quantize
-from tests.algorithms.conftest import Recorder
+from tests.algorithms.conftest import CLASSIFICATION, Recorder
 
 SIDE = 32
 AMPLE = Slack(elapsed=60.0, left=float("inf"))
@@ -51,7 +52,7 @@ def noise(count: int) -> np.ndarray:
 
 def finished(bench, textures, recorder: Recorder | None = None) -> Result:
     host = bench.host("scratch", textures, target=0.5, recorder=recorder)
-    Context(host).finish(small_network(), size=SIDE, architecture="tiny", outcome=Outcome.PLATEAU)
+    Context(host, CLASSIFICATION).finish(small_network(), size=SIDE, architecture="tiny", outcome=Outcome.PLATEAU)
     return host.result
 
 
@@ -165,7 +166,7 @@ def made(
     bench, textures, model: onnx.ModelProto, *, slack: Slack = AMPLE, recorder: Recorder | None = None
 ) -> quantization.Int8Model:
     host = bench.host("scratch", textures, target=0.5, recorder=recorder)
-    data = Context(host).data
+    data = Context(host, CLASSIFICATION).data
     pictures = data.images(SIDE)
     return make_int8(host, host.spec(), data, model, pictures, compared=data.test, golden=pictures[:2], slack=slack)
 

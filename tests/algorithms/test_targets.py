@@ -16,7 +16,7 @@ from loupe.algorithm.host import Outcome
 from loupe.algorithm.local import read_folder
 from loupe.algorithm.plan import TrainingPlan
 from loupe.algorithm.training import TrainingLoop
-from tests.algorithms.conftest import IMAGES, Recorder, write_pictures
+from tests.algorithms.conftest import CLASSIFICATION, IMAGES, Recorder, write_pictures
 
 RARE, COMMON = 0, 1
 EPOCHS = ((0, 8), (2, 5), (1, 8))
@@ -57,7 +57,7 @@ def test_the_best_epoch_and_the_end_go_by_the_metric(
     metric, target = asked
     folder = read_folder(write_pictures(tmp_path / "p", {"a rare one": 10, "common": 40}))
     recorder = Recorder()
-    context = Context(bench.host("scratch", folder, target=target, metric=metric, recorder=recorder))
+    context = Context(bench.host("scratch", folder, target=target, metric=metric, recorder=recorder), CLASSIFICATION)
     assert context.objective.metric == metric
     classes = context.data.classes[context.data.validation]
     assert np.bincount(classes).tolist() == [2, 8]
@@ -84,7 +84,7 @@ def test_the_best_epoch_and_the_end_go_by_the_metric(
 
 def test_validation_answers_are_in_the_order_of_the_pictures(bench, textures) -> None:
     """A network whose answer is told by the picture alone, in more than one batch."""
-    context = Context(bench.host("scratch", textures, target=0.9))
+    context = Context(bench.host("scratch", textures, target=0.9), CLASSIFICATION)
     data = context.data
     same = nn.Conv2d(3, 3, 1, bias=False)
     nn.init.dirac_(same.weight)

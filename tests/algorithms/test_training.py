@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 import loupe.algorithm
 from loupe.algorithm import context as context_module
-from loupe.algorithm import finishing, training
+from loupe.algorithm import training
 from loupe.algorithm.augmentation import Augmentation, augment
+from loupe.algorithm.classification import finishing
 from loupe.algorithm.context import run_image
 from loupe.algorithm.host import Outcome
 from loupe.algorithm.image import load_entry

@@ -20,7 +20,10 @@ import psutil
 from PIL import Image
 
 from loupe.algorithm import image
+from loupe.algorithm.region_file import no_regions
+from loupe.annotations import Box
 from loupe.errors import NotFound, StaleAttempt
+from loupe.tasks.average_precision import Regions
 from loupe.tasks.objective import Objective
 from services.trainer.attempts.attempt import StopReason
 from services.trainer.attempts.attempts import Attempts
@@ -68,10 +71,10 @@ type = "file"
 """
 
 
-def picture(colour: int, size: int = 8) -> bytes:
-    """Return a PNG of one grey."""
+def picture(colour: int, size: int = 8, height: int | None = None) -> bytes:
+    """Return a PNG of one grey, square unless its height is another."""
     buffer = io.BytesIO()
-    Image.new("RGB", (size, size), (colour, colour, colour)).save(buffer, "PNG")
+    Image.new("RGB", (size, height or size), (colour, colour, colour)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -97,13 +100,48 @@ class MemoryStorage:
             self.pictures[digests[-1]] = data
         classes = np.array([colour > 127 for colour in colours], dtype=np.int32)
         splits = np.array([index % 3 for index in range(len(colours))], dtype=np.uint8)
-        self.datasets[name] = LabelledDataset(name, ("dark", "light"), classes, splits, digests)
+        count = len(colours)
+        self.datasets[name] = LabelledDataset(
+            name,
+            ("dark", "light"),
+            classes,
+            splits,
+            digests,
+            no_regions(),
+            np.zeros(count, bool),
+            np.full((count, 2), 8, np.int32),
+        )
         return self.datasets[name]
 
-    def add_image(self, folder: Path, code: str) -> str:
-        """Pack an image with this code as the algorithm version, and return its digest."""
+    def add_annotated(self, name: str, boxes: Sequence[Box | None], splits: Sequence[int]) -> LabelledDataset:
+        """Make a version of pictures of 16 x 8 with one box each, in turn of a "hole" and a "dent"; None is unlabelled.
+
+        All pictures have the class "part", too; storage does not know the size of the first one.
+        """
+        files = [picture(colour, 16, 8) for colour in range(len(boxes))]
+        digests = [hashlib.sha256(data).hexdigest() for data in files]
+        self.pictures.update(zip(digests, files, strict=True))
+        rows = [row for row, each in enumerate(boxes) if each is not None]
+        there = np.array([each for each in boxes if each is not None], np.float32)
+        sizes = np.array([[16, 8]] * len(boxes), np.int32)
+        sizes[0] = 0
+        looked_at = np.isin(np.arange(len(boxes)), rows)
+        self.datasets[name] = LabelledDataset(
+            name,
+            ("dent", "hole", "part"),
+            np.full(len(boxes), 2, np.int32),
+            np.array(splits, np.uint8),
+            digests,
+            Regions(np.array(rows), np.array([1 - row % 2 for row in rows]), there),
+            looked_at,
+            sizes,
+        )
+        return self.datasets[name]
+
+    def add_image(self, folder: Path, code: str, task: str = "classification") -> str:
+        """Pack an image of a task with this code as the algorithm version, and return its digest."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "algorithm.toml").write_text(MANIFEST)
+        (folder / "algorithm.toml").write_text(MANIFEST.replace("classification", task))
         (folder / "main.py").write_text(textwrap.dedent(code))
         packed = image.pack(folder)
         digest = self.algorithms[ALGORITHM] = image.digest(packed)
@@ -212,8 +250,8 @@ class Rig:
     pictures: PictureCache
     attempts: Attempts
 
-    def spec(self, code: str, attempt: int = 1, **changes: Any) -> AttemptSpec:
-        """Return an attempt at JOB that runs `code` on six pictures."""
+    def spec(self, code: str, attempt: int = 1, task: str = "classification", **changes: Any) -> AttemptSpec:
+        """Return an attempt at JOB that runs `code`, an image of a task, on six pictures."""
         name = "projects/line-7/datasets/screws/versions/1"
         if name not in self.storage.datasets:
             self.storage.add_dataset(name, [0, 200, 30, 220, 60, 240])
@@ -221,7 +259,7 @@ class Rig:
             key=AttemptKey(JOB, attempt),
             dataset_version=name,
             algorithm_version=ALGORITHM,
-            algorithm_digest=self.storage.add_image(self.folder / "source", code),
+            algorithm_digest=self.storage.add_image(self.folder / "source", code, task),
             objective=Objective("accuracy", 0.9),
             storage_token="secret",
             built_in=True,

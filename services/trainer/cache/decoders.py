@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from loupe.concurrency import gather
 from loupe.errors import BadDataset
+from loupe.letterbox import FITS, Fit
+from loupe.picture_structure import MAX_PIXELS
 from loupe.turns import Turns
-from services.trainer.sandbox.decoder import BAD, HEAD, SIZE
+from services.trainer.sandbox.decoder import BAD, HEAD, SIDES, SIZE
 from services.trainer.sandbox.launch import Launch
 from services.trainer.sandbox.leftovers import FreshFolders
 from services.trainer.sandbox.limits import Limits
@@ -36,6 +39,17 @@ class DecoderDied(Exception):
         self.answered = answered
 
 
+@dataclass(frozen=True)
+class DecodedPictures:
+    """What decoders made of K pictures.
+
+    pixels: uint8 [K, height, width, 3]. sizes: int64 [K, 2], width and height of each upright picture in its file.
+    """
+
+    pixels: np.ndarray
+    sizes: np.ndarray
+
+
 class Decoders:
     """A few decoder processes, started when they are first needed; whoever wants them gets them in turn.
 
@@ -52,24 +66,33 @@ class Decoders:
         self._live: dict[int, _Decoder] = {}
 
     async def decode(
-        self, pictures: Sequence[tuple[str, bytes]], height: int, width: int, turn: object = None
-    ) -> np.ndarray:
-        """Return uint8 [len(pictures), height, width, 3] for (digest, file) pairs.
+        self,
+        pictures: Sequence[tuple[str, bytes]],
+        height: int,
+        width: int,
+        turn: object = None,
+        *,
+        fit: Fit = "stretch",
+    ) -> DecodedPictures:
+        """Decode (digest, file) pairs, of which there is at least one.
 
         turn: for whom; each who waits gets a decoder in turn, however much another one has waiting.
         Raises BadDataset for the first picture that cannot be decoded, also when it takes the decoder with it.
         """
         try:
-            return await self._decode(pictures, height, width, turn)
+            return await self._decode(pictures, height, width, turn, fit)
         except DecoderDied as error:
             victim, died = pictures[error.answered], error
         if len(pictures) == 1:
             raise _bad(victim[0], str(died)) from died
         # Only a second decoder that dies over it, alone, proves that it was the picture.
-        alone = await self.decode([victim], height, width, turn)
+        alone = await self.decode([victim], height, width, turn, fit=fit)
         before, after = pictures[: died.answered], pictures[died.answered + 1 :]
-        parts = [await self.decode(part, height, width, turn) for part in (before, after) if part]
-        return np.concatenate([*parts[: bool(before)], alone, *parts[bool(before) :]])
+        parts = [await self.decode(part, height, width, turn, fit=fit) for part in (before, after) if part]
+        parts.insert(bool(before), alone)
+        return DecodedPictures(
+            np.concatenate([part.pixels for part in parts]), np.concatenate([part.sizes for part in parts])
+        )
 
     async def clear(self) -> None:
         """Remove what the decoders of an earlier trainer left behind."""
@@ -80,13 +103,17 @@ class Decoders:
         for slot in list(self._live):
             await self._live.pop(slot).kill()
 
-    async def _decode(self, pictures: Sequence[tuple[str, bytes]], height: int, width: int, turn: object) -> np.ndarray:
+    async def _decode(
+        self, pictures: Sequence[tuple[str, bytes]], height: int, width: int, turn: object, fit: Fit
+    ) -> DecodedPictures:
         async with self._decoder(turn) as decoder:
-            answers = await decoder.decode([data for _, data in pictures], height, width)
-        for (digest, _), pixels in zip(pictures, answers, strict=True):
-            if isinstance(pixels, str):
-                raise _bad(digest, pixels)
-        return np.stack(answers)
+            answers = await decoder.decode([data for _, data in pictures], height, width, fit)
+        decoded: list[_Answer] = []
+        for (digest, _), answer in zip(pictures, answers, strict=True):
+            if isinstance(answer, str):
+                raise _bad(digest, answer)
+            decoded.append(answer)
+        return DecodedPictures(np.stack([each.pixels for each in decoded]), np.array([each.size for each in decoded]))
 
     @asynccontextmanager
     async def _decoder(self, turn: object = None) -> AsyncIterator[_Decoder]:
@@ -110,18 +137,28 @@ class Decoders:
         return _Decoder(process, reader, writer)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """pixels: uint8 [height, width, 3]. size: width and height of the upright picture in its file."""
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+
+
 class _Decoder:
     def __init__(self, process: SandboxedProcess, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
 
-    async def decode(self, files: Sequence[bytes], height: int, width: int) -> list[np.ndarray | str]:
-        """Return pixels, or why not, for each file. Raises DecoderDied."""
-        answers: list[np.ndarray | str] = []
+    async def decode(
+        self, files: Sequence[bytes], height: int, width: int, fit: Fit = "stretch"
+    ) -> list[_Answer | str]:
+        """Return the answer, or why there is none, for each file. Raises DecoderDied."""
+        answers: list[_Answer | str] = []
 
         async def ask() -> None:
-            self._writer.write(HEAD.pack(height, width, len(files)))
+            self._writer.write(HEAD.pack(height, width, FITS.index(fit), len(files)))
             with suppress(OSError):  # what was answered before it died is still to be read
                 for file in files:
                     self._writer.write(SIZE.pack(len(file)))
@@ -145,14 +182,17 @@ class _Decoder:
         self._writer.close()
         await self._process.kill()
 
-    async def _answer(self, height: int, width: int) -> np.ndarray | str:
+    async def _answer(self, height: int, width: int) -> _Answer | str:
         if await self._reader.readexactly(1) == BAD:
             (size,) = SIZE.unpack(await self._reader.readexactly(SIZE.size))
             if size > 1000:
                 raise DecoderDied(0)  # it answered out of turn
             return (await self._reader.readexactly(size)).decode(errors="replace")
+        across, down = SIDES.unpack(await self._reader.readexactly(SIDES.size))
+        if not 1 <= across * down <= MAX_PIXELS:
+            raise DecoderDied(0)  # no such picture is decoded
         pixels = await self._reader.readexactly(height * width * 3)
-        return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+        return _Answer(np.frombuffer(pixels, np.uint8).reshape(height, width, 3), (across, down))
 
 
 def _bad(digest: str, why: str) -> BadDataset:

@@ -6,21 +6,34 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from loupe.concurrency import gather
 from loupe.errors import DataLoss, ResourceExhausted
+from loupe.letterbox import Fit
 from loupe.picture import DECODER
-from services.trainer.cache.decoders import BATCH, Decoders
+from services.trainer.cache.decoders import BATCH, DecodedPictures, Decoders
 from services.trainer.cache.packs import PackCache
 from services.trainer.clients.storage import PictureSource
 
 CHUNK = 1024
 BLOCK, HEADER = 4096, 128
+
+
+class Shape(NamedTuple):
+    """What pictures are decoded to: height and width in pixels, and how a picture fills them."""
+
+    height: int
+    width: int
+    fit: Fit
+
+
+SMALLEST = Shape(1, 1, "stretch")
 
 
 class PictureCache:
@@ -49,13 +62,23 @@ class PictureCache:
         """Bytes of arrays that one job may hold."""
         return self._max_bytes // self._jobs
 
-    async def link(self, digests: Sequence[str], height: int, width: int, source: PictureSource, target: Path) -> None:
+    async def link(
+        self,
+        digests: Sequence[str],
+        height: int,
+        width: int,
+        source: PictureSource,
+        target: Path,
+        *,
+        fit: Fit = "stretch",
+    ) -> None:
         """Put the array of these pictures, in their order, at `target`; it is made when it is not there.
 
-        Raises BadDataset for a picture that cannot be decoded, ResourceExhausted for an array that does not fit beside
-        those that jobs hold, and the LoupeErrors of the source.
+        fit: how each picture fills its height and width. Raises BadDataset for a picture that cannot be decoded,
+        ResourceExhausted for an array that does not fit beside those that jobs hold, and the LoupeErrors of the source.
         """
-        name = _name(digests, height, width)
+        shape = Shape(height, width, fit)
+        name = _name(digests, shape)
         array = self._folder / f"{name}.npy"
         # The second caller waits for the first.
         making = self._making.setdefault(name, _Making())
@@ -63,7 +86,7 @@ class PictureCache:
         try:
             async with making.lock:
                 while not await self._link(array, target):
-                    await self._make(array, digests, height, width, source)
+                    await self._make(array, digests, shape, source)
         finally:
             making.users -= 1
             if not making.users:
@@ -74,12 +97,27 @@ class PictureCache:
         async with self._room:
             return await asyncio.to_thread(_use, array, target)
 
-    async def _make(self, array: Path, digests: Sequence[str], height: int, width: int, source: PictureSource) -> None:
-        size = array_bytes(len(digests), height, width)
+    async def sizes(self, digests: Sequence[str], source: PictureSource) -> np.ndarray:
+        """Return int64 [N, 2], width and height of each upright picture, in pixels.
+
+        Raises BadDataset for a picture that cannot be decoded, and the LoupeErrors of the source.
+        """
+        await self._packs.ensure(digests, source)
+        sizes = np.zeros((len(digests), 2), np.int64)
+
+        def keep(first: int, decoded: DecodedPictures) -> None:
+            sizes[first : first + len(decoded.sizes)] = decoded.sizes
+
+        for start in range(0, len(digests), CHUNK):
+            await self._decode(digests, start, SMALLEST, source, keep)
+        return sizes
+
+    async def _make(self, array: Path, digests: Sequence[str], shape: Shape, source: PictureSource) -> None:
+        size = array_bytes(len(digests), shape.height, shape.width)
         async with self._room:
             if not await asyncio.to_thread(self._evict, size):
                 raise ResourceExhausted(
-                    f"{len(digests)} pictures of {height}x{width} need {size} bytes; "
+                    f"{len(digests)} pictures of {shape.height}x{shape.width} need {size} bytes; "
                     f"the cache holds {self._max_bytes}, less what jobs are using",
                     limit="picture_cache_bytes",
                     value=self._max_bytes,
@@ -87,37 +125,48 @@ class PictureCache:
             # What is being made counts for others as if it were there already.
             self._reserved += size
         try:
-            await self._fill(array, digests, height, width, source)
+            await self._fill(array, digests, shape, source)
         finally:
             self._reserved -= size
 
-    async def _fill(self, array: Path, digests: Sequence[str], height: int, width: int, source: PictureSource) -> None:
+    async def _fill(self, array: Path, digests: Sequence[str], shape: Shape, source: PictureSource) -> None:
         await self._packs.ensure(digests, source)
         partial = array.with_suffix(".partial")
-        shape = (len(digests), height, width, 3)
-        rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        whole = (len(digests), shape.height, shape.width, 3)
+        rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=whole)
+
+        def keep(first: int, decoded: DecodedPictures) -> None:
+            rows[first : first + len(decoded.pixels)] = decoded.pixels
+
         try:
             for start in range(0, len(digests), CHUNK):
-                await self._decode(rows, digests, start, source)
+                await self._decode(digests, start, shape, source, keep)
             await asyncio.to_thread(rows.flush)
             partial.chmod(0o444)
             partial.rename(array)
         finally:
             partial.unlink(missing_ok=True)
 
-    async def _decode(self, rows: np.ndarray, digests: Sequence[str], start: int, source: PictureSource) -> None:
-        """Fill the rows of one chunk; as many batches are under way as there are decoders."""
+    async def _decode(
+        self,
+        digests: Sequence[str],
+        start: int,
+        shape: Shape,
+        source: PictureSource,
+        keep: Callable[[int, DecodedPictures], None],
+    ) -> None:
+        """Decode one chunk, and keep each batch at its place; as many are under way as there are decoders."""
         chunk = digests[start : start + CHUNK]
         try:
             files = await asyncio.to_thread(self._packs.read, chunk)
         except DataLoss:
             await self._packs.ensure(chunk, source)
             files = await asyncio.to_thread(self._packs.read, chunk)
-        height, width = rows.shape[1:3]
 
         async def batch(first: int) -> None:
-            pixels = await self._decoders.decode(files[first : first + BATCH], height, width, turn=source)
-            rows[start + first : start + first + len(pixels)] = pixels
+            part = files[first : first + BATCH]
+            decoded = await self._decoders.decode(part, shape.height, shape.width, source, fit=shape.fit)
+            keep(start + first, decoded)
 
         await gather(*(batch(first) for first in range(0, len(files), BATCH)))
 
@@ -174,9 +223,9 @@ def _use(array: Path, target: Path) -> bool:
     return True
 
 
-def _name(digests: Sequence[str], height: int, width: int) -> str:
+def _name(digests: Sequence[str], shape: Shape) -> str:
     # Arrays of another decoder are other arrays.
-    name = hashlib.sha256(f"{DECODER} {height} {width}".encode())
+    name = hashlib.sha256(f"{DECODER} {shape.fit} {shape.height} {shape.width}".encode())
     for digest in digests:
         name.update(bytes.fromhex(digest))
     return name.hexdigest()

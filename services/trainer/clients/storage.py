@@ -10,16 +10,21 @@ from typing import Protocol
 
 import numpy as np
 
+from loupe.tasks.average_precision import Regions
+
 FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 """What a file that an attempt makes may be called."""
 
 
 @dataclass(frozen=True)
 class LabelledDataset:
-    """A data set version with every label, those of the test pictures included.
+    """A data set version with every label and annotation, those of the test pictures included.
 
-    labels: class names, in the order of the model's outputs. classes: int32 [N]. splits: uint8 [N], loupe.algorithm's
-    `Split`. digests: sha256 in hex of each picture's file.
+    labels: all class names, of pictures and of regions. classes: int32 [N], -1 for a picture that has none as a whole.
+    splits: uint8 [N], loupe.algorithm's `Split`. digests: sha256 in hex of each picture's file. regions: the box around
+    each annotation, in parts of the upright picture. looked_at: bool [N], whether somebody annotated the picture or
+    said that nothing is there. sizes: int32 [N, 2], width and height of the upright picture in pixels; 0 where storage
+    does not know them.
     """
 
     name: str
@@ -27,6 +32,9 @@ class LabelledDataset:
     classes: np.ndarray
     splits: np.ndarray
     digests: Sequence[str]
+    regions: Regions
+    looked_at: np.ndarray
+    sizes: np.ndarray
 
 
 @dataclass(frozen=True)

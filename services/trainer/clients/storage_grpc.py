@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,8 @@ import grpc
 import numpy as np
 
 from loupe.algorithm.host import Split
+from loupe.algorithm.region_file import RECORD, of_records
+from loupe.annotations import BadAnnotation, Box, box
 from loupe.backoff import Backoff
 from loupe.errors import DataLoss, DigestMismatch, ResourceExhausted, Unavailable, UploadIncomplete
 from loupe.limits import MAX_DIGESTS, MAX_IMAGE_BYTES
@@ -251,23 +253,62 @@ async def read_items(
     version: dataset_pb2.DatasetVersion, responses: AsyncIterable[dataset_service_pb2.ReadDatasetItemsResponse]
 ) -> LabelledDataset:
     """Put a version's stream of items into columns. Raises DataLoss when they are not the version's."""
-    labels = [label.label for label in version.labels]
-    index = {label: number for number, label in enumerate(labels)}
-    digests: list[str] = []
-    classes: list[int] = []
-    splits: list[int] = []
+    index = {label.label: number for number, label in enumerate(version.labels)}
+    columns = _Columns(index)
     async for response in responses:
         for item in response.items:
-            if item.label not in index or item.split not in SPLITS:
-                raise DataLoss(f"{version.name} has an item that does not belong to it", digest=item.digest)
-            digests.append(item.digest)
-            classes.append(index[item.label])
-            splits.append(SPLITS[item.split])
-    if len(digests) != version.picture_count:
-        raise DataLoss(f"{version.name} has {version.picture_count} pictures; storage sent {len(digests)}")
-    return LabelledDataset(
-        version.name, labels, np.array(classes, dtype=np.int32), np.array(splits, dtype=np.uint8), digests
-    )
+            try:
+                columns.add(item)
+            except (KeyError, BadAnnotation) as error:
+                raise DataLoss(
+                    f"{version.name} has an item that does not belong to it: {error}", digest=item.digest
+                ) from error
+    if len(columns.digests) != version.picture_count:
+        raise DataLoss(f"{version.name} has {version.picture_count} pictures; storage sent {len(columns.digests)}")
+    return columns.dataset(version.name)
+
+
+class _Columns:
+    """Gathers the items of a version. index: the number of each class."""
+
+    def __init__(self, index: Mapping[str, int]) -> None:
+        self._index = index
+        self.digests: list[str] = []
+        self._items: list[tuple[int, int, bool, int, int]] = []
+        self._regions: list[tuple[int, int, Box, float]] = []
+
+    def add(self, item: dataset_pb2.DatasetItem) -> None:
+        """Add an item. Raises KeyError for a class or a split that is none here, BadAnnotation."""
+        looked_at = item.nothing_there or bool(item.annotations)
+        kind = self._index[item.label] if item.label else -1
+        split = SPLITS[item.split] if item.label or looked_at else Split.UNLABELLED
+        row = len(self.digests)
+        self._regions += [(row, self._index[each.label], _bounds(each), 0.0) for each in item.annotations]
+        self._items.append((kind, split, looked_at, item.width, item.height))
+        self.digests.append(item.digest)
+
+    def dataset(self, name: str) -> LabelledDataset:
+        """Return what was added."""
+        kinds, splits, looked_at, *sides = np.array(self._items, np.int64).reshape(-1, 5).T
+        return LabelledDataset(
+            name,
+            list(self._index),
+            kinds.astype(np.int32),
+            splits.astype(np.uint8),
+            self.digests,
+            of_records(np.array(self._regions, RECORD)),
+            looked_at.astype(bool),
+            np.stack(sides, axis=1).astype(np.int32),
+        )
+
+
+def _bounds(annotation: dataset_pb2.Annotation) -> Box:
+    """Return the box around an annotation. Raises BadAnnotation."""
+    edges, corners = annotation.box, annotation.polygon.coordinates
+    if annotation.WhichOneof("region") == "polygon":
+        xs, ys = corners[::2] or [0.0], corners[1::2] or [0.0]
+        return box(annotation.label, (min(xs), min(ys), max(xs), max(ys))).bounds
+    return box(annotation.label, (edges.x_min, edges.y_min, edges.x_max, edges.y_max)).bounds
 
 
 def _model_file(file: LocalFile) -> model_pb2.ModelFile:

@@ -14,15 +14,19 @@ from typing import Any
 from loupe.algorithm.manifest import InvalidParameter, Manifest, resolve_parameters
 from loupe.concurrency import gather
 from loupe.errors import BadParameter, Unavailable
+from loupe.tasks import TASKS
+from loupe.tasks.task import Task
 from services.trainer.attempts.attempt import Attempt
 from services.trainer.attempts.events import Finished, Started
 from services.trainer.attempts.spec import AttemptSpec
 from services.trainer.cache.images import Images
 from services.trainer.cache.pictures import PictureCache
-from services.trainer.clients.storage import AttemptStorage, LabelledDataset, Storage
+from services.trainer.clients.storage import AttemptStorage, Storage
+from services.trainer.runs.answers import answers_to
 from services.trainer.runs.host import RunHost
 from services.trainer.runs.job_folder import CHECKPOINT, JobFolder, Resources
 from services.trainer.runs.run import Completed, Run
+from services.trainer.runs.task_data import TaskData, seen_by
 from services.trainer.sandbox.leftovers import FreshFolders, remove
 from services.trainer.sandbox.limits import Limits
 from services.trainer.sandbox.process import SandboxFailed
@@ -36,7 +40,8 @@ LEAST_OVERTIME_SECONDS = 120.0
 class Material:
     """What an attempt runs on, fetched and checked. weights: files by parameter name."""
 
-    dataset: LabelledDataset
+    task: Task
+    dataset: TaskData
     image: Path
     parameters: dict[str, Any]
     weights: dict[str, Path]
@@ -97,7 +102,7 @@ class Executor:
             material = await fetch
             folder = JobFolder(sandbox.process.data)
             await asyncio.to_thread(self._fill, folder, attempt.spec, material)
-            host = RunHost(folder, material.dataset, storage, self._pictures)
+            host = RunHost(folder, material.dataset, answers_to(material.task), storage, self._pictures)
             run = Run(sandbox, host=host, emit=attempt.emit, limits=self._limits, staging=staging, clock=self._clock)
             attempt.emit(Started(warm=sandbox.warm, resumed=material.checkpoint is not None))
             attempt.running(run.stop, _overtime(attempt.spec))
@@ -110,13 +115,14 @@ class Executor:
             self._images.get(spec.algorithm_digest, partial(storage.image, spec.algorithm_version)),
             storage.load_checkpoint(checkpoint),
         )
-        parameters = _parameters(manifest, spec)
+        parameters, task = _parameters(manifest, spec), TASKS[manifest.task]
+        data = await seen_by(task, dataset, partial(self._pictures.sizes, source=storage))
         weights: dict[str, Path] = {}
         for name, parameter in manifest.parameters.items():
             if parameter.type == "file" and parameters[name] is not None:
                 weights[name] = staging / f"{name}.weights"
                 await storage.file(parameters[name], weights[name])
-        return Material(dataset, image, parameters, weights, checkpoint if resumed else None)
+        return Material(task, data, image, parameters, weights, checkpoint if resumed else None)
 
     def _fill(self, folder: JobFolder, spec: AttemptSpec, material: Material) -> None:
         folder.put_image(material.image)

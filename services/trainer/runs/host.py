@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from loupe.algorithm.host import Split
 from loupe.errors import ResourceExhausted
+from loupe.letterbox import Fit
 from services.trainer.cache.pictures import PictureCache, array_bytes
-from services.trainer.clients.storage import AttemptStorage, LabelledDataset, LocalFile
-from services.trainer.runs import intake
+from services.trainer.clients.storage import AttemptStorage, LocalFile
+from services.trainer.runs.answers import Answers, Collect
 from services.trainer.runs.job_folder import JobFolder
+from services.trainer.runs.task_data import TaskData
 
 MAX_SIZES = 32
 
@@ -22,23 +21,29 @@ class RunHost:
     """Grants what one run asks for. File names are below the run's data folder. All methods raise LoupeErrors."""
 
     def __init__(
-        self, folder: JobFolder, dataset: LabelledDataset, storage: AttemptStorage, pictures: PictureCache
+        self,
+        folder: JobFolder,
+        dataset: TaskData,
+        answers: Answers,
+        storage: AttemptStorage,
+        pictures: PictureCache,
     ) -> None:
         self._folder = folder
         self._dataset = dataset
+        self._answers = answers
         self._storage = storage
         self._pictures = pictures
         self._held: dict[str, int] = {}
 
-    async def pictures(self, height: int, width: int) -> str:
+    async def pictures(self, height: int, width: int, fit: Fit) -> str:
         """Put the array of all pictures, uint8 [N, height, width, 3], into the data folder, and return its name.
 
         Raises ResourceExhausted, before anything is decoded, for an array with which the run would hold too much.
         """
-        name = f"pictures-{height}x{width}.npy"
+        name = f"pictures-{fit}-{height}x{width}.npy"
         self._admit(name, height, width)
         target = self._folder.path / name
-        await self._pictures.link(self._dataset.digests, height, width, self._storage, target)
+        await self._pictures.link(self._dataset.digests, height, width, self._storage, target, fit=fit)
         return name
 
     def _admit(self, name: str, height: int, width: int) -> None:
@@ -59,19 +64,13 @@ class RunHost:
             )
         self._held = held
 
-    async def reveal_test(self, arguments: Mapping[str, Any]) -> tuple[str, dict[str, list[Any]]]:
-        """Count the answers for the test pictures, then put every label into the data folder.
+    async def reveal_test(self, arguments: Mapping[str, Any], collect: Collect) -> tuple[str, dict[str, Any]]:
+        """Count the answers for the test pictures, then put what is right into the data folder.
 
-        Returns the file's name, and for each class its test pictures and how many of them were told right.
-        Raises ProtocolBroken for answers that cannot be.
+        Returns the file's name, and what was counted. Raises ProtocolBroken or BadFile for answers that cannot be.
         """
-        truth = self._dataset.classes[self._dataset.splits == Split.TEST]
-        classes = len(self._dataset.labels)
-        said = intake.answers(arguments, len(truth), classes)
-        counted = (truth, truth[truth == said])
-        pictures, right = (np.bincount(each, minlength=classes).tolist() for each in counted)
-        name = await asyncio.to_thread(self._folder.reveal, self._dataset)
-        return name, {"labels": list(self._dataset.labels), "right": right, "pictures": pictures}
+        counted = await self._answers.count(arguments, self._dataset, collect)
+        return await asyncio.to_thread(self._answers.reveal, self._dataset, self._folder), counted
 
     async def save_checkpoint(self, files: list[LocalFile]) -> None:
         """Return when the checkpoint is durable."""

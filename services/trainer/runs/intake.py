@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from loupe.algorithm.host import Outcome, Progress
 from loupe.algorithm.pipe import MAX_LOG, MAX_MESSAGE, MAX_TRACEBACK
+from loupe.algorithm.region_file import RECORD, of_records
 from loupe.labels import MAX_LENGTH, is_visible, normalise_label
+from loupe.letterbox import FITS, Fit
+from loupe.tasks.average_precision import MAX_DETECTIONS, Regions
 from services.trainer.clients.storage import FILENAME
 from services.trainer.sandbox.channel import ProtocolBroken
 
@@ -33,6 +37,7 @@ MAX_REPORT_KEYS = 10_000
 MAX_REPORT_TEXT = 4000
 MAX_CLASSES = 10_000
 LABEL_FIELDS, LABEL_LISTS = ("label", "suggested"), ("labels", "worst_classes")
+_HEADER_SLACK = 64
 _PHASE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
 
@@ -139,6 +144,59 @@ def answers(arguments: Mapping[str, Any], pictures: int, classes: int) -> np.nda
     if pictures and said.max() >= classes:
         raise ProtocolBroken(f"reveal_test: an answer is class {said.max()} of {classes}, counted from 0")
     return said
+
+
+def fit(arguments: Mapping[str, Any]) -> Fit:
+    """Read how pictures fill their height and width. Raises ProtocolBroken."""
+    given = arguments.get("fit", FITS[0])
+    for known in FITS:
+        if known == given:
+            return known
+    raise ProtocolBroken(f"pictures: fit must be one of {', '.join(FITS)}")
+
+
+def detections_bytes(pictures: int) -> int:
+    """Return the most bytes that a file with detections in so many pictures has."""
+    return len(_header(0)) + _HEADER_SLACK + pictures * MAX_DETECTIONS * RECORD.itemsize
+
+
+def detections(path: Path, pictures: int, classes: int) -> Regions:
+    """Read what a model finds in the test pictures, as loupe.algorithm.region_file writes it, from a copy of the file.
+
+    Raises ProtocolBroken for a file that is anything but the bytes of such records, which nothing here interprets; for
+    boxes in other pictures, of other classes or outside of 0..1; and for more than MAX_DETECTIONS of a picture.
+    """
+    content = path.read_bytes()
+    count = max(0, len(content) - len(_header(0))) // RECORD.itemsize
+    header = _header(count)
+    if not content.startswith(header) or len(content) != len(header) + count * RECORD.itemsize:
+        raise ProtocolBroken(f"reveal_test: the detections must be a .npy file of records {RECORD.descr}, and no more")
+    records = np.frombuffer(content, RECORD, offset=len(header))
+    _check_detections(records, pictures, classes)
+    return of_records(records, scored=True)
+
+
+def _check_detections(records: np.ndarray, pictures: int, classes: int) -> None:
+    inside = {"picture": pictures, "class": classes}
+    for name, count in inside.items():
+        if len(records) and not (records[name].min() >= 0 and records[name].max() < count):
+            raise ProtocolBroken(f"reveal_test: a detection has a {name} that is none of {count}, counted from 0")
+    box, score = records["box"], records["score"]
+    ordered = (box[:, :2] <= box[:, 2:]).all()
+    if not (ordered and ((box >= 0) & (box <= 1)).all() and ((score >= 0) & (score <= 1)).all()):  # also catches NaN
+        raise ProtocolBroken(
+            "reveal_test: a detection's corners and score must be numbers from 0 to 1, corners in order"
+        )
+    if np.bincount(records["picture"]).max(initial=0) > MAX_DETECTIONS:
+        raise ProtocolBroken(f"reveal_test: a picture has more than {MAX_DETECTIONS} detections")
+
+
+def _header(count: int) -> bytes:
+    """Return how a .npy file of so many records begins."""
+    written = io.BytesIO()
+    shape = {"descr": np.lib.format.dtype_to_descr(RECORD), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(written, shape)
+    return written.getvalue()
 
 
 def result(arguments: Mapping[str, Any]) -> ReportedResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from loupe.algorithm.host import Split
+from loupe.algorithm.region_file import no_regions, write_regions
+from loupe.tasks.average_precision import Regions
 from services.trainer.attempts.spec import AttemptSpec
 from services.trainer.cache.pictures import link_or_copy
-from services.trainer.clients.storage import LabelledDataset
+from services.trainer.runs.task_data import NO_CLASS, TaskData
 
-ALGORITHM, CHECKPOINT, WEIGHTS, TEST_CLASSES = "algorithm", "checkpoint", "weights", "test_classes.npy"
-WITHHELD = -1
+ALGORITHM, CHECKPOINT, WEIGHTS = "algorithm", "checkpoint", "weights"
+TEST_CLASSES, TEST_REGIONS = "test_classes.npy", "test_regions.npy"
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class JobFolder:
         spec: AttemptSpec,
         parameters: Mapping[str, Any],
         weights: Mapping[str, str],
-        dataset: LabelledDataset,
+        dataset: TaskData,
         resources: Resources,
     ) -> None:
-        """Put the run's description there; the labels of test pictures are withheld.
+        """Put the run's description there; the labels and regions of test pictures are withheld.
 
         weights: file below this folder by parameter name.
         """
@@ -59,12 +61,14 @@ class JobFolder:
             "max_seconds": spec.max_seconds,
             "max_epochs": spec.max_epochs,
         }
-        withheld = np.where(dataset.splits == Split.TEST, WITHHELD, dataset.classes).astype(np.int32)
+        withheld = np.where(dataset.splits == Split.TEST, NO_CLASS, dataset.classes).astype(np.int32)
         digests = np.frombuffer(bytes.fromhex("".join(dataset.digests)), np.uint8).reshape(-1, 32)
         (self.path / "job.json").write_text(json.dumps(job), encoding="utf-8")
         np.save(self.path / "classes.npy", withheld)
         np.save(self.path / "splits.npy", dataset.splits.astype(np.uint8))
         np.save(self.path / "digests.npy", digests)
+        regions = dataset.regions or no_regions()
+        write_regions(self.path / "regions.npy", regions.where(dataset.splits[regions.pictures] != Split.TEST))
 
     def put_image(self, image: Path) -> None:
         """Link an unpacked algorithm image into the folder."""
@@ -79,12 +83,19 @@ class JobFolder:
         link_or_copy(file, self.path / name)
         return name
 
-    def reveal(self, dataset: LabelledDataset) -> str:
-        """Write every label into the folder, and return the file's name."""
+    def reveal_classes(self, classes: np.ndarray) -> str:
+        """Write every picture's class into the folder, and return the file's name."""
+        return self._reveal(TEST_CLASSES, lambda path: np.save(path, classes.astype(np.int32)))
+
+    def reveal_regions(self, regions: Regions) -> str:
+        """Write every picture's regions into the folder, and return the file's name."""
+        return self._reveal(TEST_REGIONS, lambda path: write_regions(path, regions))
+
+    def _reveal(self, name: str, write: Callable[[Path], None]) -> str:
         partial = self.path / "revealing.npy"
-        np.save(partial, dataset.classes.astype(np.int32))
-        partial.rename(self.path / TEST_CLASSES)
-        return TEST_CLASSES
+        write(partial)
+        partial.rename(self.path / name)
+        return name
 
 
 def _link(source: str, target: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from loupe.algorithm.host import Outcome, Progress
@@ -119,7 +119,7 @@ class Run:
         match call.method:
             case "pictures":
                 try:
-                    value["file"] = await self._host.pictures(*intake.size(call.arguments))
+                    value["file"] = await self._host.pictures(*intake.size(call.arguments), intake.fit(call.arguments))
                 except Throttled:
                     raise
                 except ResourceExhausted as error:
@@ -128,7 +128,7 @@ class Run:
                 if self._revealed:
                     raise ProtocolBroken("the test labels were asked for twice")
                 self._revealed = True
-                value["file"], self._checked = await self._host.reveal_test(call.arguments)
+                value["file"], self._checked = await self._host.reveal_test(call.arguments, self._take)
             case "save_checkpoint":
                 await self._checkpoint(call.arguments)
             case "finish":
@@ -137,6 +137,11 @@ class Run:
                 raise ProtocolBroken(f"the unknown method {intake.escape(other[:80])!r} was called")
         await self._sandbox.channel.send(answer)
         return completed
+
+    async def _take(self, path: PurePosixPath, max_bytes: int) -> Path:
+        target = self._staging / "answers"
+        file = await asyncio.to_thread(self._work.collect, path, "answers", target, max_bytes)
+        return file.path
 
     async def _checkpoint(self, arguments: Mapping[str, Any]) -> None:
         if self._revealed:

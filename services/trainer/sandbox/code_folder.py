@@ -16,6 +16,7 @@ PARTS = (
         "escapes.py",
         "forecast.py",
         "labels.py",
+        "letterbox.py",
         "patterns.py",
         "picture.py",
         "picture_structure.py",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from loupe.errors import BadDataset, ResourceExhausted
+from loupe.letterbox import FILL
 from services.trainer.attempts.events import Finished
 from services.trainer.cache.decoders import BATCH, Decoders
 from services.trainer.cache.packs import PackCache
@@ -31,10 +32,10 @@ async def test_two_jobs_at_once_fetch_and_decode_once(tmp_path, decoders) -> Non
     decoded = 0
     original = decoders.decode
 
-    async def counting(batch, height, width, turn):
+    async def counting(batch, *sides, **how):
         nonlocal decoded
         decoded += len(batch)
-        return await original(batch, height, width, turn)
+        return await original(batch, *sides, **how)
 
     decoders.decode = counting
     targets = [tmp_path / f"job-{number}.npy" for number in range(3)]
@@ -84,6 +85,26 @@ async def test_what_is_being_made_counts_as_if_it_were_there(tmp_path, decoders)
     assert [type(each) for each in made].count(ResourceExhausted) == len(sides) - 2, made
     assert len(list((tmp_path / "arrays").glob("*.npy"))) == 2
     assert not pictures._making and pictures._reserved == 0
+
+
+async def test_letterboxed_pictures_are_another_array(tmp_path, decoders) -> None:
+    """Each keeps its shape, at the top left, and the rest is grey; a stretched one of the same size is not taken."""
+    source = CountingSource([picture(200, 16, 8), picture(100, 4, 16)])
+    pictures = cache(tmp_path, decoders)
+    await pictures.link(source.digests, 8, 8, source, tmp_path / "stretched.npy")
+    await pictures.link(source.digests, 8, 8, source, tmp_path / "fitted.npy", fit="letterbox")
+    stretched, fitted = (np.load(tmp_path / f"{name}.npy")[..., 0] for name in ("stretched", "fitted"))
+    assert (stretched[0] == 200).all() and (stretched[1] == 100).all()
+    assert (fitted[0, :4] == 200).all() and (fitted[0, 4:] == FILL).all()
+    assert (fitted[1, :, :2] == 100).all() and (fitted[1, :, 2:] == FILL).all()
+    assert (await pictures.sizes(source.digests, source)).tolist() == [[16, 8], [4, 16]]
+
+
+async def test_a_decoder_that_lies_about_a_size_is_not_believed(tmp_path, decoders, monkeypatch) -> None:
+    monkeypatch.setattr("services.trainer.cache.decoders.MAX_PIXELS", 15 * 8)
+    source = CountingSource([picture(200, 16, 8)])
+    with pytest.raises(BadDataset, match="died over it"):
+        await cache(tmp_path, decoders).sizes(source.digests, source)
 
 
 SIZES = """

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
+from loupe.algorithm.host import Split
 from loupe.errors import DataLoss, LoupeError, StaleAttempt, Unavailable, UploadIncomplete
 from loupe.rpc.channel import internal_channel
-from loupe.storage.v1 import model_service_pb2
+from loupe.storage.v1 import dataset_pb2, dataset_service_pb2, model_service_pb2
 from services.trainer.clients.storage import LocalFile
-from services.trainer.clients.storage_grpc import GrpcStorage
+from services.trainer.clients.storage_grpc import GrpcStorage, read_items
 from tests.trainer.fakes import JOB
 from tests.trainer.storage_door import DATASET, TOKEN, Storage, attempt_spec
 
@@ -32,6 +33,64 @@ def client(channel, storage: Storage, tmp_path):
 
     attempt_spec(storage, tmp_path)
     return GrpcStorage(get, timeout=1.0).of(JOB, 1, lambda: TOKEN)
+
+
+LABELS = [dataset_pb2.LabelCount(label=label) for label in ("dent", "part")]
+BOX = dataset_pb2.Annotation(label="dent", box=dataset_pb2.Box(x_min=0.25, y_min=0.5, x_max=0.5, y_max=1.0))
+POLYGON = dataset_pb2.Annotation(
+    label="dent", polygon=dataset_pb2.Polygon(coordinates=[0.5, 0.0, 1.0, 0.25, 0.75, 0.75])
+)
+
+
+def items(*rows: dict) -> tuple[dataset_pb2.DatasetVersion, AsyncIterator]:
+    """Return a version and the stream of its items."""
+    version = dataset_pb2.DatasetVersion(name=DATASET, labels=LABELS, picture_count=len(rows))
+
+    async def stream() -> AsyncIterator[dataset_service_pb2.ReadDatasetItemsResponse]:
+        for number, row in enumerate(rows):
+            item = dataset_pb2.DatasetItem(digest=f"{number:064}", **row)
+            yield dataset_service_pb2.ReadDatasetItemsResponse(items=[item])
+
+    return version, stream()
+
+
+async def test_items_are_read_with_classes_annotations_and_sizes() -> None:
+    """Unlabelled pictures are in no split; a polygon counts as the box around it; "nothing there" is looked at."""
+    data = await read_items(
+        *items(
+            {"label": "part", "split": 1, "width": 40, "height": 20},
+            {"split": 2, "annotations": [BOX, POLYGON], "width": 40, "height": 20},
+            {"split": 3, "nothing_there": True},
+            {},
+            {"label": "part", "split": 1, "annotations": [BOX]},
+        )
+    )
+    assert list(data.labels) == ["dent", "part"]
+    assert data.classes.tolist() == [1, -1, -1, -1, 1]
+    assert data.splits.tolist() == [Split.TRAIN, Split.VALIDATION, Split.TEST, Split.UNLABELLED, Split.TRAIN]
+    assert data.looked_at.tolist() == [False, True, True, False, True]
+    assert data.sizes.tolist() == [[40, 20], [40, 20], [0, 0], [0, 0], [0, 0]]
+    assert (data.regions.pictures.tolist(), data.regions.classes.tolist()) == ([1, 1, 4], [0, 0, 0])
+    assert data.regions.boxes.tolist() == [[0.25, 0.5, 0.5, 1.0], [0.5, 0.0, 1.0, 0.75], [0.25, 0.5, 0.5, 1.0]]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"label": "hole", "split": 1},
+        {"label": "part"},
+        {"nothing_there": True},
+        {"split": 1, "annotations": [dataset_pb2.Annotation(label="hole", box=BOX.box)]},
+        {"split": 1, "annotations": [dataset_pb2.Annotation(label="dent")]},
+        {"split": 1, "annotations": [dataset_pb2.Annotation(label="dent", box=dataset_pb2.Box(x_max=2, y_max=1))]},
+        {"split": 1, "annotations": [dataset_pb2.Annotation(label="dent", polygon=dataset_pb2.Polygon())]},
+        {"split": 1, "annotations": [dataset_pb2.Annotation(label="dent", polygon={"coordinates": [0.5]})]},
+        {"split": 1, "annotations": [dataset_pb2.Annotation(label="dent", box={"x_max": float("nan"), "y_max": 1})]},
+    ],
+)
+async def test_an_item_that_cannot_be_of_its_version_is_refused(row: dict) -> None:
+    with pytest.raises(DataLoss, match="does not belong to it"):
+        await read_items(*items(row))
 
 
 def collected(folder, name: str, data: bytes) -> LocalFile:

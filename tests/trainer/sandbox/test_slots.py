@@ -136,7 +136,7 @@ async def test_a_warm_sandbox_has_torch_and_takes_its_first_step_at_once(bubblew
     """From start to the first finished step takes well under a second, where importing torch alone takes longer."""
     pytest.importorskip("torch")
     plan = SlotPlan(
-        count=1, warm=1, threads=1, limits=Limits(), modules=("torch", "torchvision", "loupe.algorithm.finishing")
+        count=1, warm=1, threads=1, limits=Limits(), modules=("torch", "torchvision", "loupe.algorithm.context")
     )
     async with make_rig(bubblewrap, tmp_path, plan=plan) as rig:
         await eventually(lambda: rig.slots.counts.warm == 1, seconds=100)

@@ -1,4 +1,4 @@
-"""The end of a run: calibrate, export, compare, look at the test split once, report."""
+"""The end of a classifier's run: calibrate, export, compare, look at the test split once, report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from loupe.algorithm.classification.package import add_int8, check_parity, golden_rows
 from loupe.algorithm.dataset import Dataset
 from loupe.algorithm.evaluation import (
     OutOfSample,
@@ -21,12 +22,12 @@ from loupe.algorithm.evaluation import (
 from loupe.algorithm.export import Preprocessing, export_onnx, predict_torch
 from loupe.algorithm.host import Host, Progress, RunSpec
 from loupe.algorithm.onnx_model import OnnxModel, append_softmax
-from loupe.algorithm.package import add_int8, check_parity, golden_rows, write_package
+from loupe.algorithm.package import write_package
 from loupe.algorithm.quantization import Int8Model, NotQuantized, Slack, agreement, make_int8
-from loupe.tasks import DEFAULT
-from loupe.tasks.classification import ACCURACY, OVERALL
+from loupe.tasks.classification import ACCURACY, OVERALL, Classification
 from loupe.tasks.objective import spoken
 
+TASK = Classification()
 PARITY_PICTURES = 256
 """The network and its export are compared on about so many pictures, spread over all; torch takes long for each."""
 
@@ -50,6 +51,8 @@ def conclude(
     goes along. Raises ExportMismatch.
     """
     pictures, known = data.images(preprocessing.height), data.classes[data.validation]
+    if known.min() < 0:
+        raise ValueError("the pictures of this run have no classes; Context.finish is for images of classification")
     host.report(Progress("export", message="exporting the model"))
     model = export_onnx(network, preprocessing) if onnx_logits is None else onnx_logits
     logits = OnnxModel(model, spec.threads).predict(pictures, data.validation)
@@ -78,13 +81,15 @@ def conclude(
         network,
         model,
         preprocessing,
+        task=TASK,
         labels=data.labels,
         architecture=architecture,
-        temperature=temperature,
-        golden_pictures=golden_pictures,
-        golden_probabilities=golden_probabilities,
-        operating_points=operating_points(validation, known),
         seed=spec.seed,
+        golden={"pictures": golden_pictures, "probabilities": golden_probabilities},
+        members={
+            "temperature": temperature,
+            "operating_points": {"split": "validation", "rows": operating_points(validation, known)},
+        },
     )
     # Only now are the models final, and only now may the test labels be seen.
     revealed = host.reveal_test(answers.argmax(axis=1) if len(data.test) else data.test)
@@ -128,6 +133,6 @@ def _with_int8(
 
 def _sentence(test: dict[str, Any], metric: str) -> str:
     low, high = test["accuracy_interval"]
-    score = DEFAULT.score_of_report(metric, test)
+    score = TASK.score_of_report(metric, test)
     asked = "" if metric == ACCURACY or score is None else f", {spoken(metric)} {score:.2%}"
     return f"{test['accuracy']:.2%} of {test['pictures']} test pictures (95 % interval {low:.2%} to {high:.2%}){asked}"

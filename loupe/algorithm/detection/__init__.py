@@ -1,0 +1,1 @@
+"""What the SDK has for detection alone: boxes with classes."""
