@@ -4,6 +4,7 @@ PYTHON ?= python3
 STATE ?= .state/mesh
 DATA ?=
 TARGET ?=
+TASK ?=
 TRAINERS ?=
 SLOTS ?= 0
 
@@ -18,8 +19,8 @@ help: ## Show this list.
 setup: ## Set up: virtual environment, pinned packages, bubblewrap, Consul.
 	@$(PYTHON) deploy/setup.py
 
-demo: setup ## From pictures to a model that classifies: DATA=<folder with a folder per class> TARGET=0.97
-	@$(RUN) -m deploy.demo --data "$(DATA)" --target "$(TARGET)"
+demo: setup ## From pictures to a model that answers: DATA=<pictures> TARGET=0.97 TASK=classification|detection
+	@$(RUN) -m deploy.demo --data "$(DATA)" --target "$(TARGET)" $(if $(TASK),--task "$(TASK)")
 
 test: setup ## Run the tests: the rooms side by side, then the whole mesh.
 	@$(RUN) -m pytest -q -n 2 --dist loadgroup --ignore tests/mesh -m "not attack"

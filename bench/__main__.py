@@ -16,11 +16,13 @@ PROGRAMS = (
     ("progress",),
     ("upload",),
     ("derived_version",),
+    ("annotation_import",),
     ("training_loop", "--threads", "1", "--contended"),
     ("training_loop",),
     ("threads",),
     ("export",),
     ("int8",),
+    ("detection_terminal",),
     ("first_step",),
     ("folder_to_model", "--target", "0.99", "--size", "64"),
 )

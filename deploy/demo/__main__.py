@@ -12,32 +12,64 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from deploy.demo.scenes import Story, play
+from deploy.demo.flaws import write_flaws
+from deploy.demo.scenes import play
+from deploy.demo.story import Story
 from deploy.demo.surfaces import write_surfaces
 from deploy.local.errors import DeployError
 from deploy.local.mesh import LocalMesh
 from loupe.errors import LoupeError
 from loupe.scheduler.v1 import training_job_pb2
+from loupe.tasks import DEFAULT, TASKS
 
-DEFAULT_TARGET = 0.95
+
+@dataclass(frozen=True)
+class Example:
+    """Pictures that are made where none are given.
+
+    write: fills a folder and returns how many they are. folder: its name. said: a sentence with that number. target:
+    what is asked for.
+    """
+
+    write: Callable[[Path], int]
+    folder: str
+    said: str
+    target: float
+
+
+EXAMPLES: Mapping[str, Example] = {
+    "classify": Example(
+        write_surfaces, "surfaces", "{} tiles of brick, grass and gravel, cut from photographs", target=0.95
+    ),
+    "detect": Example(
+        write_flaws, "flaws", "{} tiles of photographed surfaces with scratches and stains drawn on them", target=0.7
+    ),
+}
+"""By the terminal's command that answers with such a model."""
+DRAWINGS = Path(".state/demo")
+"""Where pictures are drawn into, in a folder for each run."""
 TARGET_MISSED = 3
 BROKEN = 1
 
 
-def target_accuracy(text: str) -> float:
-    """Read --target; empty means the default."""
-    value = float(text) if text else DEFAULT_TARGET
+def target(text: str) -> float | None:
+    """Read --target; empty means the default of the task."""
+    if not text:
+        return None
+    value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 
 def pictures_folder(text: str) -> Path | None:
-    """Read --data; empty means the pictures that ship with scikit-image."""
+    """Read --data; empty means pictures that are made of those which ship with scikit-image."""
     if text and not Path(text).exists():
         raise argparse.ArgumentTypeError(f"{text} does not exist; give a folder with a folder of pictures per class")
     return Path(text) if text else None
@@ -46,21 +78,26 @@ def pictures_folder(text: str) -> Path | None:
 def main() -> int:
     """Play the demo and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=pictures_folder, default=None, help="folder with a folder of pictures per class")
-    parser.add_argument("--target", type=target_accuracy, default=DEFAULT_TARGET, help="accuracy to reach, 0 to 1")
+    parser.add_argument("--data", type=pictures_folder, default=None, help="pictures in any format that a push takes")
+    parser.add_argument("--target", type=target, default=None, help="what to reach, 0 to 1, of the task's first metric")
+    parser.add_argument("--task", choices=TASKS, default=DEFAULT.name, help="what the model is to answer")
     arguments = parser.parse_args()
+    task = TASKS[arguments.task]
+    example = EXAMPLES[task.command]
     console = Console(stderr=True)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="loupe-demo-") as temporary:
         folder = Path(temporary)
-        pictures = arguments.data or folder / "surfaces"
+        pictures = arguments.data or folder / example.folder
         if arguments.data is None:
-            console.print(f"{write_surfaces(pictures)} tiles of brick, grass and gravel, cut from photographs")
+            console.print(example.said.format(example.write(pictures)))
         try:
             mesh = LocalMesh(folder / "mesh", lifeline=True, say=lambda line: console.print(f"  {line}", style="dim"))
             console.print("\n[bold]The mesh starts on this machine[/bold]")
             with mesh:
-                story = Story(console, mesh.endpoints, folder, pictures, arguments.target)
+                wanted = example.target if arguments.target is None else arguments.target
+                drawings = DRAWINGS / time.strftime("%Y%m%d-%H%M%S")
+                story = Story(console, mesh.endpoints, folder, pictures, task, wanted, drawings)
                 story.seconds["start_mesh"] = time.perf_counter() - began
                 job = asyncio.run(play(story))
         except (DeployError, LoupeError) as error:
@@ -68,7 +105,7 @@ def main() -> int:
             return BROKEN
     story.seconds["total"] = time.perf_counter() - began
     print(json.dumps(summary(story)), flush=True)
-    reached = job.state == training_job_pb2.JOB_STATE_SUCCEEDED and story.accuracy >= story.target
+    reached = job.state == training_job_pb2.JOB_STATE_SUCCEEDED and story.score >= story.target
     return 0 if reached else TARGET_MISSED
 
 
@@ -78,8 +115,7 @@ def summary(story: Story) -> dict[str, object]:
     return {
         "model": story.model,
         "target": story.target,
-        "accuracy": round(story.accuracy, 4),
-        "balanced_accuracy": round(story.balanced_accuracy, 4),
+        **{metric: round(value, 4) for metric, value in story.figures.items()},
         "test_images": story.test_images,
         "trainer": story.trainer,
         "seconds": {name: round(story.seconds[name], 2) for name in order if name in story.seconds},

@@ -1,4 +1,4 @@
-"""The terminal of a factory: the SDK (`Terminal`), the CLI `loupe` and the classifier. No torch, no server packages.
+"""The terminal of a factory: the SDK (`Terminal`), the CLI `loupe`, classifier, detector. No torch, no server packages.
 
     from pathlib import Path
     from loupe.names import DatasetName
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from loupe.terminal.classifier import Classifier
     from loupe.terminal.client import Terminal
+    from loupe.terminal.detector import Detector
     from loupe.terminal.picture_source import read_pictures
     from loupe.terminal.profile import Profile, ProfileStore
 
@@ -31,10 +32,11 @@ _HOMES = {
     "ProfileStore": "loupe.terminal.profile",
     "Profile": "loupe.terminal.profile",
     "Classifier": "loupe.terminal.classifier",
+    "Detector": "loupe.terminal.detector",
     "read_pictures": "loupe.terminal.picture_source",
 }
 
-__all__ = ["Classifier", "Profile", "ProfileStore", "Terminal", "read_pictures"]
+__all__ = ["Classifier", "Detector", "Profile", "ProfileStore", "Terminal", "read_pictures"]
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,7 @@ from typing import TextIO
 
 from loupe.errors import AlreadyExists
 from loupe.terminal.classifier import Prediction
+from loupe.terminal.detector import Box, Detections
 from loupe.terminal.escapes import escaped
 
 LONGEST_FIELD = 1 << 20
@@ -32,13 +33,33 @@ def tsv_field(value: object) -> str:
 
 def tsv_line(prediction: Prediction, explanation: Path | None = None) -> str:
     """Return an answer as a line: path, label, confidence, and where its explanation is; or path and "error: …"."""
-    fields: list[object] = [prediction.path]
-    if prediction.problem:
-        fields.append(f"error: {prediction.problem}")
-    else:
-        fields += [prediction.label, f"{prediction.confidence:.4f}"]
-    if explanation is not None:
-        fields.append(explanation)
+    fields = (prediction.label, f"{prediction.confidence:.4f}")
+    return _line(prediction.path, prediction.problem, fields, explanation)
+
+
+def detections_line(detections: Detections, drawing: Path | None = None) -> str:
+    r"""Return an answer as a line: path, a field for each thing that was found, or "nothing", and where it is drawn.
+
+    Such a field is the label, the confidence and the left, upper, right and lower edge in pixels of the upright
+    picture. With a problem the line is path and "error: …".
+
+        >>> from loupe.terminal.detector import Found
+        >>> box = Box(12.2, 40.0, 87.9, 96.5)
+        >>> detections_line(Detections(Path("a.png"), [Found("deep scratch", 0.93, box, box)]))
+        'a.png\tdeep scratch 0.9300 12,40,88,96'
+    """
+    fields = [f"{one.label} {one.confidence:.4f} {_edges(one.pixels)}" for one in detections.found]
+    return _line(detections.path, detections.problem, fields or ["nothing"], drawing)
+
+
+def _edges(box: Box) -> str:
+    return ",".join(f"{edge:.0f}" for edge in box)
+
+
+def _line(path: Path, problem: str, answer: Sequence[str], more: Path | None) -> str:
+    fields: list[object] = [path, *([f"error: {problem}"] if problem else answer)]
+    if more is not None:
+        fields.append(more)
     return "\t".join(map(tsv_field, fields))
 
 

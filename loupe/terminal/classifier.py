@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from loupe import picture
 from loupe.errors import GateFailed, invalid
 from loupe.terminal.abstention import OperatingPoint, require_point
+from loupe.terminal.classifier_folder import GOLDEN_TOLERANCE, probabilities_of, read_classifier_folder
+from loupe.terminal.decoding import Decoding, Opened
 from loupe.terminal.installed import MODEL_FILE
 from loupe.terminal.locks import Use
-from loupe.terminal.model_folder import BATCH, GOLDEN_TOLERANCE, probabilities_of, read_model_folder
+from loupe.terminal.model_folder import BATCH
 from loupe.terminal.precision import Precision
 from loupe.terminal.quicker import quicker
 
@@ -71,41 +70,38 @@ class Classifier:
             precision = Precision.FP32
         self.folder = folder
         self.min_confidence, self.max_error = min_confidence, max_error
-        self._model = read_model_folder(folder)
+        self._folder = read_classifier_folder(folder)
+        model = self._folder.model
         self.operating_point: OperatingPoint | None = None
         if max_error is not None:
-            self.operating_point = require_point(self._model.operating_points, max_error, folder)
+            self.operating_point = require_point(self._folder.operating_points, max_error, folder)
             self.min_confidence = self.operating_point.min_confidence
-        self.validation_pictures = self._model.operating_points[-1].answered if self._model.operating_points else 0
+        points = self._folder.operating_points
+        self.validation_pictures = points[-1].answered if points else 0
         self._use = Use(folder / MODEL_FILE)
-        self.labels, self.height, self.width = self._model.labels, self._model.height, self._model.width
-        self.has_int8 = self._model.int8_golden is not None
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self.labels, self.height, self.width = model.labels, model.height, model.width
+        self.has_int8 = self._folder.int8_golden is not None
+        threads = threads or len(os.sched_getaffinity(0))
+        self._decoding = Decoding(model.height, model.width, model.fit, BATCH, threads)
         self.precision = precision
         if precision is Precision.AUTO:
-            self.precision = quicker(self._model, self._threads) if self.has_int8 else Precision.FP32
-        self._session = self._model.session(self.precision, self._threads)
+            self.precision = quicker(self._folder, threads) if self.has_int8 else Precision.FP32
+        self._network = self._folder.network(self.precision, threads)
         if precision is Precision.INT8:
             self.check_golden()  # it is not asked for otherwise where this CPU computes it wrongly
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Return float32 [N, C] for uint8 [N, height, width, 3], RGB."""
-        return probabilities_of(self._session, pictures, len(self.labels))
+        return probabilities_of(self._network, pictures, len(self.labels))
 
     def classify(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """Yield a prediction per picture, in their order; one that cannot be read gets its problem told."""
-        remaining = iter(paths)
-        with ThreadPoolExecutor(self._threads) as pool:
-            decoding = [pool.submit(self._decode, path) for path in islice(remaining, BATCH)]
-            while decoding:
-                decoded = [one.result() for one in decoding]
-                # The next batch is decoded while this one is answered.
-                decoding = [pool.submit(self._decode, path) for path in islice(remaining, BATCH)]
-                yield from self._answer(decoded)
+        for opened in self._decoding.batches(paths):
+            yield from self._answer(opened)
 
     def check_golden(self) -> None:
         """Raise GateFailed when the golden pictures are answered otherwise than after training."""
-        difference = self._model.golden_difference(self._session, self.precision)
+        difference = self._folder.golden_difference(self._network, self.precision)
         tolerance = GOLDEN_TOLERANCE[self.precision]
         if not difference <= tolerance:  # also catches NaN
             raise GateFailed(
@@ -115,22 +111,14 @@ class Classifier:
                 difference=f"{difference:.3g}",
             )
 
-    def _decode(self, path: Path) -> tuple[Path, np.ndarray | None, str]:
-        try:
-            return path, picture.decode(read_picture(path), self.height, self.width), ""
-        except picture.BadPicture as error:
-            return path, None, str(error)
-        except OSError as error:
-            return path, None, error.strerror or str(error)
-
-    def _answer(self, decoded: Sequence[tuple[Path, np.ndarray | None, str]]) -> Iterator[Prediction]:
-        pixels = [one for _, one, _ in decoded if one is not None]
+    def _answer(self, opened: Sequence[Opened]) -> Iterator[Prediction]:
+        pixels = [one.decoded.pixels for one in opened if one.decoded]
         answers = iter(self.probabilities(np.stack(pixels)) if pixels else ())
-        for path, one, problem in decoded:
-            if one is None:
-                yield Prediction(path, problem=problem)
+        for one in opened:
+            if one.decoded is None:
+                yield Prediction(one.path, problem=one.problem)
                 continue
-            yield self._prediction(path, next(answers))
+            yield self._prediction(one.path, next(answers))
 
     def _prediction(self, path: Path, row: np.ndarray) -> Prediction:
         best = int(row.argmax())
@@ -147,9 +135,3 @@ def _check_max_error(max_error: float, min_confidence: float, precision: Precisi
         raise invalid("max_error", max_error, "either max_error, which chooses a least confidence, or min_confidence")
     if precision is Precision.INT8:
         raise invalid("precision", precision, "fp32 or auto: max_error rests on the confidences of FP32")
-
-
-def read_picture(path: Path) -> bytes:
-    """Return a file's bytes, no more of them than tell that it is too large. Raises OSError."""
-    with path.open("rb") as file:
-        return file.read(picture.MAX_BYTES + 1)

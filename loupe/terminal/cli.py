@@ -12,6 +12,7 @@ from loupe.terminal.commands import (
     changes,
     classify,
     data,
+    detect,
     doctor,
     follow,
     frame,
@@ -47,7 +48,7 @@ def build() -> typer.Typer:
     app.callback()(frame.root_options)
     for commands in (
         login, doctor, people, audit, data, changes, blobs, storage,
-        training, jobs, algorithms, models, follow, classify,
+        training, jobs, algorithms, models, follow, classify, detect,
     ):  # fmt: skip
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands

@@ -138,7 +138,8 @@ class JobView:
             if (value := self.metrics.get(f"validation_{name}")) is not None:
                 asked = self.objective is None or self.objective.metric == name
                 figures.append(f"validation {spoken(name)} {percent(value)}{goal if asked else ''}")
-        if (score := self.metrics.get("validation_score")) is not None:
+        own = self.objective is not None and f"validation_{self.objective.metric}" in self.metrics
+        if (score := self.metrics.get("validation_score")) is not None and not own:
             figures.append(f"{escaped(self.metric)} {percent(score)}{goal}")
         if (speed := self.metrics.get("pictures_per_second")) is not None:
             figures.append(f"{speed:.0f} pictures/s")

@@ -1,9 +1,13 @@
-"""A folder with a model: what model.json says of it, its files checked and opened, its golden pictures."""
+"""A folder with a model of any task: what model.json says of it, its files checked and opened, its golden pictures.
+
+Folders may come from anywhere, so nothing in them is believed: what does not fit is told, and never computed with.
+"""
 
 from __future__ import annotations
 
-import itertools
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,85 +16,121 @@ from typing import Any
 import numpy as np
 
 from loupe.errors import DataLoss, GateFailed, InvalidArgument, invalid
-from loupe.terminal.abstention import MOST_PICTURES, OperatingPoint
+from loupe.letterbox import FILL, FITS, Fit
+from loupe.tasks import DEFAULT, TASKS
+from loupe.tasks.task import Task
 from loupe.terminal.hashing import sha256_of
-from loupe.terminal.precision import Precision
 
 FORMAT = "loupe-model/1"
-NEEDED_FILES = {"model.json", "model.onnx", "golden.npz"}
-INT8_FILE = "model.int8.onnx"
+MODEL_NETWORK = "model.onnx"
+GOLDEN_FILE = "golden.npz"
+NEEDED_FILES = {"model.json", MODEL_NETWORK, GOLDEN_FILE}
 BATCH = 32
 """The pictures that are answered at once."""
-GOLDEN_TOLERANCE = {Precision.FP32: 1e-3, Precision.INT8: 0.05}
-"""How far a probability may be from the one after training: a CPU rounds whole bytes otherwise than another one."""
+MOST_PIXELS = 1 << 24
+"""Of a model's input: more than any network takes."""
+MOST_GOLDEN_BYTES = 1 << 29
+_BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What model.json says. labels: C of them. height, width: of a picture in pixels.
+    """What model.json says of any model. labels: C of them. height, width: of its pixels. fit: how a picture
+    comes into them.
 
-    digests: sha256 in hex, by file. int8_golden: float32 [K, C], what the INT8 model answers for the golden pictures;
-    None where there is no INT8 model. operating_points: of the FP32 model, by falling confidence; none in a model of an
-    earlier Loupe.
+    digests: sha256 in hex, by file. document: all that model.json says.
     """
 
     folder: Path
+    task: Task
     labels: list[str]
     height: int
     width: int
+    fit: Fit
     digests: Mapping[str, str]
-    int8_golden: np.ndarray | None
-    operating_points: Sequence[OperatingPoint]
+    document: Mapping[str, Any]
 
-    def session(self, precision: Precision, threads: int) -> Any:
-        """Return the onnxruntime session of FP32 or INT8. Raises DataLoss, and InvalidArgument without an INT8 model.
+    def network(self, name: str, threads: int, outputs: Sequence[str]) -> Network:
+        """Open an ONNX file of the folder that has these outputs. Raises DataLoss.
 
         threads: they wait without spinning.
         """
-        if precision is Precision.INT8 and self.int8_golden is None:
-            raise invalid("precision", precision, f"fp32 or auto: {self.folder} has no INT8 model")
-        name = INT8_FILE if precision is Precision.INT8 else "model.onnx"
-        session = _session(self.folder / name, threads, len(self.labels))
+        session = _session(self.folder / name, threads)
         # After the loading, whose error says more of a file that is no model at all.
-        if name in self.digests and sha256_of(self.folder / name) != self.digests[name]:
-            raise DataLoss(
-                f"{self.folder / name} is damaged (its sha256 is not the one in model.json); pull the model again",
-                file=self.folder / name,
-            )
-        return session
+        self._check_digest(name)
+        network = Network(self.folder / name, session, list(outputs))
+        network.check_doors(self.height, self.width)
+        return network
 
-    def golden_difference(self, session: Any, precision: Precision) -> float:
-        """Return how far the session's probabilities are from those after training; infinite for other classes.
+    def golden(self, names: Sequence[str]) -> list[np.ndarray]:
+        """Return the golden pictures, uint8 [K, height, width, 3], K at least 1, and other arrays of their file.
 
-        Raises GateFailed when there are no golden pictures.
+        Raises GateFailed when there are no golden pictures, DataLoss for a damaged file.
         """
-        pictures, expected = self._golden(precision)
-        answers = probabilities_of(session, pictures, len(self.labels))
-        if answers.shape != expected.shape:
-            return float("inf")
-        return float(np.abs(answers - expected).max())
-
-    def golden_pictures(self) -> np.ndarray:
-        """Return uint8 [K, height, width, 3], K at least 1. Raises GateFailed."""
-        return self._golden(Precision.FP32)[0]
-
-    def _golden(self, precision: Precision) -> tuple[np.ndarray, np.ndarray]:
-        with np.load(self.folder / "golden.npz", allow_pickle=False) as golden:
-            pictures, expected = golden["pictures"], golden["probabilities"]
-        if len(pictures) == 0:
+        file = self.folder / GOLDEN_FILE
+        self._check_digest(GOLDEN_FILE)
+        try:
+            _check_size(file)
+            with np.load(file, allow_pickle=False) as golden:
+                pictures, *arrays = (np.asarray(golden[name]) for name in ("pictures", *names))
+        except (*_BROKEN_ARCHIVE, OSError, ValueError, KeyError, TypeError, EOFError, MemoryError) as error:
+            raise DataLoss(f"{file} is damaged ({error!r}); pull the model again", file=file) from error
+        if pictures.shape[:1] == (0,):
             raise GateFailed(f"the model in {self.folder} has no golden pictures", model=self.folder)
-        if precision is Precision.INT8 and self.int8_golden is not None:
-            expected = self.int8_golden
-        return pictures, expected
+        if pictures.dtype != np.uint8 or pictures.shape[1:] != (self.height, self.width, 3):
+            raise DataLoss(
+                f"{file} is damaged (pictures of {pictures.dtype} {list(pictures.shape)}); pull the model again",
+                file=file,
+            )
+        return [pictures, *arrays]
+
+    def _check_digest(self, name: str) -> None:
+        file = self.folder / name
+        if name in self.digests and file.is_file() and sha256_of(file) != self.digests[name]:
+            raise DataLoss(
+                f"{file} is damaged (its sha256 is not the one in model.json); pull the model again", file=file
+            )
 
 
-def probabilities_of(session: Any, pictures: np.ndarray, classes: int) -> np.ndarray:
-    """Return float32 [N, classes], what a session answers for uint8 [N, height, width, 3], in batches."""
-    answers = [
-        session.run(["probabilities"], {"pictures": np.ascontiguousarray(pictures[start : start + BATCH])})[0]
-        for start in range(0, len(pictures), BATCH)
-    ]
-    return np.concatenate(answers) if answers else np.zeros((0, classes), np.float32)
+@dataclass(frozen=True)
+class Network:
+    """An opened ONNX file, called with pictures, its one input. outputs: those that it answers with, in this order."""
+
+    file: Path
+    session: Any
+    outputs: Sequence[str]
+
+    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs for uint8 [N, height, width, 3]. Raises DataLoss where the network breaks off."""
+        try:
+            door = self.session.get_inputs()[0].name
+            return list(self.session.run(self.outputs, {door: np.ascontiguousarray(pictures)}))
+        except Exception as error:  # onnxruntime's own errors have no base class but Exception
+            raise DataLoss(
+                f"{self.file} cannot answer {len(pictures)} pictures ({str(error)[:200]}); pull the model again",
+                file=self.file,
+            ) from error
+
+    def check_doors(self, height: int, width: int) -> None:
+        """Raise DataLoss unless it takes any number of pictures, and no more, and has the outputs."""
+        inputs, there = self.session.get_inputs(), [one.name for one in self.session.get_outputs()]
+        if len(inputs) != 1 or not set(self.outputs) <= set(there):
+            raise DataLoss(
+                f"{self.file} has inputs {[one.name for one in inputs]} and outputs {there}; expected one input, and "
+                f"the outputs {', '.join(self.outputs)}",
+                file=self.file,
+            )
+        kind, shape = inputs[0].type, list(inputs[0].shape)
+        fixed = [one if isinstance(one, int) else None for one in shape]
+        fits = len(fixed) == 4 and all(
+            one in known for one, known in zip(fixed, ((None,), (None, height), (None, width), (None, 3)), strict=True)
+        )
+        if kind != "tensor(uint8)" or not fits:
+            raise DataLoss(
+                f"{self.file} takes pictures as {kind} {shape}; expected tensor(uint8) of any number x {height} x "
+                f"{width} x 3",
+                file=self.file,
+            )
 
 
 def read_model_folder(folder: Path) -> ModelFolder:
@@ -100,57 +140,65 @@ def read_model_folder(folder: Path) -> ModelFolder:
         raise invalid("model", str(folder), "a folder with a pulled model (model.json, model.onnx, golden.npz)")
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        form, labels = document["format"], document["labels"]
-        sides = document["input"]["height"], document["input"]["width"]
+        form, labels, told = document["format"], document["labels"], document["input"]
+        sides = told["height"], told["width"]
+        kinds = {
+            "task": (document.get("task", DEFAULT.name), TASKS),
+            "fit": (told.get("fit", "stretch"), FITS),
+            "fill": (told.get("fill", FILL), (FILL,)),
+        }
         readable = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
         readable = readable and all(isinstance(side, int) and side > 0 for side in sides)
+        readable = readable and sides[0] * sides[1] <= MOST_PIXELS
         digests = {str(name): str(digest) for name, digest in dict(document.get("files", {})).items()}
-        int8_golden = _int8_golden(document)
-        operating_points = _operating_points(document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataLoss(f"{file} is damaged ({error!r}); pull the model again", file=file) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(folder, error) from error
     if form != FORMAT:
-        raise InvalidArgument(
-            f'{file} has the format "{form}"; expected "{FORMAT}": this model was made for another Loupe',
-            field="format",
-            value=form,
-            expected=FORMAT,
-        )
+        raise _for_another_loupe(file, "format", form, FORMAT)
+    for field, (value, known) in kinds.items():
+        if value not in list(known):
+            raise _for_another_loupe(file, field, value, *known)
     if not readable:
         raise DataLoss(f"{file} is damaged (labels or input); pull the model again", file=file)
-    return ModelFolder(folder, labels, *sides, digests, int8_golden, operating_points)
+    return ModelFolder(folder, TASKS[kinds["task"][0]], labels, *sides, kinds["fit"][0], digests, document)
 
 
-def _int8_golden(document: Mapping[str, Any]) -> np.ndarray | None:
-    """Return the INT8 model's golden answers, None where the document names none under the name that is known here."""
-    told = document.get("int8")
-    if not isinstance(told, dict) or told.get("file") != INT8_FILE:
-        return None
-    return np.asarray(told["golden_probabilities"], np.float32)
+def require_task(model: ModelFolder, name: str) -> None:
+    """Raise InvalidArgument for a model of another task; it says which command answers with that one."""
+    if model.task.name != name:
+        raise InvalidArgument(
+            f"{model.folder} holds a model for {model.task.name}; expected one for {name}: "
+            f"`loupe {model.task.command}` answers with this one",
+            field="model",
+            value=model.task.name,
+            expected=name,
+        )
 
 
-def _operating_points(document: Mapping[str, Any]) -> list[OperatingPoint]:
-    """Return the operating points, none where the document has none of the form that is known here.
+def damaged(folder: Path, error: BaseException) -> DataLoss:
+    """Make the error for a model.json that does not say what it should."""
+    file = folder / "model.json"
+    return DataLoss(f"{file} is damaged ({error!r}); pull the model again", file=file)
 
-    Raises ValueError for points that cannot be.
-    """
-    told = document.get("operating_points")
-    if not isinstance(told, dict) or not isinstance(told.get("rows"), list):
-        return []
-    points = [OperatingPoint(float(at), int(answered), int(wrong)) for at, answered, wrong in told["rows"]]
-    possible = all(0 <= one.wrong <= one.answered <= MOST_PICTURES and 0 <= one.min_confidence <= 1 for one in points)
-    ordered = all(
-        before.min_confidence > after.min_confidence
-        and before.answered < after.answered
-        and before.wrong <= after.wrong
-        for before, after in itertools.pairwise(points)
+
+def _for_another_loupe(file: Path, field: str, value: object, *expected: object) -> InvalidArgument:
+    wanted = " or ".join(f'"{one}"' for one in expected)
+    return InvalidArgument(
+        f'{file} has the {field} "{str(value)[:120]}"; expected {wanted}: this model was made for another Loupe',
+        field=field,
+        value=str(value)[:120],
+        expected=wanted,
     )
-    if not (possible and ordered):
-        raise ValueError("operating_points")
-    return points
 
 
-def _session(file: Path, threads: int, classes: int) -> Any:
+def _check_size(file: Path) -> None:
+    with zipfile.ZipFile(file) as members:
+        size = sum(one.file_size for one in members.infolist())
+    if size > MOST_GOLDEN_BYTES:
+        raise ValueError(f"{size} bytes; at most {MOST_GOLDEN_BYTES} are taken")
+
+
+def _session(file: Path, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -159,15 +207,6 @@ def _session(file: Path, threads: int, classes: int) -> Any:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        doors = [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()]
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no base class but Exception
         raise DataLoss(f"{file} cannot be loaded ({str(error)[:200]}); pull the model again", file=file) from error
-    if doors[0] != ["pictures"] or "probabilities" not in doors[1]:
-        raise DataLoss(f'{file} has inputs {doors[0]} and outputs {doors[1]}; expected "pictures", "probabilities"')
-    shape = session.get_outputs()[doors[1].index("probabilities")].shape
-    if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != classes):
-        raise DataLoss(
-            f"{file} answers with the shape {shape}, and model.json has {classes} labels; pull the model again"
-        )
-    return session

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 from loupe import picture
 from loupe.errors import InvalidArgument, invalid
 from loupe.picture_folders import SUFFIXES
-from loupe.terminal.classifier import read_picture
+from loupe.terminal.decoding import read_picture
 from loupe.terminal.model_folder import BATCH
 
 LIST = "-"

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +15,17 @@ from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, DataLoss, GateFailed, LoupeError, Unavailable
 from loupe.names import ModelVersionName
 from loupe.storage.v1 import model_pb2
+from loupe.tasks.classification import Classification
+from loupe.tasks.detection import Detection
 from loupe.terminal.classifier import Classifier
 from loupe.terminal.clearing import Cleared
 from loupe.terminal.connection import TRANSFER_RETRY_SECONDS
+from loupe.terminal.detector import Detector
+from loupe.terminal.first_use import CHECKED_FILE
 from loupe.terminal.hashing import sha256_of
 from loupe.terminal.installed import default_folder, record
 from loupe.terminal.locks import file_lock
-from loupe.terminal.model_folder import NEEDED_FILES
+from loupe.terminal.model_folder import NEEDED_FILES, read_model_folder
 from loupe.terminal.precision import Precision
 from loupe.terminal.progress import PullProgress
 from loupe.terminal.targets import objective_of, score_of, why_unreleased
@@ -166,11 +170,27 @@ async def _fetch(
 
 def _check_answers(folder: Path) -> None:
     try:
-        Classifier(folder, precision=Precision.FP32).check_golden()
-        Classifier(folder)  # what is quicker here is tried now, and not while somebody waits for an answer
+        _CHECKS[read_model_folder(folder).task.name](folder)
     except LoupeError:
         shutil.rmtree(folder)
         raise
+
+
+def _check_classifier(folder: Path) -> None:
+    Classifier(folder, precision=Precision.FP32).check_golden()
+    Classifier(folder)  # what is quicker here is tried now, and not while somebody waits for an answer
+
+
+def _check_detector(folder: Path) -> None:
+    (folder / CHECKED_FILE).unlink(missing_ok=True)  # what arrived vouches for nothing
+    Detector(folder)
+
+
+_CHECKS: Mapping[str, Callable[[Path], None]] = {
+    Classification.name: _check_classifier,
+    Detection.name: _check_detector,
+}
+"""By the task of a model: whether it answers on this machine as it did after training."""
 
 
 def _install(partial: Path, folder: Path) -> None:

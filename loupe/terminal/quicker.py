@@ -14,9 +14,9 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from loupe.terminal.model_folder import BATCH, GOLDEN_TOLERANCE, ModelFolder
+from loupe.terminal.classifier_folder import GOLDEN_TOLERANCE, ClassifierFolder
+from loupe.terminal.model_folder import BATCH, Network
 from loupe.terminal.precision import Precision
 from loupe.terminal.whole_files import write_whole
 
@@ -43,7 +43,7 @@ class Decision:
     int8: float = 0.0
 
 
-def quicker(model: ModelFolder, threads: int) -> Precision:
+def quicker(classifier: ClassifierFolder, threads: int) -> Precision:
     """Return which precision a model with an INT8 file answers in on this machine, as remembered or by trying.
 
     Raises DataLoss for a file that is damaged.
@@ -51,14 +51,14 @@ def quicker(model: ModelFolder, threads: int) -> Precision:
     import onnxruntime
 
     cpu, version = cpu_name(), str(onnxruntime.__version__)
-    file = model.folder / DECISION_FILE
+    file = classifier.model.folder / DECISION_FILE
     known = _remembered(file)
     if known and (known.cpu, known.onnxruntime) == (cpu, version):
         return known.precision
-    fp32, int8 = (model.session(each, threads) for each in (Precision.FP32, Precision.INT8))
+    fp32, int8 = (classifier.network(each, threads) for each in (Precision.FP32, Precision.INT8))
     decision = Decision(Precision.FP32, cpu, version)
-    if model.golden_difference(int8, Precision.INT8) <= GOLDEN_TOLERANCE[Precision.INT8]:
-        rates = _rates(model, fp32, int8)
+    if classifier.golden_difference(int8, Precision.INT8) <= GOLDEN_TOLERANCE[Precision.INT8]:
+        rates = _rates(classifier, fp32, int8)
         faster = Precision.INT8 if rates[1] >= WORTHWHILE * rates[0] else Precision.FP32
         decision = Decision(faster, cpu, version, *(round(rate, 1) for rate in rates))
     # In a folder that may not be written to it is tried each time.
@@ -89,15 +89,15 @@ def _remembered(file: Path) -> Decision | None:
     return None if decision.precision is Precision.AUTO else decision
 
 
-def _rates(model: ModelFolder, fp32: Any, int8: Any) -> tuple[float, float]:
-    """Return the pictures per second of two sessions, which take turns on the golden pictures."""
-    pictures = model.golden_pictures()[:BATCH]
+def _rates(classifier: ClassifierFolder, fp32: Network, int8: Network) -> tuple[float, float]:
+    """Return the pictures per second of two networks, which take turns on the golden pictures."""
+    pictures = classifier.golden_pictures()[:BATCH]
     seconds: tuple[list[float], list[float]] = ([], [])
     until = time.monotonic() + LONGEST_SECONDS
     for turn in range(1 + ROUNDS):
-        for session, seen in zip((fp32, int8), seconds, strict=True):
+        for network, seen in zip((fp32, int8), seconds, strict=True):
             began = time.perf_counter()
-            session.run(["probabilities"], {"pictures": pictures})
+            network(pictures)
             seen.append(time.perf_counter() - began)
         if turn and time.monotonic() > until:
             break

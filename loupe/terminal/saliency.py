@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loupe import picture
-from loupe.terminal.classifier import Classifier, read_picture
+from loupe.terminal.classifier import Classifier
+from loupe.terminal.decoding import read_picture
 from loupe.terminal.model_folder import BATCH
 
 if TYPE_CHECKING:

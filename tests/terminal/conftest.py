@@ -165,3 +165,117 @@ def own_digests(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     """The terminal's memory of digests is not the one of whoever runs the tests."""
     file = tmp_path_factory.mktemp("digests") / "digests.db"
     monkeypatch.setattr("loupe.terminal.digests.default_file", lambda: file)
+
+
+def detector_graph(size: int) -> Any:
+    """Return a graph that finds what is bright in red, green and blue: one box each, as sure as its brightest pixel."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def on(kind: str, inputs: str, output: str, **attributes: Any) -> Any:
+        return helper.make_node(kind, inputs.split(), [output], **attributes)
+
+    nodes = [
+        on("Greater", "pixels dark", "bright"),
+        on("Cast", "bright", "mask", to=TensorProto.INT32),
+        on("ReduceMax", "mask two", "rows", keepdims=0),
+        on("ReduceMax", "mask one", "columns", keepdims=0),
+        *(
+            on("ArgMax", side, f"{side}_{end}", axis=1, keepdims=0, select_last_index=end)
+            for side in ("rows", "columns")
+            for end in (0, 1)
+        ),
+        on("Add", "rows_1 unit", "bottom"),
+        on("Add", "columns_1 unit", "right"),
+        *(on("Unsqueeze", f"{edge} two", f"{edge}_edge") for edge in ("columns_0", "rows_0", "right", "bottom")),
+        on("Concat", "columns_0_edge rows_0_edge right_edge bottom_edge", "edges", axis=2),
+        on("Cast", "edges", "float_edges", to=TensorProto.FLOAT),
+        on("Div", "float_edges size", "all_boxes"),
+        on("Cast", "pixels", "float_pixels", to=TensorProto.FLOAT),
+        on("ReduceMax", "float_pixels both", "peaks", keepdims=0),
+        on("Div", "peaks white", "all_scores"),
+        on("ReduceMax", "rows one", "there", keepdims=0),
+        on("NonZero", "there", "places"),
+        on("Transpose", "places", "where"),
+        on("GatherND", "all_boxes where", "boxes"),
+        on("GatherND", "all_scores where", "scores"),
+        on("Gather", "places first", "found_pictures", axis=0),
+        on("Gather", "places second", "classes", axis=0),
+    ]
+    constants: dict[str, Any] = {
+        "dark": np.array(120, np.uint8),
+        "one": np.array([1], np.int64),
+        "two": np.array([2], np.int64),
+        "both": np.array([1, 2], np.int64),
+        "unit": np.array(1, np.int64),
+        "size": np.array(size, np.float32),
+        "white": np.array(255, np.float32),
+        "first": np.array(0, np.int64),
+        "second": np.array(1, np.int64),
+    }
+    return helper.make_graph(
+        nodes,
+        "bright",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", size, size, 3])],
+        [
+            helper.make_tensor_value_info("found_pictures", TensorProto.INT64, ["found"]),
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["found", 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["found"]),
+            helper.make_tensor_value_info("classes", TensorProto.INT64, ["found"]),
+        ],
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
+
+
+DETECTED = ("scratch", "tiefer Kratzer 零件", "dent")
+"""What is red, green and blue."""
+
+
+@pytest.fixture
+def make_detector(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a folder with a detector of 64 by 64 pixels, which finds what is red, green or blue: DETECTED.
+
+    graph: another network. golden: other arrays in place of those that the network answers with. document: what
+    model.json says otherwise.
+    """
+
+    def make(
+        name: str = "detector",
+        *,
+        graph: Any = None,
+        golden: dict[str, np.ndarray] | None = None,
+        document: dict[str, Any] | None = None,
+    ) -> Path:
+        from onnx import helper, save
+
+        place = tmp_path / name
+        place.mkdir()
+        network = graph or detector_graph(64)
+        save(
+            helper.make_model(network, opset_imports=[helper.make_opsetid("", 18)], ir_version=9),
+            str(place / "model.onnx"),
+        )
+        pictures = np.full((2, 64, 64, 3), 10, np.uint8)
+        pictures[0, 8:24, 16:48, 0], pictures[1, 32:64, 0:16, 1] = 255, 204
+        arrays: dict[str, np.ndarray] = {
+            "pictures": pictures,
+            "found_pictures": np.array([0, 1]),
+            "boxes": np.array([[0.25, 0.125, 0.75, 0.375], [0, 0.5, 0.25, 1]], np.float32),
+            "scores": np.array([1.0, 0.8], np.float32),
+            "classes": np.array([0, 1]),
+        }
+        np.savez(place / "golden.npz", **arrays | (golden or {}))  # type: ignore[arg-type]  # numpy's stub takes no mapping
+        files = {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in place.iterdir()}
+        said: dict[str, Any] = {
+            "format": "loupe-model/1",
+            "task": "detection",
+            "labels": list(DETECTED),
+            "input": {
+                "height": 64, "width": 64, "channels": "RGB", "type": "uint8", "fit": "letterbox", "fill": 114,
+            },
+            "min_confidence": 0.6,
+            "files": files,
+        }  # fmt: skip
+        (place / "model.json").write_text(json.dumps(said | (document or {}), ensure_ascii=False), encoding="utf-8")
+        return place
+
+    return make

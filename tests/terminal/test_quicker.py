@@ -13,7 +13,7 @@ import pytest
 from loupe import errors
 from loupe.terminal import quicker as module
 from loupe.terminal.classifier import Classifier
-from loupe.terminal.model_folder import INT8_FILE, read_model_folder
+from loupe.terminal.classifier_folder import INT8_FILE, read_classifier_folder
 from loupe.terminal.precision import Precision
 from loupe.terminal.quicker import DECISION_FILE, cpu_name, quicker
 
@@ -75,7 +75,7 @@ def test_a_damaged_decision_is_made_anew(make_model: MakeModel, trials: Trials, 
 def test_the_trial_times_both_files(make_model: MakeModel) -> None:
     """Whichever is quicker here."""
     folder = make_model(int8=True)
-    precision = quicker(read_model_folder(folder), threads=1)
+    precision = quicker(read_classifier_folder(folder), threads=1)
     decision = json.loads((folder / DECISION_FILE).read_text())
     assert decision["precision"] == precision and decision["fp32"] > 0 and decision["int8"] > 0
     assert (precision is Precision.INT8) == (decision["int8"] >= module.WORTHWHILE * decision["fp32"]) or (

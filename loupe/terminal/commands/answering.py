@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from loupe.terminal.commands.frame import Cli
+from loupe.terminal.commands.telling import Telling
 
 if TYPE_CHECKING:
     from loupe.terminal.answers import AnswerFile
@@ -29,23 +28,25 @@ class Answer(NamedTuple):
     saved: Path | None
 
 
-class Answers:
+class Answers(Telling[Answer]):
     """Tells answers as they come: on stdout, to a CSV file, to a score, each with an explanation where one is wanted.
 
-    count and broken: the pictures that were told, and those of them that could not be read. unknown: what keeps those
-    that no class was sure of. fleeting: the pictures are gone afterwards, and are called by their names alone.
+    unknown: what keeps those that no class was sure of. fleeting: the pictures are gone afterwards, and are called by
+    their names alone.
     """
+
+    verb = "classify"
 
     def __init__(
         self, cli: Cli, classifier: Classifier, file: AnswerFile | None, explanations: Explanations | None
     ) -> None:
+        from loupe.terminal.model_folder import BATCH
+
+        super().__init__(cli, 1 if explanations else BATCH)
         self.classifier = classifier
         self.score: Score | None = None
-        self.count = 0
-        self.broken = 0
         self.unknown: UnknownPictures | None = None
         self.fleeting = False
-        self._cli = cli
         self._file = file
         self._explanations = explanations
 
@@ -58,21 +59,16 @@ class Answers:
         if self._file:
             self._file.close()
 
-    def note(self, text: str) -> None:
-        """Tell a person something beside the answers."""
-        self._cli.note(text)
+    def named(self, words: Sequence[Path], pictures: Sequence[Path]) -> None:
+        """Score the answers where one folder is named, with a folder per class in it."""
+        from loupe.terminal.score import Score, truth_of
 
-    async def answer(self, paths: Sequence[Path]) -> None:
-        """Classify pictures and tell each answer."""
-        predictions = self.classifier.classify(paths)
-        # In a thread, so that Ctrl-C is heard.
-        while chunk := await asyncio.to_thread(self._next, predictions):
-            self._tell(chunk)
+        if len(words) == 1 and words[0].is_dir():
+            truth = truth_of(words[0], pictures, self.classifier.labels)
+            self.score = Score(truth, self.classifier.labels) if truth else None
 
-    def _next(self, predictions: Iterator[Prediction]) -> list[Answer]:
-        from loupe.terminal.model_folder import BATCH
-
-        return [self._answer(one) for one in islice(predictions, 1 if self._explanations else BATCH)]
+    def _answers(self, paths: Sequence[Path]) -> Iterator[Answer]:
+        return map(self._answer, self.classifier.classify(paths))
 
     def _answer(self, one: Prediction) -> Answer:
         """Write what is wanted of a picture while it is there."""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import re
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.patterns import ID
 from loupe.terminal.commands import camera as cameras
 from loupe.terminal.commands.answering import Answers, opened
-from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command
-from loupe.terminal.commands.lazy import errors, names
-from loupe.terminal.commands.models import Below, pull
+from loupe.terminal.commands.frame import Cli, Interrupted, command
+from loupe.terminal.commands.lazy import errors
+from loupe.terminal.commands.model_choice import ModelArgument, installed, model_folder
+from loupe.terminal.commands.models import Below
+from loupe.terminal.commands.telling import PicturesArgument, ThreadsOption, answer_named, check_outside, end
 from loupe.terminal.precision import Precision
 from loupe.terminal.tables import facts, line, percent
 
@@ -27,10 +25,7 @@ if TYPE_CHECKING:
 
     from loupe.terminal.classifier import Classifier
     from loupe.terminal.installed import Installed
-    from loupe.terminal.picture_paths import Expansion
     from loupe.terminal.score import Score
-
-BAD_INPUT = 6
 
 app = typer.Typer()
 
@@ -48,18 +43,8 @@ app = typer.Typer()
 async def classify(
     cli: Cli,
     *,
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Id of a model: its newest released version on this machine. Or a folder with a pulled model, or "
-            "screws/versions/2, which is pulled when it is not here.",
-        ),
-    ],
-    pictures: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="PICTURE", help="Pictures, folders of them, 'patterns', or - for paths on stdin."),
-    ] = None,
+    model: ModelArgument,
+    pictures: PicturesArgument = None,
     watch: Annotated[
         Path | None,
         typer.Option("--watch", metavar="DIR", help="Go on with what is written into this folder, until Ctrl-C."),
@@ -112,7 +97,7 @@ async def classify(
         Precision,
         typer.Option("--precision", help="Which of the model's files answers; auto: the quicker one on this machine."),
     ] = Precision.AUTO,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; else all.")] = None,
+    threads: ThreadsOption = None,
     allow_below_target: Below = False,
 ) -> None:
     r"""Say what each picture shows, in a line with tabs: path, label, confidence. It works without the mesh.
@@ -136,8 +121,8 @@ async def classify(
     taking = cameras.opened(camera, interval, trigger, others=bool(words) or watch is not None)
     if not words and watch is None and taking is None:
         raise errors.invalid("pictures", "", "pictures, folders, patterns, - for paths on stdin, --watch or --camera")
-    _check_outside("explain", explain, sources := [*words, *([watch] if watch else [])])
-    _check_outside("save-unknown", save_unknown, sources)
+    check_outside("explain", explain, sources := [*words, *([watch] if watch else [])])
+    check_outside("save-unknown", save_unknown, sources)
     # What is written from now on belongs to the watch, whatever is answered before.
     watched = await asyncio.to_thread(FolderWatch, watch) if watch else None
 
@@ -148,7 +133,7 @@ async def classify(
         _tell_operating_point(cli, classifier)
         return classifier
 
-    classifier = await load(await _model_folder(cli, model, allow_below_target))
+    classifier = await load(await model_folder(cli, model, allow_below_target))
     if save_unknown and not classifier.min_confidence:
         raise errors.invalid(
             "save-unknown", str(save_unknown), "--min-confidence P or --max-error RATE with it: else nothing is unknown"
@@ -159,9 +144,9 @@ async def classify(
     with await asyncio.to_thread(opened, cli, classifier, csv, explain, more=arriving is not None) as answers:
         answers.fleeting = taking is not None
         answers.unknown = await asyncio.to_thread(UnknownPictures, save_unknown) if save_unknown else None
-        expansion = await _answer_named(answers, words)
+        expansion = await answer_named(answers, words)
         if arriving:
-            newest, passed_over = _installed(cli, model, allow_below_target), set[Path]()
+            newest, passed_over = installed(cli, model, allow_below_target), set[Path]()
             await _answer_arriving(
                 answers,
                 arriving.arrivals(),
@@ -173,10 +158,7 @@ async def classify(
         _tell_score(cli, answers.score, matrix, matrix_csv)
     elif matrix or matrix_csv:
         cli.note("not scored: name one folder, with a folder per class in it that is called like the model's class")
-    if answers.broken:
-        cli.note(f"{answers.broken} of {answers.count} pictures could not be read")
-    if answers.broken or expansion.empty:
-        raise Ended(BAD_INPUT)
+    end(answers, expansion)
 
 
 def _tell_operating_point(cli: Cli, classifier: Classifier) -> None:
@@ -192,44 +174,6 @@ def _tell_operating_point(cli: Cli, classifier: Classifier) -> None:
         f"{pictures} validation pictures {point.answered} are answered ({percent(point.answered / pictures)}), "
         f"{point.wrong} of them wrongly"
     )
-
-
-def _check_outside(field: str, folder: Path | None, sources: Sequence[Path]) -> None:
-    """Refuse to write pictures to where they would be taken for ones to classify."""
-    for source in sources if folder else ():
-        if source.is_dir() and folder and folder.resolve().is_relative_to(source.resolve()):
-            raise errors.invalid(field, str(folder), f"a folder outside of {source}, whose pictures are read")
-
-
-async def _model_folder(cli: Cli, model: str, allow_below_target: bool) -> Path:
-    from loupe.terminal.installed import MODEL_FILE, default_folder, record_named
-
-    if newest := _installed(cli, model, allow_below_target):
-        found = newest()
-        cli.note(f"with {found.name}")
-        return found.folder
-    if (Path(model) / MODEL_FILE).is_file():
-        return Path(model)
-    name = cli.name(names.ModelVersionName, model)
-    known = default_folder(name)
-    # A version never changes: what was pulled and checked once can be used without the mesh.
-    if name.number != "latest" and (known / MODEL_FILE).is_file():
-        await asyncio.to_thread(record_named, name)
-        return known
-    return (await pull(cli, str(name), None, allow_below_target)).folder
-
-
-def _installed(cli: Cli, model: str, allow_below_target: bool) -> Callable[[], Installed] | None:
-    """Return what finds the newest version on this machine, where a model is named by its id alone; else None."""
-    from loupe.terminal.installed import MODEL_FILE, installed_model, newest_installed
-
-    if (Path(model) / MODEL_FILE).is_file() or not re.fullmatch(ID, model):
-        return None
-    try:
-        wanted = names.ModelName(names.ProjectName.parse(cli.project).project, model)
-    except errors.InvalidArgument:  # no project is chosen
-        wanted = installed_model(model)
-    return functools.partial(newest_installed, wanted, allow_below_target=allow_below_target)
 
 
 async def _renewed(
@@ -258,44 +202,6 @@ async def _renewed(
                 raise
             cli.note(f"from now on with {found.name}")
     return classifier
-
-
-async def _answer_named(answers: Answers, words: Sequence[Path]) -> Expansion:
-    """Classify what the words of the command line mean. Raises InvalidArgument where they mean no picture."""
-    from loupe.terminal.picture_paths import LIST, expand
-    from loupe.terminal.score import Score, truth_of
-
-    named = [word for word in words if str(word) != LIST]
-    found = await asyncio.to_thread(expand, named)
-    if len(words) == 1 and len(named) == 1 and named[0].is_dir():
-        truth = truth_of(named[0], found.pictures, answers.classifier.labels)
-        answers.score = Score(truth, answers.classifier.labels) if truth else None
-    await answers.answer(found.pictures)
-    if len(named) < len(words):
-        await _answer_list(answers, found)
-    if words and not answers.count:
-        raise errors.InvalidArgument(
-            f"there is nothing to classify: {'; '.join(found.empty)}; expected PNG, JPEG, WebP, BMP or TIFF files",
-            field="pictures",
-            value=", ".join(map(str, words)),
-            expected="pictures",
-        )
-    for empty in found.empty:
-        answers.note(empty)
-    return found
-
-
-async def _answer_list(answers: Answers, found: Expansion) -> None:
-    """Classify the paths on stdin as they come; folders and patterns are taken there too."""
-    from loupe.terminal.picture_paths import expand, listed
-
-    before = answers.count
-    async for batch in listed(sys.stdin.buffer):
-        more: Expansion = await asyncio.to_thread(expand, batch)
-        found.empty += more.empty
-        await answers.answer(more.pictures)
-    if answers.count == before and not found.empty:
-        found.empty.append("stdin lists no pictures")
 
 
 async def _answer_arriving(
