@@ -23,6 +23,7 @@ PROGRAMS = (
     ("export",),
     ("int8",),
     ("detection_terminal",),
+    ("anomaly",),
     ("first_step",),
     ("folder_to_model", "--target", "0.99", "--size", "64"),
 )

@@ -75,12 +75,17 @@ def pictures_folder(text: str) -> Path | None:
     return Path(text) if text else None
 
 
+def _shown() -> list[str]:
+    """Return the names of the tasks that the demo has pictures for."""
+    return [name for name, task in TASKS.items() if task.command in EXAMPLES]
+
+
 def main() -> int:
     """Play the demo and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pictures_folder, default=None, help="pictures in any format that a push takes")
     parser.add_argument("--target", type=target, default=None, help="what to reach, 0 to 1, of the task's first metric")
-    parser.add_argument("--task", choices=TASKS, default=DEFAULT.name, help="what the model is to answer")
+    parser.add_argument("--task", choices=_shown(), default=DEFAULT.name, help="what the model is to answer")
     arguments = parser.parse_args()
     task = TASKS[arguments.task]
     example = EXAMPLES[task.command]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from loupe.algorithm.anomaly import finishing as anomaly
 from loupe.algorithm.checkpoint import read_checkpoint, write_checkpoint
 from loupe.algorithm.classification import finishing as classification
 from loupe.algorithm.dataset import Dataset
@@ -274,6 +275,37 @@ class Context:
             network=network,
             preprocessing=Preprocessing(size, size, tuple(mean), tuple(std)),
             architecture=architecture,
+        )
+        self._hand_over(artifacts, report, outcome, notes)
+
+    def finish_inspector(
+        self,
+        network: torch.nn.Module,
+        *,
+        size: int,
+        architecture: str,
+        outcome: Outcome,
+        false_alarms: float,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make the model package of an inspector, look at the test split once, and hand both over.
+
+        network: float [N, 3, size, size], normalised per channel by mean and std in 0..1, to [N, 1 + h h]: a score, the
+        higher the less the picture is like those of good parts, and a heat map row by row. false_alarms: the share of
+        good parts, above 0 and below 1, that the threshold may call bad. The other arguments are those of `finish`.
+        Raises UnusableData where the good class has no validation pictures, ExportMismatch when the network and the
+        ONNX model do not answer the same, ValueError for a network that answers otherwise.
+        """
+        artifacts, report = anomaly.conclude(
+            self._host,
+            self._spec,
+            self.data,
+            network=network,
+            preprocessing=Preprocessing(size, size, tuple(mean), tuple(std)),
+            architecture=architecture,
+            false_alarms=false_alarms,
         )
         self._hand_over(artifacts, report, outcome, notes)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-BUILT_IN_NAMES = frozenset({"detect", "finetune", "scratch"})
+from loupe.tasks import TASKS
+
+BUILT_IN_NAMES = frozenset({"scratch", *(task.algorithm for task in TASKS.values())})
 """The algorithms that ship with this Loupe."""
 
 RESERVED_PREFIX = "loupe-"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from loupe.algorithm.anomaly.rules import AnomalyRules
 from loupe.algorithm.classification.rules import ClassificationRules
 from loupe.algorithm.dataset import Dataset
 from loupe.algorithm.detection.rules import DetectionRules
+from loupe.tasks.anomaly import Anomaly
 from loupe.tasks.classification import Classification
 from loupe.tasks.detection import Detection
 from loupe.tasks.objective import Objective
@@ -33,7 +35,11 @@ class TaskRules(Protocol):
         """Say whether terminals want the objective's metric under a name of its own, "validation_score"."""
 
 
-_RULES: Mapping[str, TaskRules] = {Classification.name: ClassificationRules(), Detection.name: DetectionRules()}
+_RULES: Mapping[str, TaskRules] = {
+    Classification.name: ClassificationRules(),
+    Detection.name: DetectionRules(),
+    Anomaly.name: AnomalyRules(),
+}
 
 
 def rules_of(task: Task) -> TaskRules:

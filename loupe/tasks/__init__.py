@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from loupe.tasks.anomaly import Anomaly
 from loupe.tasks.classification import Classification
 from loupe.tasks.detection import Detection
 from loupe.tasks.objective import split_metric
 from loupe.tasks.task import LabelCount, Task, UnfitVersion
 
-_ALL: tuple[Task, ...] = (Classification(), Detection())
+_IMPLIED: tuple[Task, ...] = (Classification(), Detection())
+"""Those that follow from what is labelled; others are taken where they are asked for."""
+_ALL: tuple[Task, ...] = (*_IMPLIED, Anomaly())
 
 TASKS: Mapping[str, Task] = {each.name: each for each in _ALL}
 """Every task by its name."""
@@ -19,12 +22,14 @@ DEFAULT = _ALL[0]
 
 
 def task_for(metric: str, version: str, labels: Sequence[LabelCount]) -> Task:
-    """Return the first task that a data set version can be trained for and that has the metric, any when it is empty.
+    """Return the first task that a data set version can be trained for and that has the metric.
 
-    Where there is none, the first one that has the metric, else DEFAULT: its own check says best what is missing.
+    An empty metric is any of a task that follows from what is labelled. Where there is none, the first one that has the
+    metric, else DEFAULT: its own check says best what is missing.
     """
-    name, _ = split_metric(metric)
-    asked = [each for each in _ALL if not name or name in each.metrics]
+    name, label = split_metric(metric)
+    having = [each for each in _ALL if name in each.metrics and each.metrics[name].of_label is bool(label)]
+    asked = having if name else _IMPLIED
     for task in asked:
         try:
             task.check_version(version, labels)

@@ -124,7 +124,8 @@ class Classification:
             )
         if len(labels) < 2 or len(trained) < 2:
             raise UnfitVersion(
-                f"{version} has training pictures of one label only, {trained[0]!r}; a classifier needs at least two",
+                f"{version} has training pictures of one label only, {trained[0]!r}; a classifier needs at least two "
+                "(good parts alone are enough where the target is one of auroc or recall)",
                 problem="one_class",
                 label=trained[0],
             )

@@ -61,3 +61,12 @@ class DetectionFigures(SplitFigures):
     map50: Fraction
     map: Fraction
     per_class: list[ClassPrecision] = Field(default=[], max_length=MAX_ITEMS)
+
+
+class AnomalyFigures(SplitFigures):
+    """As `loupe.tasks.anomaly_scores.evaluate` returns them; None where there was no picture to measure by."""
+
+    auroc: Fraction | None = None
+    recall: Fraction | None = None
+    false_alarms: Fraction | None = None
+    per_class: list[ClassRecall] = Field(default=[], max_length=MAX_ITEMS)

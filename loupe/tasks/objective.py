@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 _OF_LABEL = re.compile(r"(\w+)\[(.+)\]", re.DOTALL)
 _ROUNDING = 1e-9
-_ABBREVIATED = {"map50": "mAP50", "map": "mAP", "ap50": "AP50"}
+_ABBREVIATED = {"map50": "mAP50", "map": "mAP", "ap50": "AP50", "auroc": "AUROC"}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loupe.terminal.classifier import Classifier
     from loupe.terminal.client import Terminal
     from loupe.terminal.detector import Detector
+    from loupe.terminal.inspector import Inspector
     from loupe.terminal.picture_source import read_pictures
     from loupe.terminal.profile import Profile, ProfileStore
 
@@ -33,10 +34,11 @@ _HOMES = {
     "Profile": "loupe.terminal.profile",
     "Classifier": "loupe.terminal.classifier",
     "Detector": "loupe.terminal.detector",
+    "Inspector": "loupe.terminal.inspector",
     "read_pictures": "loupe.terminal.picture_source",
 }
 
-__all__ = ["Classifier", "Detector", "Profile", "ProfileStore", "Terminal", "read_pictures"]
+__all__ = ["Classifier", "Detector", "Inspector", "Profile", "ProfileStore", "Terminal", "read_pictures"]
 
 
 def __getattr__(name: str) -> object:

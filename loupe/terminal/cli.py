@@ -17,6 +17,7 @@ from loupe.terminal.commands import (
     follow,
     frame,
     guard,
+    inspect,
     jobs,
     login,
     models,
@@ -48,7 +49,7 @@ def build() -> typer.Typer:
     app.callback()(frame.root_options)
     for commands in (
         login, doctor, people, audit, data, changes, blobs, storage,
-        training, jobs, algorithms, models, follow, classify, detect,
+        training, jobs, algorithms, models, follow, classify, detect, inspect,
     ):  # fmt: skip
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands

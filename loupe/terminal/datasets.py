@@ -173,9 +173,7 @@ class Datasets:
         Only what is missing is sent. Pictures that the base has with another label are left out and named. format,
         strict and force as in push. Raises NotFound when there is no such version.
         """
-        collection = (
-            source if isinstance(source, Collection) else await asyncio.to_thread(read_source, source, format, 1)
-        )
+        collection = source if isinstance(source, Collection) else await asyncio.to_thread(read_source, source, format)
         based = f"{name}/versions/{base}"
         await self.version(based)
         sent = await self._send(name.project, collection, strict, show)

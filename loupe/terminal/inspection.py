@@ -80,13 +80,11 @@ def _conflict(labels: Sequence[str]) -> str:
 
 
 def require_trainable(source: Path, pictures: Sequence[Addressed], left_out: int) -> None:
-    """Raise BadDataset unless two classes, and where splits are given both training and validation, hold a picture.
+    """Raise BadDataset unless a class, and where splits are given both training and validation, hold a picture.
 
-    Where pictures are annotated one class will do, and where all are unlabelled none. A picture counts when it can be
-    decoded; no more are looked at than it takes to know. What is refused here would be refused by storage when the data
-    set is made already, and stay there empty.
+    Where all are unlabelled none needs to. A picture counts when it can be decoded; no more are looked at than it takes
+    to know. What is refused here would be refused by storage when the data set is made already, and stay there empty.
     """
-    least = 1 if any(one.annotated for one, _ in pictures) else 2
     if pictures and all(one.unlabelled for one, _ in pictures):
         return
     good: Counter[str] = Counter()
@@ -98,9 +96,8 @@ def require_trainable(source: Path, pictures: Sequence[Addressed], left_out: int
             good.update(one.classes)
             splits.add(one.split)
     note = f" when {left_out} pictures that cannot be taken are left out" if left_out else ""
-    if len(good := +good) < least:
-        wanted = "at least two" if least == 2 else "one, in a box or polygon"
-        raise BadDataset(f"of {source} {len(good)} classes are left{note}; expected {wanted}", problem="one_class")
+    if not +good:
+        raise BadDataset(f"of {source} no class is left{note}; expected at least one", problem="no_class")
     if SPLIT_UNSPECIFIED in splits:
         return
     for split in (SPLIT_TRAIN, SPLIT_VALIDATION):

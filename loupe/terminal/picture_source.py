@@ -96,22 +96,22 @@ class Collection:
         return Counter(label for picture in self.pictures for label in picture.classes)
 
 
-def read_pictures(source: Path, least_classes: int = 2) -> Collection:
+def read_pictures(source: Path) -> Collection:
     """Read a folder or a CSV file; `read_folder` and `read_csv` say how.
 
     Raises InvalidArgument for a source that is neither, BadDataset when it holds no pictures, or of fewer classes.
     """
     try:
         if source.is_dir():
-            return read_folder(source, least_classes)
+            return read_folder(source)
         if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
-            return read_csv(source, least_classes)
+            return read_csv(source)
     except OSError as error:
         raise invalid("source", str(source), f"a folder or a .csv file that can be read ({error.strerror})") from error
     raise invalid("source", str(source), "a folder with a folder of pictures per class, or a .csv file")
 
 
-def read_folder(folder: Path, least_classes: int = 2) -> Collection:
+def read_folder(folder: Path) -> Collection:
     """Read a folder per class, or folders of splits that hold these; `loupe.picture_folders` has the rule."""
     found = Collection(folder)
     try:
@@ -122,7 +122,7 @@ def read_folder(folder: Path, least_classes: int = 2) -> Collection:
         _leave_out(found, one)
     for one_class in classes:
         _read_class(found, one_class.path, SPLITS[one_class.split])
-    return checked(found, least_classes)
+    return checked(found)
 
 
 def _leave_out(found: Collection, one: LeftOut) -> None:
@@ -172,7 +172,7 @@ def looks_like_picture(path: Path) -> bool:
     return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
 
 
-def read_csv(file: Path, least_classes: int = 2) -> Collection:
+def read_csv(file: Path) -> Collection:
     """Read a table with the columns path and label, and split if there is one; further columns are left alone.
 
     The header may be in any case, the separator a comma, a semicolon or a tab, the text UTF-8 or, as some spreadsheets
@@ -197,7 +197,7 @@ def read_csv(file: Path, least_classes: int = 2) -> Collection:
             f"{file}: {unsplit} of {len(found.pictures)} rows have no split; expected a split in every row, or in none",
             problem="csv_split",
         )
-    return checked(found, least_classes)
+    return checked(found)
 
 
 def csv_text(file: Path) -> str:
@@ -291,8 +291,8 @@ def check_label(label: str, where: str) -> str:
         raise BadDataset(f"{where}: the class {label[:150]!a} {error}; expected {RULE}", problem="label") from error
 
 
-def checked(found: Collection, least_classes: int) -> Collection:
-    """Return the collection. Raises BadDataset where it has no pictures, or fewer classes and no annotations."""
+def checked(found: Collection) -> Collection:
+    """Return the collection. Raises BadDataset where it has no pictures."""
     if not found.pictures:
         left_out = [*found.unreadable, *found.skipped]
         note = f" ({len(left_out)} files were skipped, the first: " if left_out else ""
@@ -300,12 +300,5 @@ def checked(found: Collection, least_classes: int) -> Collection:
         raise BadDataset(
             f"{found.source} has no pictures{note}; expected a folder per class with PNG, JPEG, WebP, BMP or TIFF",
             problem="empty",
-        )
-    if len(found.classes) < least_classes and not found.annotated and any(found.classes):
-        (only,) = found.classes
-        raise BadDataset(
-            f'{found.source} has one class only, "{only}"; expected at least two, each in a folder of its own',
-            problem="one_class",
-            **{"class": only},
         )
     return found

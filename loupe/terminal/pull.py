@@ -15,6 +15,7 @@ from loupe.backoff import Backoff
 from loupe.errors import AlreadyExists, DataLoss, GateFailed, LoupeError, Unavailable
 from loupe.names import ModelVersionName
 from loupe.storage.v1 import model_pb2
+from loupe.tasks.anomaly import Anomaly
 from loupe.tasks.classification import Classification
 from loupe.tasks.detection import Detection
 from loupe.terminal.classifier import Classifier
@@ -23,6 +24,7 @@ from loupe.terminal.connection import TRANSFER_RETRY_SECONDS
 from loupe.terminal.detector import Detector
 from loupe.terminal.first_use import CHECKED_FILE
 from loupe.terminal.hashing import sha256_of
+from loupe.terminal.inspector import Inspector
 from loupe.terminal.installed import default_folder, record
 from loupe.terminal.locks import file_lock
 from loupe.terminal.model_folder import NEEDED_FILES, read_model_folder
@@ -181,14 +183,20 @@ def _check_classifier(folder: Path) -> None:
     Classifier(folder)  # what is quicker here is tried now, and not while somebody waits for an answer
 
 
-def _check_detector(folder: Path) -> None:
-    (folder / CHECKED_FILE).unlink(missing_ok=True)  # what arrived vouches for nothing
-    Detector(folder)
+def _check_first_use(open_model: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Return the check of a model that answers its golden pictures on its first use."""
+
+    def check(folder: Path) -> None:
+        (folder / CHECKED_FILE).unlink(missing_ok=True)  # what arrived vouches for nothing
+        open_model(folder)
+
+    return check
 
 
 _CHECKS: Mapping[str, Callable[[Path], None]] = {
     Classification.name: _check_classifier,
-    Detection.name: _check_detector,
+    Detection.name: _check_first_use(Detector),
+    Anomaly.name: _check_first_use(Inspector),
 }
 """By the task of a model: whether it answers on this machine as it did after training."""
 

@@ -88,20 +88,26 @@ def _spans(side: int) -> list[tuple[int, int]]:
 def explained(path: Path, found: Saliency) -> Image.Image:
     """Return the picture, upright and in grey, with what the answer rests on in red over it.
 
-    It is as large as the picture itself within SHOWN_SIDES. Where nothing mattered much, nothing is coloured in. Raises
-    BadPicture and OSError.
+    Where nothing mattered much, nothing is coloured in. Raises BadPicture and OSError.
+    """
+    share = np.float32(0.7 if found.greatest >= FAINTEST else 0.0)
+    return overlaid(path, share * (found.heat / max(float(found.heat.max()), FAINTEST)))
+
+
+def overlaid(path: Path, strength: np.ndarray) -> Image.Image:
+    """Return the picture, upright and in grey, with red over it. strength: of the red, float32 [h, w], 0 to 1.
+
+    It is as large as the picture itself within SHOWN_SIDES. Raises BadPicture and OSError.
     """
     from PIL import Image
 
     data = read_picture(path)
     height, width = _shown_size(data)
     shown = picture.decode(data, height, width).astype(np.float32)
-    heat = Image.fromarray(found.heat / max(float(found.heat.max()), FAINTEST))
-    strength = np.asarray(heat.resize((width, height), Image.Resampling.BILINEAR), np.float32)[..., None]
-    share = np.float32(0.7 if found.greatest >= FAINTEST else 0.0)
-    strength = share * strength.clip(0.0, 1.0)
+    heat = Image.fromarray(strength).resize((width, height), Image.Resampling.BILINEAR)
+    red = np.asarray(heat, np.float32)[..., None].clip(0.0, 1.0)
     grey = shown.mean(axis=2, keepdims=True) * np.ones(3, np.float32)
-    return Image.fromarray((grey * (1 - strength) + HOT * strength).round().clip(0, 255).astype(np.uint8))
+    return Image.fromarray((grey * (1 - red) + HOT * red).round().clip(0, 255).astype(np.uint8))
 
 
 def _shown_size(data: bytes) -> tuple[int, int]:
@@ -131,6 +137,10 @@ class Explanations:
             drawn = explained(path, saliency(classifier, pixels))
         except (OSError, picture.BadPicture):
             return None
+        return self.keep(path, drawn)
+
+    def keep(self, path: Path, drawn: Image.Image) -> Path:
+        """Write what was drawn over a picture, and return where."""
         target = self._folder / self._name(path)
         partial = target.with_name(f".{target.name}.part")
         drawn.save(partial, "PNG")

@@ -118,4 +118,4 @@ def said(pictures: Sequence[LabelledPicture]) -> list[tuple[object, ...]]:
 def read_back(folder: Path, format: str) -> list[LabelledPicture]:
     """Read an export as a push does that is told the format."""
     source = folder / "splits.csv" if format == "folders" else folder
-    return read_source(source, "csv" if format == "folders" else format, 1).pictures
+    return read_source(source, "csv" if format == "folders" else format).pictures

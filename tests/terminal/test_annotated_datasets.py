@@ -114,7 +114,7 @@ async def test_an_equal_file_without_label_is_a_duplicate(mesh: FakeMesh, store:
     coco(tmp_path / "two", images=images)
     put(tmp_path / "two" / "images" / "c.png")
     async with Terminal.connect(store) as loupe:
-        with pytest.raises(BadDataset, match=r"0 classes are left when 2 pictures"):
+        with pytest.raises(BadDataset, match=r"no class is left when 2 pictures"):
             await loupe.datasets.push(DatasetName("line-7", "screws"), tmp_path / "two")
 
 

@@ -68,11 +68,9 @@ def test_an_empty_class_folder_is_told(tmp_path: Path) -> None:
     assert (one.filename, one.reason) == ("scratch", "an empty folder")
 
 
-def test_one_class_only_is_refused_by_name(tmp_path: Path) -> None:
+def test_good_parts_alone_are_a_source(tmp_path: Path) -> None:
     put(tmp_path / "ok" / "1.png")
-    with pytest.raises(BadDataset, match='one class only, "ok"') as caught:
-        read_pictures(tmp_path)
-    assert caught.value.metadata == {"problem": "one_class", "class": "ok"}
+    assert read_pictures(tmp_path).classes == {"ok": 1}
 
 
 def test_folders_of_splits_are_the_users_own_split(tmp_path: Path) -> None:

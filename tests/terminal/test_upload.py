@@ -149,9 +149,9 @@ async def test_a_push_that_cannot_be_trained_on_makes_no_data_set(
     for index, name in enumerate(names):
         (root / name).mkdir(parents=True)
         data = picture_bytes(0 if spoil == "conflict" else index)
-        (root / name / "1.png").write_bytes(data[:-40] if spoil == "broken" and index else data)
+        (root / name / "1.png").write_bytes(data[:-40] if spoil == "broken" else data)
     async with Terminal.connect(store) as loupe:
-        with pytest.raises(errors.BadDataset, match=r"(classes are left|no picture is for validation)"):
+        with pytest.raises(errors.BadDataset, match=r"(no class is left|no picture is for validation)"):
             await loupe.datasets.push(SCREWS, root)
     assert not mesh.datasets
 

@@ -63,7 +63,7 @@ async def dataset_add(
     base = cli.name(names.DatasetVersionName, dataset)
     name = names.DatasetName(base.project, base.dataset)
     async with telling_refused(cli), cli.terminal() as loupe:
-        collection = await read_told(cli, source, format, 1)
+        collection = await read_told(cli, source, format)
         with push_bar(cli.messages, cli.watched) as show:
             report = await loupe.datasets.add(name, collection, base=base.number, strict=strict, force=force, show=show)
     show_push(cli, report)

@@ -173,11 +173,11 @@ async def dataset_push(
         raise Ended(6)
 
 
-async def read_told(cli: Cli, source: Path, format: str, least_classes: int = 2) -> Collection:
+async def read_told(cli: Cli, source: Path, format: str) -> Collection:
     """Read a source, and tell a person in which format and why. Raises InvalidArgument, BadDataset."""
     from loupe.terminal.formats.sources import AUTO, TITLES, read_source
 
-    found = await asyncio.to_thread(read_source, source, format, least_classes)
+    found = await asyncio.to_thread(read_source, source, format)
     if format == AUTO:
         cli.note(f"{source} is read as {TITLES[found.format]}: {found.explanation}")
     return found

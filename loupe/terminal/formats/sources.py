@@ -32,7 +32,7 @@ TITLES = {
 }
 
 
-def read_source(source: Path, format: str = AUTO, least_classes: int = 2) -> Collection:
+def read_source(source: Path, format: str = AUTO) -> Collection:
     """Read pictures of a folder or a file; "auto" finds out the format by what is in it.
 
     Raises InvalidArgument for what is neither, BadDataset that tells every mistake with its place, or the formats where
@@ -40,7 +40,7 @@ def read_source(source: Path, format: str = AUTO, least_classes: int = 2) -> Col
     """
     try:
         chosen, explanation = detect(source) if format == AUTO else (format, "it was asked for")
-        found = _read(source, chosen, least_classes)
+        found = _read(source, chosen)
     except OSError as error:
         raise invalid("source", str(source), f"a folder or a file that can be read ({error.strerror})") from error
     found.format, found.explanation = chosen, explanation
@@ -102,14 +102,14 @@ def detect(source: Path) -> tuple[str, str]:
     )
 
 
-def _read(source: Path, format: str, least_classes: int) -> Collection:
+def _read(source: Path, format: str) -> Collection:
     if format == FOLDERS:
-        return read_folder(source, least_classes)
+        return read_folder(source)
     if format not in _READERS:
         raise invalid("format", format, f"one of {AUTO}, {', '.join(FORMATS)}")
     if format == csv_table.NAME and not csv_table.has_boxes(table := csv_table.table_of(source)):
-        return read_csv(table, least_classes)
-    return checked(_READERS[format].read(source, index_of(source, format)), least_classes)
+        return read_csv(table)
+    return checked(_READERS[format].read(source, index_of(source, format)))
 
 
 def _folder(source: Path) -> Path:

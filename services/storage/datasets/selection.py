@@ -189,7 +189,7 @@ def _called(item: ItemRow) -> str:
 
 
 def require_classes(counts: Counts, refused: Sequence[Verdict]) -> None:
-    """Raise BadDataset unless labelled pictures are of at least two classes; where some are annotated, one suffices."""
+    """Raise BadDataset unless there are pictures, and labelled ones are of at least one class."""
     left_out = f"; {len(refused)} were left out: {refused[0].message}" if refused else ""
     if not counts.total:
         raise BadDataset(f"no picture could be taken{left_out}", problem="empty")
@@ -198,10 +198,6 @@ def require_classes(counts: Counts, refused: Sequence[Verdict]) -> None:
     if not counts.classes:
         message = f"nothing is to be seen in all {counts.labelled} annotated pictures; one class at least is needed"
         raise BadDataset(message + left_out, problem="no_class")
-    if len(counts.classes) == 1 and not counts.annotated:
-        (only,) = counts.classes
-        message = f"all {counts.labelled} pictures are of the class {only!r}; at least two classes are needed"
-        raise BadDataset(message + left_out, problem="one_class", **{"class": only})
 
 
 def cluster(
@@ -246,6 +242,11 @@ def warnings(counts: Counts) -> list[str]:
         label: Counter(counts.pictures.get(label, {})) + Counter(counts.regions.get(label, {}))
         for label in counts.classes
     }
+    if len(counts.classes) == 1 and not counts.annotated:
+        said.append(
+            f"all pictures are of {_listed(counts.classes)}: enough to learn good parts from, but a classifier needs "
+            "at least two classes"
+        )
     if alone := [label for label, each in found.items() if each.total() == 1]:
         said.append(f"{_listed(alone)}: one picture only; it can be learned from or tested on, not both")
     there = counts.splits

@@ -9,11 +9,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from loupe.tasks.anomaly import Anomaly, good_label
+from loupe.tasks.anomaly_scores import count_answers
 from loupe.tasks.average_precision import Regions, checked, evaluate
+from loupe.tasks.classification import Classification
+from loupe.tasks.detection import Detection
 from loupe.tasks.task import Task
 from services.trainer.runs import intake
 from services.trainer.runs.job_folder import JobFolder
 from services.trainer.runs.task_data import TaskData
+from services.trainer.sandbox.channel import ProtocolBroken
+
+SCORES = 1 << 16
+"""So many different answers there are where a score is told."""
 
 Collect = Callable[[PurePosixPath, int], Awaitable[Path]]
 """Takes a file of at most so many bytes out of a run's work folder, out of its reach. Raises BadFile."""
@@ -29,13 +37,16 @@ class Answers(Protocol):
         """Put what is right into the run's folder, and return the file's name."""
 
 
-def answers_to(task: Task) -> Answers:
-    """Return how the answers of a task are counted."""
-    return _OfRegions() if task.regions else _OfPictures()
+def answers_to(task: Task, parameters: Mapping[str, Any]) -> Answers:
+    """Return how the answers of a job are counted. parameters: the job's."""
+    return _ANSWERS[task.name](parameters)
 
 
 class _OfPictures:
     """A class for each test picture."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        pass
 
     async def count(self, arguments: Mapping[str, Any], data: TaskData, collect: Collect) -> dict[str, Any]:
         truth = data.classes[data.test]
@@ -48,8 +59,30 @@ class _OfPictures:
         return folder.reveal_classes(data.classes)
 
 
+class _OfScores:
+    """How far each test picture is from good parts, and whether that is called bad, as one number below 2^16."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self._good = str(parameters.get("good") or "")
+
+    async def count(self, arguments: Mapping[str, Any], data: TaskData, collect: Collect) -> dict[str, Any]:
+        truth = data.classes[data.test]
+        said = intake.answers(arguments, len(truth), SCORES)
+        try:
+            good = list(data.labels).index(good_label(data.labels, self._good))
+        except ValueError as error:
+            raise ProtocolBroken(f"reveal_test: {error}") from error
+        return count_answers(said, truth, data.labels, good)
+
+    def reveal(self, data: TaskData, folder: JobFolder) -> str:
+        return folder.reveal_classes(data.classes)
+
+
 class _OfRegions:
     """Boxes in the test pictures, in a file."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        pass
 
     async def count(self, arguments: Mapping[str, Any], data: TaskData, collect: Collect) -> dict[str, Any]:
         pictures = len(data.test)
@@ -75,3 +108,11 @@ def _counted(truth: Regions, found: Regions, data: TaskData) -> dict[str, Any]:
         counts = checked(evaluate(truth, found, len(data.test), data.labels))
         said |= {"right": list(counts.right), "pictures": list(counts.cases), "figures": dict(counts.figures)}
     return {**said, "test_pictures": len(data.test)}
+
+
+_ANSWERS: Mapping[str, Callable[[Mapping[str, Any]], Answers]] = {
+    Classification.name: _OfPictures,
+    Detection.name: _OfRegions,
+    Anomaly.name: _OfScores,
+}
+"""By the name of the task."""

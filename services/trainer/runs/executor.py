@@ -102,7 +102,8 @@ class Executor:
             material = await fetch
             folder = JobFolder(sandbox.process.data)
             await asyncio.to_thread(self._fill, folder, attempt.spec, material)
-            host = RunHost(folder, material.dataset, answers_to(material.task), storage, self._pictures)
+            answers = answers_to(material.task, material.parameters)
+            host = RunHost(folder, material.dataset, answers, storage, self._pictures)
             run = Run(sandbox, host=host, emit=attempt.emit, limits=self._limits, staging=staging, clock=self._clock)
             attempt.emit(Started(warm=sandbox.warm, resumed=material.checkpoint is not None))
             attempt.running(run.stop, _overtime(attempt.spec))

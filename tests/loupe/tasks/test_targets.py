@@ -74,6 +74,8 @@ def test_a_mean_that_is_the_bound_reaches_it() -> None:
         ("accuracy=0.97", (ACCURACY, 0.97)),
         ("balanced_accuracy=0.95", (BALANCED_ACCURACY, 0.95)),
         ("lowest_recall=.9", (LOWEST_RECALL, 0.9)),
+        ("recall=0.9", ("recall", 0.9)),
+        ("auroc=0.97", ("auroc", 0.97)),
         ("recall[零件]=0.9", ("recall[零件]", 0.9)),
         ("recall[a=b [x]]=0.9", ("recall[a=b [x]]", 0.9)),
         ("recall[gro\u0308\u00dfe]=0.9", ("recall[gr\u00f6\u00dfe]", 0.9)),
@@ -90,10 +92,12 @@ def test_a_number_alone_is_the_first_metric_of_the_task() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "97", "0", "-1", "nan", "97%", "recall=0.9", "=0.9", "accuracy=", "accuracy=2", "recall[]=1", "accuracy[a]=1"],
+    ["", "97", "0", "-1", "nan", "97%", "=0.9", "accuracy=", "accuracy=2", "recall[]=1", "accuracy[a]=1"],
 )
 def test_what_is_no_target_is_refused_with_the_legal_metrics(text: str) -> None:
-    with pytest.raises(InvalidArgument, match=r"accuracy, .*, lowest_recall, recall.*, map50, map or ap50") as caught:
+    with pytest.raises(
+        InvalidArgument, match=r"accuracy, .*, lowest_recall, recall.*, map50, map, ap50.*, auroc or recall"
+    ) as caught:
         parse_objective(text)
     assert caught.value.metadata["field"] == "target"
 

@@ -254,7 +254,7 @@ async def test_scoring_happens_beside_the_loop(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("services.trainer.runs.answers.evaluate", evaluate)
     with pytest.raises(ArithmeticError):
-        await answers_to(TASKS["detection"]).count({"file": "d.npy"}, data, collect)
+        await answers_to(TASKS["detection"], {}).count({"file": "d.npy"}, data, collect)
     assert threads and threads[0] != threading.get_ident()
 
 
@@ -271,7 +271,7 @@ async def test_without_regions_in_test_pictures_there_are_no_figures(tmp_path: P
     async def collect(path: object, max_bytes: int) -> Path:
         return tmp_path / "d.npy"
 
-    counted = await answers_to(TASKS["detection"]).count({"file": "d.npy"}, data, collect)
+    counted = await answers_to(TASKS["detection"], {}).count({"file": "d.npy"}, data, collect)
     assert counted == {
         "labels": ["dent", "hole"], "right": [0, 0], "pictures": [0, 0], "figures": {}, "test_pictures": 0,
     }  # fmt: skip
