@@ -24,10 +24,11 @@ demo: setup ## From pictures to a model that answers: DATA=<pictures> TARGET=0.9
 
 test: setup ## Run the tests: the rooms side by side, then the whole mesh.
 	@$(RUN) -m pytest -q -n 2 --dist loadgroup --ignore tests/mesh -m "not attack"
-	@$(RUN) -m pytest -q tests/mesh
+	@$(RUN) -m pytest -q tests/mesh -m "not attack"
 
 attacks: setup ## Run the tests that take long: attacks by size, by number, by time and by shape.
-	@$(RUN) -m pytest -q -n 2 --dist loadgroup -m attack
+	@$(RUN) -m pytest -q -n 2 --dist loadgroup --ignore tests/mesh -m attack
+	@$(RUN) -m pytest -q tests/mesh -m attack
 
 up: setup ## Start the mesh in the background: TRAINERS=north/a,south/b SLOTS=1
 	@$(RUN) -m deploy.local up --state "$(STATE)" --trainers "$(TRAINERS)" --slots "$(SLOTS)"

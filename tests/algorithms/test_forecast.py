@@ -161,6 +161,7 @@ def scrambled(tmp_path_factory: pytest.TempPathFactory) -> PictureFolder:
     return read_folder(write_pictures(root, {"a": 40, "b": 40}, scrambled=True))
 
 
+@pytest.mark.attack
 def test_a_run_tells_its_forecast_and_a_resumed_one_the_same(
     bench: Bench, scrambled: PictureFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def run(program: str) -> str:
     return done.stdout
 
 
+@pytest.mark.attack
 def test_neither_getting_warm_nor_training_loads_the_compiler_or_what_a_report_takes() -> None:
     pytest.importorskip("torch")
     loaded = f"\nprint([name for name in {UNWANTED} if name in sys.modules])"
@@ -54,12 +55,14 @@ def test_neither_getting_warm_nor_training_loads_the_compiler_or_what_a_report_t
     assert run(TRAINS + loaded).strip() == "[]"
 
 
+@pytest.mark.attack
 def test_the_compiler_is_there_for_who_asks_for_it() -> None:
     """An algorithm may still compile; optimizers and marked functions go on to work behind that."""
     pytest.importorskip("torch")
     run(TRAINS + COMPILES)
 
 
+@pytest.mark.attack
 def test_steps_are_the_same_as_with_the_compiler_loaded() -> None:
     """The optimizers' own code takes them, in the same order."""
     program = """

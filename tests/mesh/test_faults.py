@@ -233,6 +233,7 @@ def test_a_terminal_that_was_away_shows_everything_once(battered: Battered) -> N
     assert battered.away.status == Exit.TARGET_MISSED
 
 
+@pytest.mark.attack
 async def test_a_job_goes_on_from_its_last_whole_checkpoint_to_the_same_model(
     mesh: LocalMesh, terminal: OpenTerminal, project: str, puzzle: Path
 ) -> None:
