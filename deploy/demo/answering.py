@@ -8,17 +8,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from loupe.terminal.annotation_messages import annotations_of
-from loupe.terminal.detector import Detections, Detector
-from loupe.terminal.drawing import Drawings
 
 from deploy.demo.story import Story
 from loupe.storage.v1 import dataset_pb2
 from loupe.tasks.average_precision import Regions, evaluate
 from loupe.tasks.classification import ACCURACY, BALANCED_ACCURACY, Scorer
 from loupe.tasks.detection import OVERALL
+from loupe.terminal.annotation_messages import annotations_of
 from loupe.terminal.classifier import Classifier
 from loupe.terminal.confusion import Confusion, ConfusionView
+from loupe.terminal.detector import Detections, Detector
+from loupe.terminal.drawing import Drawings
 from loupe.terminal.tables import percent
 
 DRAWN = 12

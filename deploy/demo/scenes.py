@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 
-from loupe.terminal.formats.sources import read_source
-
 from deploy.demo.answering import ANSWERS
 from deploy.demo.story import Story
 from loupe.errors import PermissionDenied
@@ -16,6 +14,7 @@ from loupe.storage.v1 import dataset_pb2
 from loupe.tasks.objective import spoken
 from loupe.terminal.client import Terminal
 from loupe.terminal.datasets import PushReport
+from loupe.terminal.formats.sources import read_source
 from loupe.terminal.live import JobView, job_display
 from loupe.terminal.picture_source import Collection
 from loupe.terminal.tables import percent
