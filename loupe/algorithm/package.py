@@ -2,7 +2,7 @@
 
 A package is four files: `model.safetensors` (the network's weights), `model.onnx` (pictures in, answers out),
 `model.json` (task, labels, input, digests of the others) and `golden.npz` (pictures with the expected answers). What a
-task adds to them stands in `loupe.algorithm.classification.package` and `loupe.algorithm.detection.package`.
+task adds to them stands in the module `package` of its folder here, as in `loupe.algorithm.detection.package`.
 """
 
 from __future__ import annotations

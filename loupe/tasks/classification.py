@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loupe.escapes import escaped
-from loupe.labels import MAX_LENGTH
 from loupe.proportions import wilson_interval
 from loupe.tasks import evidence
 from loupe.tasks.objective import Objective, shown_share, split_metric, spoken
@@ -27,8 +24,6 @@ RECALL = "recall"
 
 OVERALL = (ACCURACY, BALANCED_ACCURACY, LOWEST_RECALL)
 """The metrics that are not of one class."""
-
-_SHOWN_LABELS = 5
 
 
 @dataclass(frozen=True)
@@ -142,9 +137,7 @@ class Classification:
         there = [each.label for each in labels if each.validation_count > 0]
         if not label or label in there:
             return ""
-        near = difflib.get_close_matches(label, there, n=_SHOWN_LABELS) or there[:_SHOWN_LABELS]
-        named = ", ".join(escaped(each, MAX_LENGTH) for each in near)
-        return f"a class that has validation pictures, for example {named}"
+        return f"a class that has {evidence.PICTURES}, for example {evidence.nearest(label, there)}"
 
     def shortfall(self, objective: Objective, labels: Sequence[LabelCount]) -> str:
         """Return what the validation pictures lack; see Task.shortfall."""

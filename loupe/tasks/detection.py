@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from loupe.escapes import escaped
-from loupe.labels import MAX_LENGTH
 from loupe.tasks import evidence
 from loupe.tasks.objective import Objective, shown_share, split_metric, spoken
 from loupe.tasks.task import Checked, LabelCount, Metric, UnfitVersion
@@ -21,8 +18,6 @@ AP50 = "ap50"
 
 OVERALL = (MAP50, MAP)
 """The metrics that are not of one class."""
-
-_SHOWN_LABELS = 5
 
 
 class Detection:
@@ -74,9 +69,7 @@ class Detection:
         there = [each.label for each in labels if each.validation_regions > 0]
         if not label or label in there:
             return ""
-        near = difflib.get_close_matches(label, there, n=_SHOWN_LABELS) or there[:_SHOWN_LABELS]
-        named = ", ".join(escaped(each, MAX_LENGTH) for each in near)
-        return f"a class that has boxes in validation pictures, for example {named}"
+        return f"a class that has {evidence.REGIONS}, for example {evidence.nearest(label, there)}"
 
     def shortfall(self, objective: Objective, labels: Sequence[LabelCount]) -> str:
         """Return what the boxes of the validation pictures lack; see Task.shortfall.
@@ -113,7 +106,7 @@ class Detection:
         known = [(good, there) for each, good, there in counted if there and label in ("", each)]
         if not known:
             return False
-        if name == MAP and MAP in checked.figures:
+        if name == MAP:
             cases = sum(there for _, there in known)
             return evidence.share_is_refuted(objective.bound, checked.figures[MAP] * cases, cases)
         return evidence.mean_is_refuted(objective.bound, known)
@@ -135,6 +128,8 @@ class Detection:
 
     def test_sentence(self, checked: Checked) -> str:
         """Return what came out on the test pictures; see Task.test_sentence."""
+        if not sum(checked.cases):
+            return f"None of the {checked.pictures} test pictures has a box: nothing was measured on them."
         return (
             f"On {checked.pictures} test pictures with {sum(checked.cases)} boxes mAP50 is "
             f"{shown_share(checked.figures[MAP50])} and mAP {shown_share(checked.figures[MAP])}."

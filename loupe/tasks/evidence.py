@@ -5,6 +5,7 @@ The rules are those of docs/decisions/0012 and 0015.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from itertools import count
 
@@ -77,6 +78,16 @@ def shortfall_of_each(
     return (
         f"{_a(spoken(metric))} of {shown_share(target)} needs at least {needed} {cases} of each class: {named}{others}"
     )
+
+
+def nearest(label: str, there: Sequence[str]) -> str:
+    """Return the names that a wrong one may have been meant for, or the first ones; for people.
+
+    >>> nearest("dint", ["crack", "dent"]), nearest("x", ["crack", "dent"])
+    ('dent', 'crack, dent')
+    """
+    near = difflib.get_close_matches(label, there, n=_SHOWN_CLASSES) or there[:_SHOWN_CLASSES]
+    return ", ".join(escaped(each, MAX_LENGTH) for each in near)
 
 
 def share_is_refuted(target: float, right: float, pictures: float) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import colorsys
 import io
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from loupe.storage.v1.dataset_pb2 import DatasetItem
 from loupe.terminal.annotation_messages import annotations_of
 from loupe.terminal.confusion import drawable, font_of
 from loupe.terminal.datasets import Datasets
+from loupe.terminal.drawing import Colour, colours_of
 from loupe.terminal.export import fetch
 from loupe.terminal.picture_source import SPLITS
 
@@ -31,8 +31,6 @@ TILE, GAP, TEXT, LINE, SQUARE = 200, 8, 13, 18, 11
 MOST_COLUMNS = 8
 MOST_LEGEND = 40
 INK, PAPER, MISSING = (20, 20, 20), (255, 255, 255), (225, 225, 225)
-
-Colour = tuple[int, int, int]
 
 
 async def draw_sheet(
@@ -59,8 +57,7 @@ async def draw_sheet(
         raise BadDataset(f"{version.name} has no such picture", problem="empty")
     # By digest: the same pictures are drawn however the items are ordered.
     chosen = random.Random(seed).sample(sorted(meant, key=lambda item: item.digest), min(count, len(meant)))
-    colours = {each: _colour(place) for place, each in enumerate(labels)}
-    sheet = Sheet(chosen, colours, f"{name.dataset}/versions/{version.name.rpartition('/')[2]}")
+    sheet = Sheet(chosen, colours_of(labels), f"{name.dataset}/versions/{version.name.rpartition('/')[2]}")
     async for digest, data in fetch(datasets, f"projects/{name.project}", [item.digest for item in chosen]):
         await asyncio.to_thread(sheet.add, digest, data)
     await asyncio.to_thread(sheet.write, file)
@@ -72,16 +69,10 @@ def _is_meant(item: DatasetItem, label: str | None, split: str | None) -> bool:
     return shows and (split is None or item.split == SPLITS[split])
 
 
-def _colour(place: int) -> Colour:
-    """Return the colour of a class: neighbours are far apart."""
-    red, green, blue = colorsys.hsv_to_rgb(place * 0.618034 % 1, 0.9, 0.95 if place % 2 else 0.75)
-    return int(255 * red), int(255 * green), int(255 * blue)
-
-
 class Sheet:
     """The tiles of some pictures below a legend. colours: of each class."""
 
-    def __init__(self, items: Sequence[DatasetItem], colours: dict[str, Colour], title: str) -> None:
+    def __init__(self, items: Sequence[DatasetItem], colours: Mapping[str, Colour], title: str) -> None:
         from PIL import Image, ImageDraw
 
         self._items = {item.digest: (place, item) for place, item in enumerate(items)}

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torchvision.ops import box_iou
 
-from loupe.algorithm import Outcome, UnusableData
+from loupe.algorithm import Outcome
 from loupe.algorithm.image import load_entry
 from loupe.tasks.objective import Objective
 from tests.algorithms.conftest import IMAGES, Cut
@@ -286,12 +286,6 @@ def test_it_bears_unusual_data(data: Squares) -> None:
     train(context)
     assert context.finished["outcome"] is Outcome.PLATEAU
     assert all(bool(torch.isfinite(value).all()) for value in context.finished["network"].state_dict().values())
-
-
-@pytest.mark.parametrize(("regions", "what"), [(THREE[1:], "training"), (THREE[:1], "validation")])
-def test_data_without_regions_are_refused_in_words(regions: Regions, what: str) -> None:
-    with pytest.raises(UnusableData, match=f"none of the 1 {what} pictures has a region"):
-        train(FakeContext(Squares(pictures=3, regions=regions), settings()))
 
 
 @pytest.mark.usefixtures("short_epochs")

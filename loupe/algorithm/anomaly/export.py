@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from loupe.algorithm.export import PictureNetwork, Preprocessing, export_onnx
-from loupe.algorithm.onnx_model import PREDICT_BATCH, batched
+from loupe.algorithm.onnx_model import PREDICT_BATCH, OnnxModel, batched
 
 SCORE, MAP = "score", "map"
 """The outputs: float32 [N], and float32 [N, h, h]."""
@@ -68,20 +68,11 @@ class InspectedBy:
     """Runs such a model on so many CPU threads, which wait without spinning."""
 
     def __init__(self, model: Any, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._model = OnnxModel(model, threads)
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return scores float32 [N] and maps float32 [N, h, h] of uint8 [N, H, W, 3]."""
-        scores, maps = self._session.run([SCORE, MAP], {"pictures": np.ascontiguousarray(pictures)})
+        scores, maps = self._model.outputs(pictures, (SCORE, MAP))
         return scores, maps
 
     def scores(self, pictures: np.ndarray, indices: np.ndarray) -> np.ndarray:

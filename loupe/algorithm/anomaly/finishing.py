@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from loupe.algorithm.anomaly.export import InspectedBy, answers_of_torch, export_inspector, map_side
-from loupe.algorithm.anomaly.package import check_parity, golden_rows, write_package
+from loupe.algorithm.anomaly.package import check_parity, golden_rows
 from loupe.algorithm.anomaly.rules import good_class
 from loupe.algorithm.dataset import Dataset
 from loupe.algorithm.export import Preprocessing
 from loupe.algorithm.host import Host, Progress, RunSpec
+from loupe.algorithm.package import write_package
 from loupe.tasks.anomaly import Anomaly
 from loupe.tasks.anomaly_scores import CALIBRATION_SCORES, as_answers, count_answers, evaluate, threshold_for
 from loupe.tasks.objective import shown_share
@@ -67,19 +68,22 @@ def conclude(
         network,
         model,
         preprocessing,
+        task=TASK,
         labels=data.labels,
         architecture=architecture,
         seed=spec.seed,
         golden=dict(zip(("pictures", "scores", "maps"), (golden, *inspected(golden)), strict=True)),
-        inspection={
-            "good": data.labels[good],
-            "false_alarms": false_alarms,
-            "threshold": threshold.value,
-            "calibration": {
-                "split": "validation",
-                "pictures": len(calibration),
-                "scores": calibration[:CALIBRATION_SCORES].tolist(),
-            },
+        members={
+            "inspection": {
+                "good": data.labels[good],
+                "false_alarms": false_alarms,
+                "threshold": threshold.value,
+                "calibration": {
+                    "split": "validation",
+                    "pictures": len(calibration),
+                    "scores": calibration[:CALIBRATION_SCORES].tolist(),
+                },
+            }
         },
     )
     # Only now is the model final, and only now may the test labels be seen.

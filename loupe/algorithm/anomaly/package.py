@@ -1,6 +1,6 @@
-"""An inspector's package: scores and heat maps, the golden ones among them, and the scores that set its threshold.
+"""What an inspector's package has besides: golden scores and heat maps, and the scores that set its threshold.
 
-The files are those of `loupe.algorithm.package`. `golden.npz` has `pictures`, uint8 [K, S, S, 3], their `scores`, and
+`golden.npz` has `pictures`, uint8 [K, S, S, 3], their `scores`, and
 `maps`. The member `inspection` of model.json says which class is that of the good parts, the rate of false alarms that
 was asked for, the threshold for it, and the highest scores of the good validation pictures (of so many `pictures`), by
 which terminals set thresholds for other rates.
@@ -8,20 +8,11 @@ which terminals set thresholds for other rates.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
-from torch import nn
 
-from loupe.algorithm.export import Preprocessing
-from loupe.algorithm.package import FORMAT, GOLDEN_PICTURES, ExportMismatch
-from loupe.tasks.anomaly import Anomaly
+from loupe.algorithm.package import GOLDEN_PICTURES, ExportMismatch
 
 TOLERANCE = 0.02, 1e-3
 """How far scores and map cells may be apart: so much, and this part of the value besides. Their unit is the spread of
@@ -62,43 +53,3 @@ def golden_rows(good: np.ndarray) -> np.ndarray:
     while len(picked) < min(GOLDEN_PICTURES, len(good)):
         picked += [queue.pop(0) for queue in queues if queue]
     return np.array(picked[:GOLDEN_PICTURES])
-
-
-def write_package(
-    folder: Path,
-    network: nn.Module,
-    model: Any,
-    preprocessing: Preprocessing,
-    *,
-    labels: Sequence[str],
-    architecture: str,
-    seed: int,
-    golden: Mapping[str, np.ndarray],
-    inspection: Mapping[str, Any],
-) -> dict[str, Path]:
-    """Write the four files of a package and return their paths by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / name for name in ("model.safetensors", "model.onnx", "golden.npz", "model.json")}
-    weights = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in network.state_dict().items()
-    }
-    save_file(weights, paths["model.safetensors"], metadata={"architecture": architecture})
-    paths["model.onnx"].write_bytes(model.SerializeToString())
-    np.savez(paths["golden.npz"], **golden)  # type: ignore[arg-type]  # numpy's own arguments come between in its types
-    digests = {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if name != "model.json"
-    }
-    document = {
-        "format": FORMAT,
-        "task": Anomaly.name,
-        "labels": list(labels),
-        "input": {"height": preprocessing.height, "width": preprocessing.width, "channels": "RGB", "type": "uint8"},
-        "normalisation": {"mean": preprocessing.mean, "std": preprocessing.std, "inside_graph": True},
-        "architecture": architecture,
-        "seed": seed,
-        "inspection": dict(inspection),
-        "files": digests,
-    }
-    paths["model.json"].write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    return paths

@@ -18,7 +18,7 @@ from loupe.terminal.formats.documents import corners_of, members, number, peek, 
 from loupe.terminal.formats.drafts import draft_attributes, provenance_of
 from loupe.terminal.formats.picture_index import PictureIndex
 from loupe.terminal.formats.reading import Reading, require_few, split_of, text_of
-from loupe.terminal.formats.writing import NO_CLASS, Writing, write_text
+from loupe.terminal.formats.writing import NO_CLASS, Writing, split_folder, write_text
 from loupe.terminal.picture_source import SPLIT_WORDS, Collection, LabelledPicture
 
 NAME = "coco"
@@ -211,7 +211,7 @@ class Writer(Writing):
         if not picture.annotated:
             return
         document = self._documents.setdefault(
-            {"validation": "val"}.get(SPLIT_WORDS[picture.split], SPLIT_WORDS[picture.split]),
+            split_folder(SPLIT_WORDS[picture.split]),
             {"images": [], "annotations": []},
         )
         images = document["images"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -48,7 +49,7 @@ class ClassNumbers:
         return iter(self._numbers)
 
 
-class Writing:
+class Writing(ABC):
     """One export on its way into a folder.
 
     lost: what the format cannot say, with how often: the words that follow the number.
@@ -85,13 +86,13 @@ class Writing:
         self._taken.add(f"{folder}/{stem}".casefold())
         return folder / f"{stem}{suffix}"
 
+    @abstractmethod
     def add(self, picture: LabelledPicture, canvas: Canvas) -> None:
         """Note a picture that was written; its path is where it stands now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> Path:
         """Write what describes the pictures, and return where it stands."""
-        raise NotImplementedError
 
 
 def split_folder(split: str) -> str:

@@ -98,6 +98,13 @@ def test_test_pictures_are_counted_by_boxes() -> None:
     assert DETECTION.test_sentence(counted) == "On 2 test pictures with 3 boxes mAP50 is 100.00 % and mAP 100.00 %."
 
 
+def test_test_pictures_without_boxes_measure_nothing_and_refute_nothing() -> None:
+    """The trainer has no figures for them then."""
+    counted = DETECTION.checked(LABELS, [0, 0, 0], [0, 0, 0], {}, 7)
+    assert DETECTION.test_sentence(counted) == "None of the 7 test pictures has a box: nothing was measured on them."
+    assert not any(DETECTION.refuted(Objective(metric, 0.9), counted) for metric in ("map50", "map", "ap50[dent]"))
+
+
 def test_regions_of_some_pictures_are_numbered_by_their_place() -> None:
     chosen = TRUTH.of(np.array([1, 0]))
     assert chosen.pictures.tolist() == [0, 1, 1] and chosen.classes.tolist() == [0, 0, 1]

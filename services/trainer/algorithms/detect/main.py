@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from loupe.algorithm import Context, UnusableData
+from loupe.algorithm import Context
 
 from .augment import Changes
 from .network import Detector, ready_to_export
@@ -17,8 +16,7 @@ EPOCHS = 120
 
 
 def train(context: Context) -> None:
-    """Train a detector until its objective, its last epoch or the end of the budget. Raises UnusableData, Stopped."""
-    check_data(context)
+    """Train a detector until its objective, its last epoch or the end of the budget. Raises Stopped."""
     torch.manual_seed(context.seed)
     chosen = context.parameters
     kept = context.restore()
@@ -48,18 +46,3 @@ def train(context: Context) -> None:
             "best_epoch": training.best_epoch,
         },
     )
-
-
-def check_data(context: Context) -> None:
-    """Raise UnusableData where nothing can be learned, or nothing can tell what was."""
-    data = context.data
-    if not data.labels:
-        raise UnusableData("the data set has no classes; a detector needs at least one")
-    for name, pictures in (("training", data.train), ("validation", data.validation)):
-        if not len(pictures):
-            raise UnusableData(f"the data set has no {name} pictures among its {len(data)}; give each split some")
-        if not np.isin(data.regions.pictures, pictures).any():
-            raise UnusableData(
-                f"none of the {len(pictures)} {name} pictures has a region; "
-                "draw boxes around what is to be found in some of them"
-            )
