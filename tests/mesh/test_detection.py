@@ -18,6 +18,8 @@ from loupe.terminal.classifier import Classifier
 from loupe.terminal.detector import Detector
 from tests.mesh.conftest import OpenTerminal, Trained, train
 
+pytestmark = pytest.mark.timeout(400)  # without vector units for bfloat16, training takes several times as long
+
 TARGET = 0.3
 
 
