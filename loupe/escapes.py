@@ -27,9 +27,19 @@ def escaped(text: str, most: int, most_bytes: int | None = None) -> str:
     text = _ANY.sub(shown, text[: most + 1])
     if len(text) > most:
         text = text[: most - 1] + _MORE
-    if most_bytes is not None and len(encoded := text.encode()) > most_bytes:
-        text = encoded[: most_bytes - len(_MORE.encode())].decode(errors="ignore") + _MORE
-    return text
+    return text if most_bytes is None else cut(text, most_bytes)
+
+
+def cut(text: str, most_bytes: int) -> str:
+    """Return a text, or as much of its beginning as fits into so many UTF-8 bytes with a mark of the cut.
+
+    >>> cut("a long one", 8), cut("ein Würfel", 9)
+    ('a lon…', 'ein W…')
+    """
+    encoded = text[: most_bytes + 1].encode(errors="backslashreplace")
+    if len(encoded) <= most_bytes:
+        return text
+    return encoded[: max(0, most_bytes - len(_MORE.encode()))].decode(errors="ignore") + _MORE
 
 
 def shown(match: re.Match[str]) -> str:

@@ -24,6 +24,7 @@ from loupe.errors import LoupeError
 from loupe.identity import Caller, set_caller
 from loupe.limits import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, MAX_SMALL_MESSAGE_BYTES
 from loupe.rpc.audited import describe_call
+from loupe.rpc.decoding import decoded
 from loupe.rpc.gate import Context, Gate
 from loupe.rpc.status import DETAILS_KEY, to_status
 from loupe.rpc.strangers import Strangers, short
@@ -105,10 +106,10 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             rule = access_pb2.Access(public=True)
         if rule is None or not rule.public:
             strangers = None
-        deserializer = handler.request_deserializer if strangers is None else short(handler.request_deserializer)
+        deserializer = decoded(handler.request_deserializer)
+        if strangers is not None:
+            deserializer = short(deserializer)
         budget = self._budget if rule is not None and not method.startswith(EXEMPT) else None
-        # A unary call and a stream of one message are the same on the wire, but of a stream nothing is read unasked.
-        streaming = handler.request_streaming or strangers is not None or budget is not None
         behaviour = handler.stream_stream or handler.unary_stream or handler.stream_unary or handler.unary_unary
 
         async def admit(request: Any, context: Context) -> Permit:
@@ -119,9 +120,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
                 request = _Messages(context)
             if strangers is not None:
                 request = strangers.each(aiter(request), context.peer())
-            first = request
-            if streaming:
-                first, permit.hold = await _first(request, budget, permit.caller)
+            first, permit.hold = await _first(request, budget, permit.caller)
             try:
                 if permit.hold is not None:
                     _require_short(handler, permit.hold.size)
@@ -156,8 +155,10 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
                 async with permit.held():
                     return await behaviour(permit.request(), context)
 
-        kind = f"{'stream' if streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
-        made: Handler = getattr(grpc, f"{kind}_rpc_method_handler")(
+        # A unary call and a stream of one message are the same on the wire, but of a stream nothing is read unasked,
+        # and what cannot be decoded is told by `admit`.
+        answer = "stream" if handler.response_streaming else "unary"
+        made: Handler = getattr(grpc, f"stream_{answer}_rpc_method_handler")(
             serve_stream if handler.response_streaming else serve,
             request_deserializer=deserializer,
             response_serializer=handler.response_serializer,
@@ -221,12 +222,29 @@ class _PeerGoneError(Exception):
 
 
 async def _send(responses: AsyncGenerator[Any, None], context: Context) -> None:
+    begun = False
     async with contextlib.aclosing(responses):
         async for response in responses:
             try:
+                if not begun:
+                    await _begin(context)
+                    begun = True
                 await context.write(response)
             except grpc.aio.InternalError as error:
                 raise _PeerGoneError from error
+
+
+async def _begin(context: Context) -> None:
+    """Send the initial metadata to its end, also when the call is interrupted.
+
+    A status that gRPC is given in the middle of that is refused by it, and the caller would not hear why.
+    """
+    sending = asyncio.ensure_future(context.send_initial_metadata(()))
+    try:
+        await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        await asyncio.wait([sending])
+        raise
 
 
 class _Messages:

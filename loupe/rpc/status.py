@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 import grpc
-from google.protobuf.any_pb2 import Any
-from google.protobuf.message import DecodeError
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from loupe import errors
 from loupe.common.v1.reason_pb2 import Reason
 from loupe.errors import LoupeError
+from loupe.escapes import cut
 
 DOMAIN = "loupe"
 DETAILS_KEY = "grpc-status-details-bin"
+
+MAX_MESSAGE_BYTES = 900
+"""UTF-8, of an error's message; on the wire each may take three, and four thirds more among the details."""
+MAX_METADATA_BYTES = 900
+MAX_DETAIL_BYTES = 300
 
 CODES: dict[int, grpc.StatusCode] = {
     Reason.REASON_INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
@@ -69,12 +75,47 @@ _WRITE_TO_A_DEAD_STREAM = "Internal error from Core"
 
 
 def to_status(error: LoupeError) -> tuple[grpc.StatusCode, status_pb2.Status]:
-    """Return the code and the google.rpc.Status with one ErrorInfo for a domain error."""
+    """Return the code and the google.rpc.Status for a domain error, with one ErrorInfo and what AIP-193 puts beside it.
+
+    Whatever the caller sent, both fit into trailers of 8 KiB, more than which many clients refuse to read: the message
+    is cut at MAX_MESSAGE_BYTES, the longest values of the metadata so that all together have MAX_METADATA_BYTES.
+    """
     code = CODES[error.reason]
-    info = error_details_pb2.ErrorInfo(reason=error.reason_name(), domain=DOMAIN, metadata=error.metadata)
-    detail = Any()
-    detail.Pack(info)
-    return code, status_pb2.Status(code=code.value[0], message=error.message, details=[detail])
+    message = cut(error.message, MAX_MESSAGE_BYTES)
+    metadata = _bounded(error.metadata)
+    info = error_details_pb2.ErrorInfo(reason=error.reason_name(), domain=DOMAIN, metadata=metadata)
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in (info, *_standard(error, message, metadata)):
+        status.details.add().Pack(detail)
+    return code, status
+
+
+def _bounded(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata, its longest values cut to equal shares of what the others leave."""
+    kept: dict[str, str] = {}
+    left = MAX_METADATA_BYTES
+    for place, (key, value) in enumerate(sorted(metadata.items(), key=lambda each: len(each[1].encode()))):
+        kept[key] = cut(value, left // (len(metadata) - place))
+        left -= len(kept[key].encode())
+    return {key: kept[key] for key in metadata}
+
+
+def _standard(error: LoupeError, message: str, metadata: Mapping[str, str]) -> Iterator[Message]:
+    """Yield the details of google/rpc/error_details.proto that generic clients know what to do with."""
+    if isinstance(error, errors.InvalidArgument) and (field := metadata.get("field")):
+        expected = f"expected {error.expected}" if error.expected else message
+        wrong = error_details_pb2.BadRequest.FieldViolation(field=field, description=cut(expected, MAX_DETAIL_BYTES))
+        yield error_details_pb2.BadRequest(field_violations=[wrong])
+    if isinstance(error, errors.Throttled) and error.retry_after_seconds is not None:
+        yield error_details_pb2.RetryInfo(retry_delay=Duration(seconds=error.retry_after_seconds))
+    if isinstance(error, errors.QuotaExceeded) and error.project:
+        full = error_details_pb2.QuotaFailure.Violation(
+            subject=error.project, description=cut(message, MAX_DETAIL_BYTES)
+        )
+        yield error_details_pb2.QuotaFailure(violations=[full])
+    if resource := metadata.get("resource"):
+        collection = resource.rpartition("/")[0].rpartition("/")[2]
+        yield error_details_pb2.ResourceInfo(resource_type=collection, resource_name=cut(resource, MAX_DETAIL_BYTES))
 
 
 def from_rpc_error(error: grpc.RpcError) -> LoupeError:

@@ -17,6 +17,7 @@ from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
 from loupe.discovery import Discovery, Instance
 from loupe.errors import (
     Internal,
+    InvalidArgument,
     LoupeError,
     NotFound,
     PermissionDenied,
@@ -261,6 +262,32 @@ async def test_a_step_that_was_cancelled_inside_is_told_as_the_unexpected(termin
     """Nobody cancelled the call, and its caller waits for an answer."""
     with pytest.raises(Internal):
         await asyncio.wait_for(get(terminal("anna"), "projects/mine/datasets/stopped"), 5)
+
+
+@pytest.mark.parametrize("sent", [b"\x0aPa", b"\xff" * 12, b"\x0a\x02\xff\xfe"], ids=["cut", "random", "utf8"])
+@pytest.mark.parametrize("method", ["GetDataset", "ReadDatasetItems", "CreateDatasetVersion"])
+async def test_bytes_that_are_no_message_are_an_invalid_argument(terminal, method: str, sent: bytes) -> None:
+    path = f"/loupe.storage.v1.DatasetService/{method}"
+    with pytest.raises(InvalidArgument, match="cannot be decoded"):
+        if method == "GetDataset":
+            await terminal("anna").unary_unary(path)(sent)
+        elif method == "CreateDatasetVersion":
+            await terminal("anna").stream_unary(path)(iter([sent]))
+        else:
+            await anext(aiter(terminal("anna").unary_stream(path)(sent)))
+
+
+async def test_later_messages_of_a_stream_are_decoded_with_the_same_care(terminal, datasets) -> None:
+    first = dataset_service_pb2.CreateDatasetVersionRequest(header={"parent": "projects/mine/datasets/d"})
+    call = terminal("anna").stream_unary("/loupe.storage.v1.DatasetService/CreateDatasetVersion")
+    with pytest.raises(InvalidArgument, match="cannot be decoded"):
+        await call(iter([first.SerializeToString(), b"\x0aPa"]))
+    assert not datasets.made
+
+
+async def test_a_stranger_who_sends_no_message_is_told_so(terminal) -> None:
+    with pytest.raises(InvalidArgument, match="cannot be decoded"):
+        await terminal(None).unary_unary("/grpc.health.v1.Health/Check")(b"\xff" * 8)
 
 
 async def test_a_compressed_message_is_refused_before_it_is_inflated(terminal) -> None:
