@@ -17,6 +17,7 @@ PROGRAMS = (
     ("upload",),
     ("derived_version",),
     ("annotation_import",),
+    ("collection",),
     ("training_loop", "--threads", "1", "--contended"),
     ("training_loop",),
     ("threads",),

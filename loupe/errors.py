@@ -186,6 +186,7 @@ class AlreadyExists(LoupeError):
 
     reason = Reason.REASON_ALREADY_EXISTS
     resource = Fact(str)
+    state = Fact(str)
 
 
 class FailedPrecondition(LoupeError):

@@ -12,6 +12,7 @@ from loupe.terminal.commands import (
     changes,
     classify,
     data,
+    deletion,
     detect,
     doctor,
     follow,
@@ -49,7 +50,7 @@ def build() -> typer.Typer:
     app.callback()(frame.root_options)
     for commands in (
         login, doctor, people, audit, data, changes, blobs, storage,
-        training, jobs, algorithms, models, follow, classify, detect, inspect,
+        training, jobs, algorithms, models, deletion, follow, classify, detect, inspect,
     ):  # fmt: skip
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands

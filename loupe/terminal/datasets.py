@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from google.protobuf.message import Message
 
 from loupe.annotations import Annotation
 from loupe.backoff import Backoff
-from loupe.errors import AlreadyExists, BadDataset, Unavailable
+from loupe.errors import AlreadyExists, BadDataset, BlobMissing, Unavailable
 from loupe.names import DatasetName, DatasetVersionName
 from loupe.storage.v1 import blob_service_pb2 as blobs
 from loupe.storage.v1 import dataset_pb2
@@ -253,7 +252,12 @@ class Datasets:
         show: Callable[[PushProgress], None],
     ) -> PushReport:
         show(PushProgress("version", 0, len(sent.taken)))
-        response = await self._create_version(header, _items(sent.taken))
+        try:
+            response = await self._create_version(header, _items(sent.taken))
+        except BlobMissing:
+            # Storage has collected pictures that were there when it was asked: they are sent again.
+            sent = await self._send(DatasetName.parse(header.parent).project, collection, header.strict, show)
+            response = await self._create_version(header, _items(sent.taken))
         show(PushProgress("version", len(sent.taken), len(sent.taken)))
         return PushReport(
             version=response.dataset_version,
@@ -269,8 +273,11 @@ class Datasets:
 
     async def _ensure(self, name: DatasetName) -> None:
         request = service.CreateDatasetRequest(parent=f"projects/{name.project}", dataset_id=name.dataset)
-        with contextlib.suppress(AlreadyExists):
+        try:
             await self._datasets.call(lambda stub: stub.CreateDataset, request)
+        except AlreadyExists as error:
+            if error.state == "DELETED":
+                raise
 
     async def _create_version(
         self,
@@ -320,6 +327,43 @@ class Datasets:
         return flatten(
             self._datasets.pages(lambda stub: stub.ListDatasetVersions, request), lambda page: page.dataset_versions
         )
+
+    async def delete(self, name: str) -> service.DeleteDatasetResponse:
+        """Delete a data set with its versions; until its expire_time it can be restored. Raises NotFound."""
+        request = service.DeleteDatasetRequest(name=name, request_id=str(uuid.uuid4()))
+        return await self._datasets.call(lambda stub: stub.DeleteDataset, request)
+
+    async def undelete(self, name: str) -> service.UndeleteDatasetResponse:
+        """Restore a data set with the versions that were deleted with it. Raises NotFound, AlreadyExists."""
+        request = service.UndeleteDatasetRequest(name=name, request_id=str(uuid.uuid4()))
+        return await self._datasets.call(lambda stub: stub.UndeleteDataset, request)
+
+    async def delete_version(self, name: str) -> service.DeleteDatasetVersionResponse:
+        """Delete a version and say which one is the newest now. Raises NotFound."""
+        request = service.DeleteDatasetVersionRequest(name=name, request_id=str(uuid.uuid4()))
+        return await self._datasets.call(lambda stub: stub.DeleteDatasetVersion, request)
+
+    async def undelete_version(self, name: str) -> service.UndeleteDatasetVersionResponse:
+        """Restore a version and say which one is the newest now.
+
+        Raises NotFound once it is purged, AlreadyExists, FailedPrecondition while all of it is deleted.
+        """
+        request = service.UndeleteDatasetVersionRequest(name=name, request_id=str(uuid.uuid4()))
+        return await self._datasets.call(lambda stub: stub.UndeleteDatasetVersion, request)
+
+    async def deleted(self, project: str) -> AsyncGenerator[dataset_pb2.Dataset | dataset_pb2.DatasetVersion]:
+        """Yield what is deleted in a project and can be restored: each whole, or the versions of one that is there."""
+        request = service.ListDatasetsRequest(parent=project, show_deleted=True)
+        pages = self._datasets.pages(lambda stub: stub.ListDatasets, request)
+        async for one in flatten(pages, lambda page: page.datasets):
+            if one.HasField("delete_time"):
+                yield one
+                continue
+            of_it = service.ListDatasetVersionsRequest(parent=one.name, show_deleted=True)
+            of_pages = self._datasets.pages(lambda stub: stub.ListDatasetVersions, of_it)
+            async for version in flatten(of_pages, lambda page: page.dataset_versions):
+                if version.HasField("delete_time"):
+                    yield version
 
     async def items(self, name: str) -> AsyncGenerator[dataset_pb2.DatasetItem]:
         """Yield a version's pictures in their order; a cut is healed from the place where it happened."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,43 @@ class Models:
         return flatten(
             self._models.pages(lambda stub: stub.ListModelVersions, request), lambda page: page.model_versions
         )
+
+    async def delete(self, name: str) -> service.DeleteModelResponse:
+        """Delete a model with its versions; until its expire_time it can be restored. Raises NotFound."""
+        request = service.DeleteModelRequest(name=name, request_id=str(uuid.uuid4()))
+        return await self._models.call(lambda stub: stub.DeleteModel, request)
+
+    async def undelete(self, name: str) -> service.UndeleteModelResponse:
+        """Restore a model with the versions that were deleted with it. Raises NotFound, AlreadyExists."""
+        request = service.UndeleteModelRequest(name=name, request_id=str(uuid.uuid4()))
+        return await self._models.call(lambda stub: stub.UndeleteModel, request)
+
+    async def delete_version(self, name: str) -> service.DeleteModelVersionResponse:
+        """Delete a version and say which one is the newest now. Raises NotFound."""
+        request = service.DeleteModelVersionRequest(name=name, request_id=str(uuid.uuid4()))
+        return await self._models.call(lambda stub: stub.DeleteModelVersion, request)
+
+    async def undelete_version(self, name: str) -> service.UndeleteModelVersionResponse:
+        """Restore a version and say which one is the newest now.
+
+        Raises NotFound once it is purged, AlreadyExists, FailedPrecondition while all of it is deleted.
+        """
+        request = service.UndeleteModelVersionRequest(name=name, request_id=str(uuid.uuid4()))
+        return await self._models.call(lambda stub: stub.UndeleteModelVersion, request)
+
+    async def deleted(self, project: str) -> AsyncGenerator[model_pb2.Model | model_pb2.ModelVersion]:
+        """Yield what is deleted in a project and can be restored: each whole, or the versions of one that is there."""
+        request = service.ListModelsRequest(parent=project, show_deleted=True)
+        pages = self._models.pages(lambda stub: stub.ListModels, request)
+        async for one in flatten(pages, lambda page: page.models):
+            if one.HasField("delete_time"):
+                yield one
+                continue
+            of_it = service.ListModelVersionsRequest(parent=one.name, show_deleted=True)
+            of_pages = self._models.pages(lambda stub: stub.ListModelVersions, of_it)
+            async for version in flatten(of_pages, lambda page: page.model_versions):
+                if version.HasField("delete_time"):
+                    yield version
 
     async def newest(self, model: model_pb2.Model) -> model_pb2.ModelVersion | None:
         """Return a model's newest released version, without its report; its newest while none is released."""

@@ -36,8 +36,10 @@ from services.storage.blobs.staging import Staging
 from services.storage.blobs.store import BlobTable
 from services.storage.blobs.uploads import BlobUploads
 from services.storage.clients.auth import AuthMemberships, Memberships
+from services.storage.collection.collector import Collector, Keeping
 from services.storage.database.session import Database, Session
 from services.storage.datasets.datasets import Datasets
+from services.storage.datasets.deletion import DatasetDeletion
 from services.storage.datasets.differences import Differences
 from services.storage.datasets.servicer import DatasetServicer
 from services.storage.datasets.store import DatasetTable
@@ -45,12 +47,15 @@ from services.storage.datasets.versions import DatasetVersions
 from services.storage.files.disk import Disk
 from services.storage.files.files import Files, LocalFiles, ObjectFiles
 from services.storage.models.checkpoints import Checkpoints
+from services.storage.models.deletion import ModelDeletion
 from services.storage.models.library import Models
 from services.storage.models.servicer import ModelServicer
 from services.storage.models.store import ModelTable
+from services.storage.pictures.compaction import Compaction
 from services.storage.pictures.decoders import Decoders
 from services.storage.pictures.indexing import Indexer
 from services.storage.pictures.packs import Packs
+from services.storage.pictures.store import PictureTable
 from services.storage.pictures.uploads import PictureUploads
 from services.storage.projects.projects import Projects
 from services.storage.projects.quotas import Parts, Quota
@@ -61,6 +66,7 @@ from services.storage.settings import StorageSettings
 # The first messages of calls are read apart from the parts of streams: neither keeps the other waiting.
 _FIRST_BYTES = 8 * MAX_MESSAGE_BYTES
 _FIRST_SECONDS = 2.0
+_DAY = 24 * 3600.0
 
 
 class Storage:
@@ -93,11 +99,11 @@ class Storage:
         self._indexer = Indexer(self.database, self._packs, self._decoders)
         self._staging = Staging(state / "staging" / "blobs", disk, now)
         quotas = Quotas(Quota(settings.max_project_pictures, settings.max_project_bytes))
-        self.blobs = Blobs(self.database, files, quotas)
+        self.blobs = Blobs(self.database, files, quotas, now)
         self.blob_uploads = BlobUploads(self.blobs, self._staging, settings.max_blob_bytes)
         self.picture_uploads = PictureUploads(self.database, self._packs, self._indexer, quotas)
         self.downloads = Downloads(
-            self.database, self._packs, files, _budget(settings.download_bytes, settings.stalled_seconds)
+            self.database, self._packs, files, _budget(settings.download_bytes, settings.stalled_seconds), now
         )
         self.algorithms = Algorithms(self.database, files, disk, staging=state / "staging" / "algorithms", now=now)
         self._projects = Projects(self.database, memberships, now)
@@ -105,15 +111,24 @@ class Storage:
         self._datasets = Datasets(self.database, now)
         self._versions = DatasetVersions(self.database, self._indexer, now)
         self._differences = Differences(self.database)
+        self._dataset_deletion = DatasetDeletion(self.database, settings.keep_deleted_days * _DAY, now)
         self._models = Models(self.database, now)
+        self._model_deletion = ModelDeletion(self.database, settings.keep_deleted_days * _DAY, now)
         self.checkpoints = Checkpoints(self.database, self.blobs)
+        compaction = Compaction(self._packs, files, disk, self.database, settings.pack_bytes)
+        keeping = Keeping(settings.keep_unnamed_days * _DAY, settings.keep_unnamed_blobs_days * _DAY)
+        self.collector = Collector(self.database, self.blobs, self._staging, compaction, keeping=keeping, now=now)
         self._closing = AsyncExitStack()
 
     def registrations(self) -> list[Registration]:
         """Return the gRPC services, for a MeshServer."""
         blobs = BlobServicer(self.picture_uploads, self.blobs, self.blob_uploads, self.downloads, self._coming)
-        datasets = DatasetServicer(self._datasets, self._versions, self._differences, self._coming)
-        models = ModelServicer(self._models, self.checkpoints, Fences(self.database), self.downloads)
+        datasets = DatasetServicer(
+            self._datasets, self._versions, self._differences, self._dataset_deletion, self._coming
+        )
+        models = ModelServicer(
+            self._models, self._model_deletion, self.checkpoints, Fences(self.database), self.downloads
+        )
         return [
             (add_ProjectServiceServicer_to_server, ProjectServicer(self._projects, self._usages)),
             (add_BlobServiceServicer_to_server, blobs),
@@ -162,6 +177,7 @@ class StorageApp(MeshApp[StorageSettings]):
         self.closing.push_async_callback(self._storage.stop)
         await self._storage.start()
         self.work("audit", self._storage.audit.keep(self.settings.audit_days))
+        self.work("collector", self._storage.collector.keep(self.settings.collect_seconds))
         await self.open_doors()
         await self.register(self.settings.instance)
 
@@ -171,10 +187,16 @@ def _budget(total: int, stalled_seconds: float) -> ByteBudget:
 
 
 async def _parts(session: Session, project: str) -> Parts:
+    dataset_versions, deleted_dataset_versions = await DatasetTable(session).version_count(project)
+    model_versions, deleted_model_versions = await ModelTable(session).version_count(project)
     return Parts(
         held=await BlobTable(session).held(project),
-        dataset_versions=await DatasetTable(session).version_count(project),
-        model_versions=await ModelTable(session).version_count(project),
+        dataset_versions=dataset_versions,
+        model_versions=model_versions,
+        deleted_dataset_versions=deleted_dataset_versions,
+        deleted_model_versions=deleted_model_versions,
+        unnamed=await PictureTable(session).marked(project),
+        dead_bytes=await PictureTable(session).dead_bytes(project),
     )
 
 

@@ -46,5 +46,17 @@ class StorageSettings(ServiceSettings):
     stalled_seconds: float = Field(default=20.0, gt=0)
     """How long a stream may keep its share while nothing comes or goes and somebody else waits for it."""
 
+    keep_deleted_days: float = Field(default=30.0, ge=0, le=36_500)
+    """How many days data sets, models and their versions can be restored once they are deleted."""
+
+    keep_unnamed_days: float = Field(default=7.0, ge=0, le=36_500)
+    """How many days pictures stay that no version of a data set names."""
+
+    keep_unnamed_blobs_days: float = Field(default=90.0, ge=0, le=36_500)
+    """How many days other blobs stay that are part of nothing and that nobody asks for, such as weights."""
+
+    collect_seconds: float = Field(default=3600.0, gt=0)
+    """How far apart the passes are that remove what is to be removed; the first one comes that long after the start."""
+
     audit_days: int = Field(default=400, ge=1)
     """How many days the rows of the audit log are kept."""

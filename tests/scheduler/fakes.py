@@ -146,6 +146,7 @@ class FakeStorage(
         self.algorithms = {"algorithms/finetune/versions/latest": finetune, finetune.name: finetune}
         self.models: dict[str, ModelVersion] = {}
         self.fences: dict[str, int] = {}
+        self.over: set[str] = set()
         self.calls: list[tuple[str, str, int]] = []
         self.published: dict[str, ModelVersion] = {}
         self.publish_calls = 0
@@ -184,6 +185,8 @@ class FakeStorage(
     async def RaiseFence(self, request, context):
         self.calls.append(("fence", request.job, request.attempt))
         self.fences[request.job] = max(self.fences.get(request.job, 0), request.attempt)
+        if request.over:
+            self.over.add(request.job)
         return model_service_pb2.RaiseFenceResponse(attempt=self.fences[request.job])
 
     async def PublishModelVersion(self, request, context):

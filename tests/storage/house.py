@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -237,10 +238,16 @@ def open_channel(settings: StorageSettings, account: str, address: str = "") -> 
 class House:
     """A running storage service."""
 
-    def __init__(self, settings: StorageSettings, decoders: Decoders, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        settings: StorageSettings,
+        decoders: Decoders,
+        disk: Disk | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self.settings = settings
         self.auth = MadeUpAuth()
-        self.storage = Storage(settings, self.auth, disk=disk, decoders=decoders)
+        self.storage = Storage(settings, self.auth, disk=disk, decoders=decoders, now=now)
         self.server = MeshServer(
             settings,
             verifier=NameIsToken(),
@@ -313,10 +320,13 @@ async def _cancelled_calls_end() -> None:
 
 @asynccontextmanager
 async def open_house(
-    settings: StorageSettings, disk: Disk | None = None, decoders: Decoders | None = None
+    settings: StorageSettings,
+    disk: Disk | None = None,
+    decoders: Decoders | None = None,
+    now: Callable[[], float] = time.time,
 ) -> AsyncIterator[House]:
     """open_house starts a storage service with the projects line-7 (anna's) and other (eve's)."""
-    house = House(settings, decoders or SHARED_DECODERS, disk)
+    house = House(settings, decoders or SHARED_DECODERS, disk, now)
     await house.start()
     try:
         for owner, project in (("anna", LINE), ("eve", OTHER)):

@@ -44,6 +44,8 @@ Closing = TypeVar("Closing")
 PROJECT = ProjectName("line-7")
 PICTURES = [jpeg(seed) for seed in range(21)]
 BATCH = 3
+COLLECTION = "collection"
+"""The only part of the life of a storage that collects."""
 BLOB = b"0123456789abcdef" * 25_000
 CHUNK = 100_000
 IMAGE = packed(code=b"#" * 150_000)
@@ -94,6 +96,7 @@ class MortalDisk(Disk):
 
     def __init__(self, part: str, step: str, when: str, nth: int) -> None:
         super().__init__()
+        self.part = part
         self._fate = (part, step, when, nth)
         self._one_at_a_time = threading.Lock()
         self._part = ""
@@ -160,6 +163,11 @@ class MortalDisk(Disk):
             if source in self._unsynced:
                 self._unsynced[target] = self._unsynced.pop(source)
             self._renamed.append((source, target))
+
+    def remove(self, path: Path) -> None:
+        """remove takes a name away."""
+        with self.step("remove"):
+            super().remove(path)
 
     def sync_folder(self, folder: Path) -> None:
         """sync_folder keeps the folder's names."""
@@ -232,7 +240,7 @@ async def _held(parts: AsyncIterator[Part]) -> AsyncIterator[Held[Part]]:
 
 
 async def live(disk: MortalDisk, state: Path) -> None:
-    """live stores everything, or dies on the way."""
+    """live stores everything, or collects what is to be collected there, or dies on the way."""
     storage = Storage(settings_of(state), MadeUpAuth(), disk=disk, decoders=NoDecoders())
     await storage.start()
     commit = DefaultDialect.do_commit
@@ -242,8 +250,12 @@ async def live(disk: MortalDisk, state: Path) -> None:
             commit(dialect, connection)  # type: ignore[arg-type]
 
     DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
-    acknowledged = os.open(state / "acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    await store(storage, acknowledged, disk.begin)
+    if disk.part == COLLECTION:
+        disk.begin(COLLECTION)
+        await storage.collector.collect()
+    else:
+        acknowledged = os.open(state / "acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        await store(storage, acknowledged, disk.begin)
     await storage.stop()
 
 

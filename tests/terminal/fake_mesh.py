@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_status import rpc_status
 
 from loupe import errors
@@ -52,6 +53,11 @@ from tests.cutting_proxy import CuttingProxy
 from tests.terminal.hostile_mesh import HostileHandler
 
 PASSWORD = "correct horse battery"
+DELETED: dict[str, Any] = {
+    "delete_time": Timestamp(seconds=1_800_000_000),
+    "expire_time": Timestamp(seconds=1_800_000_000 + 30 * 24 * 3600),
+}
+"""When what is deleted in the fake mesh was deleted."""
 
 
 def certificate() -> tuple[bytes, bytes]:
@@ -253,17 +259,10 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
     async def CreateDataset(self, request: Any, context: Any) -> Any:
         name = f"{request.parent}/datasets/{request.dataset_id}"
         if name in self.mesh.datasets:
-            raise errors.AlreadyExists(f"{name} exists already", resource=name)
+            state = "DELETED" if name in self.mesh.deleted else None
+            raise errors.AlreadyExists(f"{name} exists already", resource=name, state=state)
         self.mesh.datasets[name] = []
         return datasets.CreateDatasetResponse(dataset=dataset_pb2.Dataset(name=name))
-
-    @guarded
-    async def ListDatasets(self, request: Any, context: Any) -> Any:
-        found = [
-            dataset_pb2.Dataset(name=name, latest_version=f"{name}/versions/{len(versions)}" if versions else "")
-            for name, versions in sorted(self.mesh.datasets.items())
-        ]
-        return datasets.ListDatasetsResponse(datasets=found)
 
     @guarded
     async def CreateDatasetVersion(self, requests: Any, context: Any) -> Any:
@@ -281,6 +280,10 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
                 closing = request.closing
         self.mesh.headers.append(header)
         assert closing is not None and closing.item_count == len(items)
+        if self.mesh.forgets:
+            self.mesh.forgets = False
+            self.mesh.blobs.clear()
+            raise errors.BlobMissing("some of the pictures are not stored in this project", digest=items[0].digest)
         assert all(item.digest in self.mesh.blobs for item in items)
         self.mesh.datasets[header.parent].append(items)
         self.mesh.split = header.split
@@ -341,8 +344,72 @@ class Datasets(Servicer, dataset_service_pb2_grpc.DatasetServiceServicer):
                 self.mesh.item_cuts -= 1
                 raise self.mesh.item_error
 
+    @guarded
+    async def ListDatasets(self, request: Any, context: Any) -> Any:
+        gone = self.mesh.deleted if request.show_deleted else {}
+        found = [
+            dataset_pb2.Dataset(name=name, latest_version=f"{name}/versions/{len(versions)}" if versions else "")
+            for name, versions in sorted(self.mesh.datasets.items())
+            if name not in self.mesh.deleted
+        ]
+        found += [dataset_pb2.Dataset(name=name, **DELETED) for name in gone if "/versions/" not in name]
+        return datasets.ListDatasetsResponse(datasets=found)
+
+    @guarded
+    async def DeleteDatasetVersion(self, request: Any, context: Any) -> Any:
+        parent = self.mesh.delete(request.name, "/datasets/").rpartition("/versions/")[0]
+        return datasets.DeleteDatasetVersionResponse(
+            dataset_version=dataset_pb2.DatasetVersion(name=request.name, **DELETED),
+            dataset=dataset_pb2.Dataset(name=parent, latest_version=f"{parent}/versions/1"),
+        )
+
+    @guarded
+    async def UndeleteDatasetVersion(self, request: Any, context: Any) -> Any:
+        parent = self.mesh.restore(request.name).rpartition("/versions/")[0]
+        return datasets.UndeleteDatasetVersionResponse(
+            dataset_version=dataset_pb2.DatasetVersion(name=request.name),
+            dataset=dataset_pb2.Dataset(name=parent, latest_version=request.name),
+        )
+
+    @guarded
+    async def DeleteDataset(self, request: Any, context: Any) -> Any:
+        dataset = dataset_pb2.Dataset(name=self.mesh.delete(request.name, "/datasets/"), **DELETED)
+        return datasets.DeleteDatasetResponse(dataset=dataset, version_count=2)
+
+    @guarded
+    async def UndeleteDataset(self, request: Any, context: Any) -> Any:
+        dataset = dataset_pb2.Dataset(name=self.mesh.restore(request.name))
+        return datasets.UndeleteDatasetResponse(dataset=dataset, version_count=2)
+
 
 class Models(Servicer, model_service_pb2_grpc.ModelServiceServicer):
+    @guarded
+    async def DeleteModelVersion(self, request: Any, context: Any) -> Any:
+        parent = self.mesh.delete(request.name, "/models/").rpartition("/versions/")[0]
+        return models.DeleteModelVersionResponse(
+            model_version=model_pb2.ModelVersion(name=request.name, **DELETED),
+            model=model_pb2.Model(name=parent),
+        )
+
+    @guarded
+    async def UndeleteModelVersion(self, request: Any, context: Any) -> Any:
+        parent = self.mesh.restore(request.name).rpartition("/versions/")[0]
+        return models.UndeleteModelVersionResponse(
+            model_version=model_pb2.ModelVersion(name=request.name),
+            model=model_pb2.Model(name=parent, latest_released_version=request.name),
+        )
+
+    @guarded
+    async def DeleteModel(self, request: Any, context: Any) -> Any:
+        model = model_pb2.Model(name=self.mesh.delete(request.name, "/models/"), **DELETED)
+        return models.DeleteModelResponse(model=model, version_count=1)
+
+    @guarded
+    async def UndeleteModel(self, request: Any, context: Any) -> Any:
+        return models.UndeleteModelResponse(
+            model=model_pb2.Model(name=self.mesh.restore(request.name)), version_count=1
+        )
+
     def _versions(self, model: str) -> list[Any]:
         """Return a model's versions in the library, newest first."""
         found = [one for one, _ in self.mesh.library.values() if one.name.rpartition("/versions/")[0] == model]
@@ -527,6 +594,8 @@ class FakeMesh:
         self.datasets: dict[str, list[list[Any]]] = {}
         self.headers: list[Any] = []
         self.largest_batch = 0
+        self.deleted: dict[str, None] = {}
+        self.forgets = False
         self.changes: list[Any] = []
         self.split: Any = None
         self.item_cuts = 0
@@ -547,6 +616,22 @@ class FakeMesh:
         self.storage_address = ""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def delete(self, name: str, kind: str) -> str:
+        """Delete what is named and return its name."""
+        if self.denied:
+            raise self.denied
+        if name in self.deleted or kind not in name:
+            raise not_found(name)
+        self.deleted[name] = None
+        return name
+
+    def restore(self, name: str) -> str:
+        """Restore what is named and return its name."""
+        if name not in self.deleted:
+            raise errors.AlreadyExists(f"{name} is not deleted", resource=name)
+        del self.deleted[name]
+        return name
 
     def new_tokens(self) -> session_service_pb2.Tokens:
         self.issued += 1

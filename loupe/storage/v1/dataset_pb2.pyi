@@ -22,21 +22,25 @@ SPLIT_VALIDATION: Split
 SPLIT_TEST: Split
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "uid", "display_name", "latest_version", "create_time")
+    __slots__ = ("name", "uid", "display_name", "latest_version", "create_time", "delete_time", "expire_time")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     LATEST_VERSION_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     display_name: str
     latest_version: str
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., display_name: _Optional[str] = ..., latest_version: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    delete_time: _timestamp_pb2.Timestamp
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., display_name: _Optional[str] = ..., latest_version: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DatasetVersion(_message.Message):
-    __slots__ = ("name", "uid", "digest", "labels", "picture_count", "byte_count", "near_duplicate_clusters", "split", "creator", "create_time", "base", "added_count", "removed_count", "relabelled_count", "unlabelled_count", "nothing_there_count", "annotated_count")
+    __slots__ = ("name", "uid", "digest", "labels", "picture_count", "byte_count", "near_duplicate_clusters", "split", "creator", "create_time", "base", "added_count", "removed_count", "relabelled_count", "unlabelled_count", "nothing_there_count", "annotated_count", "delete_time", "expire_time")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +58,8 @@ class DatasetVersion(_message.Message):
     UNLABELLED_COUNT_FIELD_NUMBER: _ClassVar[int]
     NOTHING_THERE_COUNT_FIELD_NUMBER: _ClassVar[int]
     ANNOTATED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     digest: str
@@ -71,7 +77,9 @@ class DatasetVersion(_message.Message):
     unlabelled_count: int
     nothing_there_count: int
     annotated_count: int
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[LabelCount, _Mapping]]] = ..., picture_count: _Optional[int] = ..., byte_count: _Optional[int] = ..., near_duplicate_clusters: _Optional[int] = ..., split: _Optional[_Union[SplitPolicy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., base: _Optional[str] = ..., added_count: _Optional[int] = ..., removed_count: _Optional[int] = ..., relabelled_count: _Optional[int] = ..., unlabelled_count: _Optional[int] = ..., nothing_there_count: _Optional[int] = ..., annotated_count: _Optional[int] = ...) -> None: ...
+    delete_time: _timestamp_pb2.Timestamp
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[LabelCount, _Mapping]]] = ..., picture_count: _Optional[int] = ..., byte_count: _Optional[int] = ..., near_duplicate_clusters: _Optional[int] = ..., split: _Optional[_Union[SplitPolicy, _Mapping]] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., base: _Optional[str] = ..., added_count: _Optional[int] = ..., removed_count: _Optional[int] = ..., relabelled_count: _Optional[int] = ..., unlabelled_count: _Optional[int] = ..., nothing_there_count: _Optional[int] = ..., annotated_count: _Optional[int] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class LabelCount(_message.Message):
     __slots__ = ("label", "train_count", "validation_count", "test_count", "train_regions", "validation_regions", "test_regions")

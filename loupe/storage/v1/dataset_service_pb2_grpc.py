@@ -75,6 +75,26 @@ class DatasetServiceStub:
                 request_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsRequest.SerializeToString,
                 response_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsResponse.FromString,
                 _registered_method=True)
+        self.DeleteDatasetVersion = channel.unary_unary(
+                '/loupe.storage.v1.DatasetService/DeleteDatasetVersion',
+                request_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetVersionRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetVersionResponse.FromString,
+                _registered_method=True)
+        self.UndeleteDatasetVersion = channel.unary_unary(
+                '/loupe.storage.v1.DatasetService/UndeleteDatasetVersion',
+                request_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetVersionRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetVersionResponse.FromString,
+                _registered_method=True)
+        self.DeleteDataset = channel.unary_unary(
+                '/loupe.storage.v1.DatasetService/DeleteDataset',
+                request_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.FromString,
+                _registered_method=True)
+        self.UndeleteDataset = channel.unary_unary(
+                '/loupe.storage.v1.DatasetService/UndeleteDataset',
+                request_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetResponse.FromString,
+                _registered_method=True)
 
 
 class DatasetServiceServicer:
@@ -142,6 +162,35 @@ class DatasetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteDatasetVersion(self, request, context):
+        """DeleteDatasetVersion deletes a version. It can be restored until its expire_time, and longer while a model names it.
+        Its number is never given again. The data set's latest is the newest one that is left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteDatasetVersion(self, request, context):
+        """UndeleteDatasetVersion restores a version that was deleted and is not purged yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDataset(self, request, context):
+        """DeleteDataset deletes a data set with all its versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteDataset(self, request, context):
+        """UndeleteDataset restores a data set and those of its versions that were deleted with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatasetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -184,6 +233,26 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.DiffDatasetVersions,
                     request_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsRequest.FromString,
                     response_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsResponse.SerializeToString,
+            ),
+            'DeleteDatasetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDatasetVersion,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetVersionRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetVersionResponse.SerializeToString,
+            ),
+            'UndeleteDatasetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteDatasetVersion,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetVersionRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetVersionResponse.SerializeToString,
+            ),
+            'DeleteDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDataset,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.SerializeToString,
+            ),
+            'UndeleteDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteDataset,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -403,6 +472,114 @@ class DatasetService:
             '/loupe.storage.v1.DatasetService/DiffDatasetVersions',
             loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsRequest.SerializeToString,
             loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DiffDatasetVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDatasetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.DatasetService/DeleteDatasetVersion',
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetVersionRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteDatasetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.DatasetService/UndeleteDatasetVersion',
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetVersionRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.DatasetService/DeleteDataset',
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.DatasetService/UndeleteDataset',
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_dataset__service__pb2.UndeleteDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,16 @@ class DatasetServiceStub:
     """DiffDatasetVersions streams what a version has otherwise than another one of the same project: a summary first, then
     the pictures kind by kind, each kind by digest.
     """
+    DeleteDatasetVersion: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetVersionRequest, _dataset_service_pb2.DeleteDatasetVersionResponse]
+    """DeleteDatasetVersion deletes a version. It can be restored until its expire_time, and longer while a model names it.
+    Its number is never given again. The data set's latest is the newest one that is left.
+    """
+    UndeleteDatasetVersion: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.UndeleteDatasetVersionRequest, _dataset_service_pb2.UndeleteDatasetVersionResponse]
+    """UndeleteDatasetVersion restores a version that was deleted and is not purged yet."""
+    DeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _dataset_service_pb2.DeleteDatasetResponse]
+    """DeleteDataset deletes a data set with all its versions."""
+    UndeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.UndeleteDatasetRequest, _dataset_service_pb2.UndeleteDatasetResponse]
+    """UndeleteDataset restores a data set and those of its versions that were deleted with it."""
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
@@ -85,6 +95,16 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """DiffDatasetVersions streams what a version has otherwise than another one of the same project: a summary first, then
     the pictures kind by kind, each kind by digest.
     """
+    DeleteDatasetVersion: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetVersionRequest, _dataset_service_pb2.DeleteDatasetVersionResponse]  # type: ignore[assignment]
+    """DeleteDatasetVersion deletes a version. It can be restored until its expire_time, and longer while a model names it.
+    Its number is never given again. The data set's latest is the newest one that is left.
+    """
+    UndeleteDatasetVersion: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.UndeleteDatasetVersionRequest, _dataset_service_pb2.UndeleteDatasetVersionResponse]  # type: ignore[assignment]
+    """UndeleteDatasetVersion restores a version that was deleted and is not purged yet."""
+    DeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _dataset_service_pb2.DeleteDatasetResponse]  # type: ignore[assignment]
+    """DeleteDataset deletes a data set with all its versions."""
+    UndeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.UndeleteDatasetRequest, _dataset_service_pb2.UndeleteDatasetResponse]  # type: ignore[assignment]
+    """UndeleteDataset restores a data set and those of its versions that were deleted with it."""
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     """DatasetService creates data sets and their immutable versions."""
@@ -159,5 +179,39 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         """DiffDatasetVersions streams what a version has otherwise than another one of the same project: a summary first, then
         the pictures kind by kind, each kind by digest.
         """
+
+    @_abc_1.abstractmethod
+    def DeleteDatasetVersion(
+        self,
+        request: _dataset_service_pb2.DeleteDatasetVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_service_pb2.DeleteDatasetVersionResponse, _abc.Awaitable[_dataset_service_pb2.DeleteDatasetVersionResponse]]:
+        """DeleteDatasetVersion deletes a version. It can be restored until its expire_time, and longer while a model names it.
+        Its number is never given again. The data set's latest is the newest one that is left.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteDatasetVersion(
+        self,
+        request: _dataset_service_pb2.UndeleteDatasetVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_service_pb2.UndeleteDatasetVersionResponse, _abc.Awaitable[_dataset_service_pb2.UndeleteDatasetVersionResponse]]:
+        """UndeleteDatasetVersion restores a version that was deleted and is not purged yet."""
+
+    @_abc_1.abstractmethod
+    def DeleteDataset(
+        self,
+        request: _dataset_service_pb2.DeleteDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_service_pb2.DeleteDatasetResponse, _abc.Awaitable[_dataset_service_pb2.DeleteDatasetResponse]]:
+        """DeleteDataset deletes a data set with all its versions."""
+
+    @_abc_1.abstractmethod
+    def UndeleteDataset(
+        self,
+        request: _dataset_service_pb2.UndeleteDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_service_pb2.UndeleteDatasetResponse, _abc.Awaitable[_dataset_service_pb2.UndeleteDatasetResponse]]:
+        """UndeleteDataset restores a data set and those of its versions that were deleted with it."""
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from loupe.common.v1 import objective_pb2 as loupe_dot_common_dot_v1_dot_objective__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cloupe/storage/v1/model.proto\x12\x10loupe.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1floupe/common/v1/objective.proto\"\x8c\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x16\n\x0elatest_version\x18\x03 \x01(\t\x12\x1f\n\x17latest_released_version\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x02\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x10\n\x08released\x18\x03 \x01(\x08\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12*\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x1b.loupe.storage.v1.ModelFile\x12/\n\x07metrics\x18\x06 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelMetrics\x12/\n\x07lineage\x18\x07 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelLineage\x12\x13\n\x0breport_json\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\";\n\tModelFile\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\"\xb1\x04\n\x0cModelMetrics\x12\x1b\n\x13validation_accuracy\x18\x01 \x01(\x01\x12\x15\n\rtest_accuracy\x18\x02 \x01(\x01\x12\x1e\n\x16test_balanced_accuracy\x18\x03 \x01(\x01\x12\x19\n\x11test_accuracy_low\x18\x04 \x01(\x01\x12\x1a\n\x12test_accuracy_high\x18\x05 \x01(\x01\x12\x15\n\rtest_pictures\x18\x06 \x01(\x03\x12\x1b\n\x0ftarget_accuracy\x18\x07 \x01(\x01\x42\x02\x18\x01\x12\x18\n\x10validation_score\x18\t \x01(\x01\x12\x1a\n\x12test_lowest_recall\x18\n \x01(\x01\x12-\n\tobjective\x18\x0b \x01(\x0b\x32\x1a.loupe.common.v1.Objective\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x42\n\nvalidation\x18\r \x03(\x0b\x32..loupe.storage.v1.ModelMetrics.ValidationEntry\x12\x36\n\x04test\x18\x0e \x03(\x0b\x32(.loupe.storage.v1.ModelMetrics.TestEntry\x1a\x31\n\x0fValidationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a+\n\tTestEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x04\x08\x08\x10\tR\rtarget_metric\"\x87\x02\n\x0cModelLineage\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x17\n\x0f\x64\x61taset_version\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x04 \x01(\t\x12\x19\n\x11\x61lgorithm_version\x18\x05 \x01(\t\x12\x18\n\x10\x61lgorithm_digest\x18\x06 \x01(\t\x12\x17\n\x0fparameters_json\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x14\n\x0c\x63ode_version\x18\t \x01(\t\x12\x0f\n\x07trainer\x18\n \x01(\t\x12\x11\n\tsubmitter\x18\x0b \x01(\t\x12\x12\n\nbase_model\x18\x0c \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cloupe/storage/v1/model.proto\x12\x10loupe.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1floupe/common/v1/objective.proto\"\xee\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x16\n\x0elatest_version\x18\x03 \x01(\t\x12\x1f\n\x17latest_released_version\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x03\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x10\n\x08released\x18\x03 \x01(\x08\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12*\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x1b.loupe.storage.v1.ModelFile\x12/\n\x07metrics\x18\x06 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelMetrics\x12/\n\x07lineage\x18\x07 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelLineage\x12\x13\n\x0breport_json\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\";\n\tModelFile\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\"\xb1\x04\n\x0cModelMetrics\x12\x1b\n\x13validation_accuracy\x18\x01 \x01(\x01\x12\x15\n\rtest_accuracy\x18\x02 \x01(\x01\x12\x1e\n\x16test_balanced_accuracy\x18\x03 \x01(\x01\x12\x19\n\x11test_accuracy_low\x18\x04 \x01(\x01\x12\x1a\n\x12test_accuracy_high\x18\x05 \x01(\x01\x12\x15\n\rtest_pictures\x18\x06 \x01(\x03\x12\x1b\n\x0ftarget_accuracy\x18\x07 \x01(\x01\x42\x02\x18\x01\x12\x18\n\x10validation_score\x18\t \x01(\x01\x12\x1a\n\x12test_lowest_recall\x18\n \x01(\x01\x12-\n\tobjective\x18\x0b \x01(\x0b\x32\x1a.loupe.common.v1.Objective\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x42\n\nvalidation\x18\r \x03(\x0b\x32..loupe.storage.v1.ModelMetrics.ValidationEntry\x12\x36\n\x04test\x18\x0e \x03(\x0b\x32(.loupe.storage.v1.ModelMetrics.TestEntry\x1a\x31\n\x0fValidationEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a+\n\tTestEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x04\x08\x08\x10\tR\rtarget_metric\"\x87\x02\n\x0cModelLineage\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x17\n\x0f\x64\x61taset_version\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x04 \x01(\t\x12\x19\n\x11\x61lgorithm_version\x18\x05 \x01(\t\x12\x18\n\x10\x61lgorithm_digest\x18\x06 \x01(\t\x12\x17\n\x0fparameters_json\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x14\n\x0c\x63ode_version\x18\t \x01(\t\x12\x0f\n\x07trainer\x18\n \x01(\t\x12\x11\n\tsubmitter\x18\x0b \x01(\t\x12\x12\n\nbase_model\x18\x0c \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,17 +40,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELMETRICS'].fields_by_name['target_accuracy']._loaded_options = None
   _globals['_MODELMETRICS'].fields_by_name['target_accuracy']._serialized_options = b'\030\001'
   _globals['_MODEL']._serialized_start=117
-  _globals['_MODEL']._serialized_end=257
-  _globals['_MODELVERSION']._serialized_start=260
-  _globals['_MODELVERSION']._serialized_end=547
-  _globals['_MODELFILE']._serialized_start=549
-  _globals['_MODELFILE']._serialized_end=608
-  _globals['_MODELMETRICS']._serialized_start=611
-  _globals['_MODELMETRICS']._serialized_end=1172
-  _globals['_MODELMETRICS_VALIDATIONENTRY']._serialized_start=1057
-  _globals['_MODELMETRICS_VALIDATIONENTRY']._serialized_end=1106
-  _globals['_MODELMETRICS_TESTENTRY']._serialized_start=1108
-  _globals['_MODELMETRICS_TESTENTRY']._serialized_end=1151
-  _globals['_MODELLINEAGE']._serialized_start=1175
-  _globals['_MODELLINEAGE']._serialized_end=1438
+  _globals['_MODEL']._serialized_end=355
+  _globals['_MODELVERSION']._serialized_start=358
+  _globals['_MODELVERSION']._serialized_end=743
+  _globals['_MODELFILE']._serialized_start=745
+  _globals['_MODELFILE']._serialized_end=804
+  _globals['_MODELMETRICS']._serialized_start=807
+  _globals['_MODELMETRICS']._serialized_end=1368
+  _globals['_MODELMETRICS_VALIDATIONENTRY']._serialized_start=1253
+  _globals['_MODELMETRICS_VALIDATIONENTRY']._serialized_end=1302
+  _globals['_MODELMETRICS_TESTENTRY']._serialized_start=1304
+  _globals['_MODELMETRICS_TESTENTRY']._serialized_end=1347
+  _globals['_MODELLINEAGE']._serialized_start=1371
+  _globals['_MODELLINEAGE']._serialized_end=1634
 # @@protoc_insertion_point(module_scope)

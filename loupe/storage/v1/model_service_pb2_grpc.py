@@ -80,6 +80,26 @@ class ModelServiceStub:
                 request_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.DeleteModelVersion = channel.unary_unary(
+                '/loupe.storage.v1.ModelService/DeleteModelVersion',
+                request_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelVersionResponse.FromString,
+                _registered_method=True)
+        self.UndeleteModelVersion = channel.unary_unary(
+                '/loupe.storage.v1.ModelService/UndeleteModelVersion',
+                request_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelVersionRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelVersionResponse.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/loupe.storage.v1.ModelService/DeleteModel',
+                request_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.UndeleteModel = channel.unary_unary(
+                '/loupe.storage.v1.ModelService/UndeleteModel',
+                request_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -151,6 +171,35 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteModelVersion(self, request, context):
+        """DeleteModelVersion deletes a version. It can be restored until its expire_time.
+        Its number is never given again. The model's latest is the newest one that is left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteModelVersion(self, request, context):
+        """UndeleteModelVersion restores a version that was deleted and is not purged yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """DeleteModel deletes a model with all its versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteModel(self, request, context):
+        """UndeleteModel restores a model and those of its versions that were deleted with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -198,6 +247,26 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointRequest.FromString,
                     response_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModelVersion,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelVersionResponse.SerializeToString,
+            ),
+            'UndeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteModelVersion,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelVersionRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelVersionResponse.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'UndeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteModel,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -444,6 +513,114 @@ class ModelService:
             '/loupe.storage.v1.ModelService/GetCheckpoint',
             loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointRequest.SerializeToString,
             loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ModelService/DeleteModelVersion',
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ModelService/UndeleteModelVersion',
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelVersionRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ModelService/DeleteModel',
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ModelService/UndeleteModel',
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.UndeleteModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,16 @@ class ModelServiceStub:
     """SaveCheckpoint names the blobs from which a job can go on. It replaces the job's last checkpoint."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetCheckpointRequest, _model_service_pb2.GetCheckpointResponse]
     """GetCheckpoint returns the job's last whole checkpoint, of any attempt."""
+    DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _model_service_pb2.DeleteModelVersionResponse]
+    """DeleteModelVersion deletes a version. It can be restored until its expire_time.
+    Its number is never given again. The model's latest is the newest one that is left.
+    """
+    UndeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UndeleteModelVersionRequest, _model_service_pb2.UndeleteModelVersionResponse]
+    """UndeleteModelVersion restores a version that was deleted and is not purged yet."""
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]
+    """DeleteModel deletes a model with all its versions."""
+    UndeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UndeleteModelRequest, _model_service_pb2.UndeleteModelResponse]
+    """UndeleteModel restores a model and those of its versions that were deleted with it."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -83,6 +93,16 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """SaveCheckpoint names the blobs from which a job can go on. It replaces the job's last checkpoint."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetCheckpointRequest, _model_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """GetCheckpoint returns the job's last whole checkpoint, of any attempt."""
+    DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _model_service_pb2.DeleteModelVersionResponse]  # type: ignore[assignment]
+    """DeleteModelVersion deletes a version. It can be restored until its expire_time.
+    Its number is never given again. The model's latest is the newest one that is left.
+    """
+    UndeleteModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UndeleteModelVersionRequest, _model_service_pb2.UndeleteModelVersionResponse]  # type: ignore[assignment]
+    """UndeleteModelVersion restores a version that was deleted and is not purged yet."""
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    """DeleteModel deletes a model with all its versions."""
+    UndeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UndeleteModelRequest, _model_service_pb2.UndeleteModelResponse]  # type: ignore[assignment]
+    """UndeleteModel restores a model and those of its versions that were deleted with it."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """ModelService holds a project's models."""
@@ -162,5 +182,39 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.GetCheckpointResponse, _abc.Awaitable[_model_service_pb2.GetCheckpointResponse]]:
         """GetCheckpoint returns the job's last whole checkpoint, of any attempt."""
+
+    @_abc_1.abstractmethod
+    def DeleteModelVersion(
+        self,
+        request: _model_service_pb2.DeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.DeleteModelVersionResponse, _abc.Awaitable[_model_service_pb2.DeleteModelVersionResponse]]:
+        """DeleteModelVersion deletes a version. It can be restored until its expire_time.
+        Its number is never given again. The model's latest is the newest one that is left.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteModelVersion(
+        self,
+        request: _model_service_pb2.UndeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.UndeleteModelVersionResponse, _abc.Awaitable[_model_service_pb2.UndeleteModelVersionResponse]]:
+        """UndeleteModelVersion restores a version that was deleted and is not purged yet."""
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _model_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.DeleteModelResponse, _abc.Awaitable[_model_service_pb2.DeleteModelResponse]]:
+        """DeleteModel deletes a model with all its versions."""
+
+    @_abc_1.abstractmethod
+    def UndeleteModel(
+        self,
+        request: _model_service_pb2.UndeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.UndeleteModelResponse, _abc.Awaitable[_model_service_pb2.UndeleteModelResponse]]:
+        """UndeleteModel restores a model and those of its versions that were deleted with it."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

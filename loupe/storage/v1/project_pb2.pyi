@@ -37,7 +37,7 @@ class ProjectQuota(_message.Message):
     def __init__(self, max_pictures: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class ProjectUsage(_message.Message):
-    __slots__ = ("project", "pictures", "blobs", "checkpoints", "model_files", "dataset_versions", "model_versions", "quota")
+    __slots__ = ("project", "pictures", "blobs", "checkpoints", "model_files", "dataset_versions", "model_versions", "quota", "deleted_dataset_versions", "deleted_model_versions", "unnamed_pictures", "dead_bytes")
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     BLOBS_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,10 @@ class ProjectUsage(_message.Message):
     DATASET_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     QUOTA_FIELD_NUMBER: _ClassVar[int]
+    DELETED_DATASET_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_MODEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    UNNAMED_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    DEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     project: str
     pictures: StoredCount
     blobs: StoredCount
@@ -54,4 +58,8 @@ class ProjectUsage(_message.Message):
     dataset_versions: int
     model_versions: int
     quota: ProjectQuota
-    def __init__(self, project: _Optional[str] = ..., pictures: _Optional[_Union[StoredCount, _Mapping]] = ..., blobs: _Optional[_Union[StoredCount, _Mapping]] = ..., checkpoints: _Optional[_Union[StoredCount, _Mapping]] = ..., model_files: _Optional[_Union[StoredCount, _Mapping]] = ..., dataset_versions: _Optional[int] = ..., model_versions: _Optional[int] = ..., quota: _Optional[_Union[ProjectQuota, _Mapping]] = ...) -> None: ...
+    deleted_dataset_versions: int
+    deleted_model_versions: int
+    unnamed_pictures: StoredCount
+    dead_bytes: int
+    def __init__(self, project: _Optional[str] = ..., pictures: _Optional[_Union[StoredCount, _Mapping]] = ..., blobs: _Optional[_Union[StoredCount, _Mapping]] = ..., checkpoints: _Optional[_Union[StoredCount, _Mapping]] = ..., model_files: _Optional[_Union[StoredCount, _Mapping]] = ..., dataset_versions: _Optional[int] = ..., model_versions: _Optional[int] = ..., quota: _Optional[_Union[ProjectQuota, _Mapping]] = ..., deleted_dataset_versions: _Optional[int] = ..., deleted_model_versions: _Optional[int] = ..., unnamed_pictures: _Optional[_Union[StoredCount, _Mapping]] = ..., dead_bytes: _Optional[int] = ...) -> None: ...

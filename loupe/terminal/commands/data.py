@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from loupe.terminal.commands.deleted import DeletedOption, show_deleted
 from loupe.terminal.commands.frame import Cli, Ended, command, new_group, one_of, within
 from loupe.terminal.commands.lazy import errors, names
 from loupe.terminal.escapes import escaped
@@ -292,10 +293,15 @@ def changes(version: DatasetVersion) -> str:
     return f"{counts} ▭{version.annotated_count}" if version.annotated_count else counts
 
 
-@command(dataset_app, "list", "loupe dataset list --project line-7")
-async def dataset_list(cli: Cli) -> None:
-    """List the project's data sets, with the pictures, boxes and polygons of the newest version."""
+@command(dataset_app, "list", "loupe dataset list --project line-7", "loupe dataset list --deleted")
+async def dataset_list(cli: Cli, deleted: DeletedOption = False) -> None:
+    """List the project's data sets, with the pictures, boxes and polygons of the newest version.
+
+    With --deleted: what can be restored of them and of their versions.
+    """
     async with cli.terminal() as loupe:
+        if deleted:
+            return await show_deleted(cli, loupe.datasets)
         found = [one async for one in loupe.datasets.list(cli.project)]
         newest = {
             one.latest_version: await loupe.datasets.version(one.latest_version) for one in found if one.latest_version

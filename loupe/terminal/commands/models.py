@@ -10,6 +10,7 @@ import typer
 
 from loupe.tasks.classification import ACCURACY
 from loupe.tasks.objective import spoken
+from loupe.terminal.commands.deleted import DeletedOption, show_deleted
 from loupe.terminal.commands.frame import Cli, command, new_group
 from loupe.terminal.commands.lazy import names
 from loupe.terminal.commands.matrix import CsvOption, MatrixOption, PngOption, write_matrix
@@ -37,14 +38,17 @@ app = typer.Typer()
 model_app = new_group(app, "model", "Models: what training made, with what it was made from.")
 
 
-@command(model_app, "list", "loupe model list --project line-7")
-async def model_list(cli: Cli) -> None:
+@command(model_app, "list", "loupe model list --project line-7", "loupe model list --deleted")
+async def model_list(cli: Cli, deleted: DeletedOption = False) -> None:
     """List the project's models: the newest released version and the newest one, with figures.
 
     The figures are those of the released version, of the newest one where none is released: the accuracy on test
-    pictures with its 95 % interval, the size of its files, and the day when it was made.
+    pictures with its 95 % interval, the size of its files, and the day when it was made. With --deleted, what can be
+    restored of models and of their versions is listed instead.
     """
     async with cli.terminal() as loupe:
+        if deleted:
+            return await show_deleted(cli, loupe.models)
         found = [one async for one in loupe.models.list(cli.project)]
         versions = await _versions(loupe, found)
     value = [_list_value(one, version) for one, version in zip(found, versions, strict=True)]

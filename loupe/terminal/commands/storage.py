@@ -32,7 +32,11 @@ storage_app = new_group(app, "storage", "Storage: what a project holds.")
 
 @command(storage_app, "usage", "loupe storage usage --project line-7")
 async def storage_usage(cli: Cli) -> None:
-    """Show what the project holds, and how much it may hold."""
+    """Show what the project holds, how much it may hold, and what waits to be collected.
+
+    Deleted versions count until they are purged, and pictures that no version names any more until they are removed.
+    What removed pictures take in their packs until these are compacted counts no more.
+    """
     async with cli.terminal() as loupe:
         found = await loupe.projects.usage(cli.project)
     cli.show(found, lambda: usage_view(found))
@@ -96,7 +100,11 @@ def usage_view(usage: ProjectUsage) -> RenderableType:
         ("  of models", usage.model_files.count, size(usage.model_files.byte_count), "", ""),
         ("all bytes", "", size(total), *_filled(total, quota.max_bytes, size)),
         ("data set versions", usage.dataset_versions, "", "", ""),
+        ("  of them deleted", usage.deleted_dataset_versions, "", "", ""),
         ("model versions", usage.model_versions, "", "", ""),
+        ("  of them deleted", usage.deleted_model_versions, "", "", ""),
+        ("unnamed pictures", usage.unnamed_pictures.count, size(usage.unnamed_pictures.byte_count), "", ""),
+        ("removed, not compacted", "", size(usage.dead_bytes), "", ""),
     ]
     return table((short(usage.project), "number", "size", "quota", "used"), rows, right=(1, 2, 3))
 

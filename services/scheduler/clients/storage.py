@@ -156,10 +156,10 @@ class StorageClient:
             parameters=json.loads(found.lineage.parameters_json or "{}"),
         )
 
-    async def raise_fence(self, job: JobName, attempt: int) -> None:
-        """Refuse what older attempts write from now on."""
+    async def raise_fence(self, job: JobName, attempt: int, *, over: bool = False) -> None:
+        """Refuse what older attempts write from now on; over: no further one follows, and the checkpoint may go."""
         stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
-        request = model_service_pb2.RaiseFenceRequest(job=str(job), attempt=attempt)
+        request = model_service_pb2.RaiseFenceRequest(job=str(job), attempt=attempt, over=over)
         await stub.RaiseFence(request, timeout=self._timeout)
 
     async def publish(self, model: ModelName, version: ModelVersion) -> str:

@@ -34,7 +34,7 @@ from services.scheduler.dispatch.dependencies import Dependencies
 from services.scheduler.dispatch.lease import LeaseClock
 from services.scheduler.dispatch.publication import prepare
 from services.scheduler.jobs.job import Job, JobFailure
-from services.scheduler.jobs.states import ACTIVE, State
+from services.scheduler.jobs.states import ACTIVE, FINAL, State
 from services.scheduler.jobs.store import Conflict
 from services.scheduler.jobs.transitions import Change, Loss, conclude, fail, give_up_or_requeue, requeue, start
 
@@ -82,7 +82,7 @@ class Driver:
                 self._cancellation.clear()
                 job = await self._retry(partial(self._with.store.load, job.uid))
         published = job.attempt == self._job.attempt and job.state in (State.SUCCEEDED, State.TARGET_MISSED)
-        await gather(self._shut_out(), *([] if published else [self._dismiss()]))
+        await gather(self._shut_out(over=job.state in FINAL), *([] if published else [self._dismiss()]))
 
     async def _cancelled(self) -> Job:
         await self._cancellation.wait()
@@ -253,8 +253,10 @@ class Driver:
                 log.info("a trainer was not told that a job is over", **told)
             await asyncio.sleep(_CANCEL_PAUSE)
 
-    async def _shut_out(self) -> None:
+    async def _shut_out(self, *, over: bool) -> None:
         """Have storage take nothing more from this attempt, whose token may outlive the job by hours.
+
+        over: no other attempt follows, so that storage need not keep the job's checkpoint.
 
         The job's end is committed by now, and the model published where there is one, so no call of the scheduler for
         this attempt is still to come; another replica's that is late finds the job moved on. Nothing depends on the
@@ -265,7 +267,7 @@ class Driver:
         try:
             while True:
                 try:
-                    return await self._with.storage.raise_fence(self._key.job, self._key.attempt + 1)
+                    return await self._with.storage.raise_fence(self._key.job, self._key.attempt + 1, over=over)
                 except TRANSIENT as error:
                     await backoff.wait(error)
         except LoupeError as error:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from loupe.errors import BlobMissing, SizeMismatch, invalid
 from loupe.names import check_sha256
 from services.storage.blobs.store import BlobTable, Holder
 from services.storage.database.session import Session
+from services.storage.pictures.naming import keep_pictures
 from services.storage.pictures.store import PictureTable
+
+Named = tuple[str, str]
+"""A filename and a digest."""
 
 _MAX_FILES = 1000
 _FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -45,10 +49,11 @@ async def hold_files(session: Session, holder: Holder, files: Sequence[BlobRefer
     Raises BlobMissing for a file that the project does not have, SizeMismatch for one that has another size.
     """
     digests = [file.digest for file in files]
-    pictures = await PictureTable(session).locate(holder.project, digests)
     blobs = await BlobTable(session).locate(holder.project, digests)
+    gone = await keep_pictures(session, holder.project, [digest for digest in digests if digest not in blobs])
+    pictures = await PictureTable(session).locate(holder.project, digests)
     sizes = {digest: row.size for digest, row in pictures.items()} | {digest: row.size for digest, row in blobs.items()}
-    if missing := [file for file in files if file.digest not in sizes]:
+    if missing := [file for file in files if file.digest in gone or file.digest not in sizes]:
         names = ", ".join(file.filename for file in missing[:5])
         raise BlobMissing(
             f"{len(missing)} of the files are not stored in this project: {names}",
@@ -62,4 +67,18 @@ async def hold_files(session: Session, holder: Holder, files: Sequence[BlobRefer
                 announced=file.size,
                 received=sizes[file.digest],
             )
-    await BlobTable(session).hold(holder, [(file.filename, file.digest) for file in files if file.digest in blobs])
+    named = [(file.filename, file.digest) for file in files]
+    await BlobTable(session).hold(holder, *_parted(named, blobs))
+
+
+async def hold_what_is_there(session: Session, holder: Holder, digests: Mapping[str, str]) -> None:
+    """Keep what is named, by filename, from being removed while the holder names it; what is gone is left out."""
+    blobs = await BlobTable(session).locate(holder.project, list(digests.values()))
+    gone = await keep_pictures(session, holder.project, [each for each in digests.values() if each not in blobs])
+    named = [(filename, digest) for filename, digest in digests.items() if digest not in gone]
+    await BlobTable(session).hold(holder, *_parted(named, blobs))
+
+
+def _parted(named: Sequence[Named], blobs: Container[str]) -> tuple[list[Named], list[Named]]:
+    """Return which files are blobs, and which are pictures."""
+    return [each for each in named if each[1] in blobs], [each for each in named if each[1] not in blobs]

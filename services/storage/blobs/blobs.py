@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -16,8 +16,12 @@ from services.storage.blobs.store import BlobRow, BlobTable
 from services.storage.database.session import Database
 from services.storage.files.chunks import ChunkedFile, Measured
 from services.storage.files.files import Files
+from services.storage.marks.store import MarkTable
 from services.storage.projects.projects import find_project
 from services.storage.projects.usage import Quotas
+
+USE_SECONDS = 24 * 3600.0
+"""How far apart uses of a blob are that are written down each."""
 
 
 def check_digests(digests: Sequence[str]) -> Sequence[str]:
@@ -35,12 +39,16 @@ def blob_file(project: str, row: BlobRow) -> ChunkedFile:
 
 
 class Blobs:
-    """Knows, adds and removes the blobs of each project."""
+    """Knows, adds and removes the blobs of each project.
 
-    def __init__(self, database: Database, files: Files, quotas: Quotas) -> None:
+    now: wall-clock seconds.
+    """
+
+    def __init__(self, database: Database, files: Files, quotas: Quotas, now: Callable[[], float]) -> None:
         self._database = database
         self._files = files
         self._quotas = quotas
+        self._now = now
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def lock(self, project: str, digest: str) -> asyncio.Lock:
@@ -50,17 +58,25 @@ class Blobs:
     async def find_missing(
         self, project: ProjectName, digests: Sequence[str], grant: AttemptGrant | None = None
     ) -> list[str]:
-        """Return those of the digests that this project has neither as picture nor as blob. Raises StaleAttempt."""
+        """Return those of the digests that this project has neither as picture nor as blob. Raises StaleAttempt.
+
+        The others are not collected for some time from now on.
+        """
         wanted = check_digests(digests)
         async with self._database.read() as session:
             await require_current(session, grant)
             table = BlobTable(session)
             missing = await table.missing(project.project, wanted, _job(grant))
-            borrowed = await table.known(project.project, list(missing)) if missing else ()
-        if borrowed:
+            borrowed = await table.known(project.project, list(missing)) if missing else set()
+            unused = await table.unused_since(project.project, wanted, self._now() - USE_SECONDS)
+            marks = MarkTable(session)
+            marked = await marks.marked(project.project, wanted) if await marks.any(project.project) else set()
+        if borrowed or unused or marked:
             async with self._database.write() as session:
                 table = BlobTable(session)
+                await MarkTable(session).clear(project.project, list(marked))
                 await table.keep(project.project, list(borrowed))
+                await table.note_use(project.project, unused, self._now())
                 missing = await table.missing(project.project, wanted, _job(grant))
         return [digest for digest in wanted if digest in missing]
 
@@ -73,10 +89,13 @@ class Blobs:
             await find_project(session, project)
             await require_current(session, grant)
             row = (await BlobTable(session).locate(project.project, [digest])).get(digest)
-        if row is not None and row.job not in (None, _job(grant)):
+        borrowed = row is not None and row.job not in (None, _job(grant))
+        if row is not None and (borrowed or row.use_time < self._now() - USE_SECONDS):
             async with self._database.write() as session:
                 table = BlobTable(session)
-                await table.keep(project.project, [digest])
+                if borrowed:
+                    await table.keep(project.project, [digest])
+                await table.note_use(project.project, [digest], self._now())
                 row = (await table.locate(project.project, [digest])).get(digest)
         return row
 
@@ -96,7 +115,7 @@ class Blobs:
             async with self._database.write() as session:
                 await require_current(session, grant)
                 (await self._quotas.room(session, project, lock=True)).require(measured.size)
-                row = BlobRow(measured.digest, measured.size, measured.chunk_digests, _job(grant))
+                row = BlobRow(measured.digest, measured.size, measured.chunk_digests, _job(grant), self._now())
                 await BlobTable(session).add(project, row)
         except BaseException:
             await self._remove_unknown(project, measured.digest)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from loupe.byte_budget import ByteBudget, Hold, Parties
-from loupe.errors import BlobMissing, DataLoss, invalid
+from loupe.errors import BlobMissing, DataLoss, ResourceExhausted, invalid
 from loupe.identity import AttemptGrant
 from loupe.names import ProjectName
-from services.storage.blobs.blobs import blob_file, check_digests
+from services.storage.blobs.blobs import USE_SECONDS, blob_file, check_digests
 from services.storage.blobs.fences import require_current
 from services.storage.blobs.store import BlobRow, BlobTable
 from services.storage.database.session import Database
@@ -19,6 +21,8 @@ from services.storage.files.chunks import CHUNK, READ_AHEAD, read_chunks
 from services.storage.files.files import Files
 from services.storage.pictures.packs import Packs
 from services.storage.pictures.store import PictureRow, PictureTable
+
+log = structlog.get_logger(__name__)
 
 Located = PictureRow | BlobRow
 
@@ -45,11 +49,14 @@ class _Started:
 class Downloads:
     """Reads what one project has.
 
-    budget: memory for what was read and is not sent yet.
+    budget: memory for what was read and is not sent yet. now: wall-clock seconds.
     """
 
-    def __init__(self, database: Database, packs: Packs, files: Files, budget: ByteBudget) -> None:
+    def __init__(
+        self, database: Database, packs: Packs, files: Files, budget: ByteBudget, now: Callable[[], float]
+    ) -> None:
         self._database = database
+        self._now = now
         self._packs = packs
         self._files = files
         self._budget = budget
@@ -110,7 +117,25 @@ class Downloads:
         if missing:
             message = f"{len(missing)} of the {len(digests)} blobs are not in this project"
             raise BlobMissing(message, digest=missing[0], count=len(missing))
+        await self._note_use(project, [row for row in found.values() if isinstance(row, BlobRow)], grant)
         return [found[digest] for digest in digests]
+
+    async def _note_use(self, project: str, rows: Sequence[BlobRow], grant: AttemptGrant | None) -> None:
+        """Keep blobs that are read from being collected; on a full disk they can still be read.
+
+        Those of another job that an attempt reads, as weights to start from, no longer go with that job's model.
+        """
+        now = self._now()
+        unused = [row.digest for row in rows if row.use_time < now - USE_SECONDS]
+        borrowed = [row.digest for row in rows if grant and row.job not in (None, str(grant.job))]
+        if not unused and not borrowed:
+            return
+        try:
+            async with self._database.write() as session:
+                await BlobTable(session).note_use(project, unused, now)
+                await BlobTable(session).keep(project, borrowed)
+        except ResourceExhausted as error:
+            log.warning("that blobs are used was not written down", project=project, problem=error.message)
 
     def _start(self, project: str, group: list[Located], hold: Hold) -> _Started:
         """Read a group while the one before it is sent; a large blob is read only as it is sent."""

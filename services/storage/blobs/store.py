@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, String
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, LargeBinary, String
 
 from services.storage.database.array_parameter import ArrayParameter
 from services.storage.database.metadata import metadata
@@ -25,9 +25,14 @@ blobs = sa.Table(
     Column("piece_digests", LargeBinary, key="chunk_digests", nullable=False),
     # job is set while only a training attempt of that job has uploaded it; such a blob goes with its checkpoint.
     Column("job", String(160)),
+    # use_time is when somebody asked for it, to the day: what nothing holds is removed some time after that.
+    Column("use_time", Float, nullable=False, server_default="0"),
 )
 
-# held_blobs says which blobs are part of something: of a checkpoint ("checkpoint", job) or a model ("model", its name).
+CHECKPOINT, MODEL, PARAMETERS = "checkpoint", "model", "parameters"
+"""What holds blobs: a job's checkpoint, a model version that consists of them, and one that was made with them."""
+
+# held_blobs says which blobs something holds: a job, or a model version, by its name.
 held_blobs = sa.Table(
     "held_blobs",
     metadata,
@@ -40,11 +45,25 @@ held_blobs = sa.Table(
     sa.Index("held_blobs_by_digest", "project", "digest"),
 )
 
+# held_pictures says the same of files that the project has as pictures.
+held_pictures = sa.Table(
+    "held_pictures",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("holder", String(200), primary_key=True),
+    Column("filename", String(255), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    sa.Index("held_pictures_by_digest", "project", "digest"),
+)
+
 fences = sa.Table(
     "fences",
     metadata,
     Column("job", String(160), primary_key=True),
     Column("attempt", Integer, nullable=False),
+    # over is set once no further attempt will follow.
+    Column("over", Boolean, nullable=False, server_default=sa.false()),
 )
 
 
@@ -56,11 +75,12 @@ class BlobRow:
     size: int
     chunk_digests: bytes
     job: str | None = None
+    use_time: float = 0.0
 
 
 @dataclass(frozen=True)
 class Holder:
-    """What a blob is part of: kind "checkpoint" or "model", and its resource name."""
+    """What holds blobs: CHECKPOINT, MODEL or PARAMETERS, and the resource name of the job or the model version."""
 
     project: str
     kind: str
@@ -102,7 +122,7 @@ class BlobTable:
     async def locate(self, project: str, digests: Sequence[str]) -> dict[str, BlobRow]:
         """Return these blobs; those that are not there are left out."""
         array = ArrayParameter(self._session, digests)
-        columns = blobs.c["digest", "size", "chunk_digests", "job"]
+        columns = blobs.c["digest", "size", "chunk_digests", "job", "use_time"]
         query = sa.select(*columns).where(blobs.c.project == project, blobs.c.digest.in_(array.values))
         return {row[0]: BlobRow(*row) for row in await self._connection.execute(query, array.parameters)}
 
@@ -111,19 +131,37 @@ class BlobTable:
         await self._connection.execute(blobs.insert().values(project=project, **row.__dict__))
         await ProjectTable(self._session).count(project, blobs=1, blob_bytes=row.size)
 
+    async def unused_since(self, project: str, digests: Sequence[str], before: float) -> list[str]:
+        """Return those of the blobs that nobody asked for since then."""
+        array = ArrayParameter(self._session, digests)
+        key = (blobs.c.project == project) & (blobs.c.use_time < before) & blobs.c.digest.in_(array.values)
+        return list((await self._connection.execute(sa.select(blobs.c.digest).where(key), array.parameters)).scalars())
+
+    async def note_use(self, project: str, digests: Sequence[str], time: float) -> None:
+        """Say that somebody asked for the blobs."""
+        array = ArrayParameter(self._session, digests)
+        key = (blobs.c.project == project) & blobs.c.digest.in_(array.values)
+        await self._connection.execute(blobs.update().where(key).values(use_time=time), array.parameters)
+
     async def keep(self, project: str, digests: Sequence[str]) -> None:
         """Take blobs away from the jobs that uploaded them, so that they stay when the checkpoints go."""
         array = ArrayParameter(self._session, digests)
         key = (blobs.c.project == project) & blobs.c.digest.in_(array.values)
         await self._connection.execute(blobs.update().where(key).values(job=None), array.parameters)
 
-    async def hold(self, holder: Holder, files: Sequence[tuple[str, str]]) -> None:
-        """Write what a holder consists of: (filename, digest), in place of what it held before."""
-        mine = (held_blobs.c.project == holder.project) & (held_blobs.c.kind == holder.kind)
-        await self._connection.execute(held_blobs.delete().where(mine, held_blobs.c.holder == holder.name))
+    async def hold(
+        self, holder: Holder, files: Sequence[tuple[str, str]], as_pictures: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Write what a holder consists of: (filename, digest), in place of what it held before.
+
+        as_pictures: those that the project has as pictures only.
+        """
         key = {"project": holder.project, "kind": holder.kind, "holder": holder.name}
-        if values := [{**key, "filename": filename, "digest": digest} for filename, digest in files]:
-            await self._connection.execute(held_blobs.insert(), values)
+        for table, held in ((held_blobs, files), (held_pictures, as_pictures)):
+            mine = (table.c.project == holder.project) & (table.c.kind == holder.kind)
+            await self._connection.execute(table.delete().where(mine, table.c.holder == holder.name))
+            if values := [{**key, "filename": filename, "digest": digest} for filename, digest in held]:
+                await self._connection.execute(table.insert(), values)
 
     async def drop_unheld(self, project: str, job: str, digests: Sequence[str]) -> list[str]:
         """Remove those of the blobs that only this job uploaded and that nothing holds; return them."""
@@ -157,11 +195,16 @@ class BlobTable:
         query = sa.select(fences.c.attempt).where(fences.c.job == job)
         return (await self._connection.execute(query)).scalar_one_or_none() or 0
 
-    async def raise_fence(self, job: str, attempt: int) -> int:
-        """Set the lowest attempt that may write, never lower than it is; return what holds."""
+    async def raise_fence(self, job: str, attempt: int, *, over: bool = False) -> int:
+        """Set the lowest attempt that may write, never lower than it is; return what holds.
+
+        over: no further attempt will follow; that is never taken back.
+        """
         current = await self.fence(job)
         if current == 0:
-            await self._connection.execute(fences.insert().values(job=job, attempt=attempt))
-        elif attempt > current:
-            await self._connection.execute(fences.update().where(fences.c.job == job).values(attempt=attempt))
+            await self._connection.execute(fences.insert().values(job=job, attempt=attempt, over=over))
+            return attempt
+        new = ({"attempt": attempt} if attempt > current else {}) | ({"over": True} if over else {})
+        if new:
+            await self._connection.execute(fences.update().where(fences.c.job == job).values(**new))
         return max(current, attempt)

@@ -25,6 +25,7 @@ from loupe.storage.v1.dataset_pb2 import (
     SplitPolicy,
 )
 from loupe.timestamps import datetime_of, timestamp
+from services.storage.database.messages import with_lifetime
 from services.storage.datasets.counts import Counts
 from services.storage.datasets.drafts import Draft, NewVersion, VersionFacts
 from services.storage.datasets.orders import (
@@ -50,6 +51,7 @@ from services.storage.datasets.store import (
     DiffSummary,
     ItemPage,
     ItemRow,
+    VersionRow,
 )
 from services.storage.pictures.messages import pack_verdicts, unpack_verdicts
 from services.storage.pictures.store import Size
@@ -150,13 +152,14 @@ async def unpack_parts(
 def pack_dataset(row: DatasetRow) -> Dataset:
     """Pack a data set."""
     name = DatasetName(row.project, row.dataset)
-    return Dataset(
+    dataset = Dataset(
         name=str(name),
         uid=row.uid,
         display_name=row.display_name,
         latest_version=f"{name}/versions/{row.latest}" if row.latest else "",
         create_time=timestamp(row.create_time),
     )
+    return with_lifetime(dataset, row)
 
 
 def encode_dataset(row: DatasetRow) -> bytes:
@@ -263,6 +266,40 @@ def _pack_split(draft: Draft) -> SplitPolicy:
 def pack_version(document: bytes) -> DatasetVersion:
     """Pack a version: its document is the message already."""
     return DatasetVersion.FromString(document)
+
+
+def pack_row(row: VersionRow) -> DatasetVersion:
+    """Pack a version with when it was deleted."""
+    return with_lifetime(pack_version(row.document), row)
+
+
+def digest_of(document: bytes) -> str:
+    """Return the digest over a version's items, of a deleted one too."""
+    return DatasetVersion.FromString(document).digest
+
+
+def encode_deleted(dataset: DatasetRow, version_count: int) -> bytes:
+    """Encode the answer to who deleted a data set."""
+    answer = rpc.DeleteDatasetResponse(dataset=pack_dataset(dataset), version_count=version_count)
+    return answer.SerializeToString(deterministic=True)
+
+
+def encode_restored(dataset: DatasetRow, version_count: int) -> bytes:
+    """Encode the answer to who restored a data set."""
+    answer = rpc.UndeleteDatasetResponse(dataset=pack_dataset(dataset), version_count=version_count)
+    return answer.SerializeToString(deterministic=True)
+
+
+def encode_deleted_version(dataset: DatasetRow, version: VersionRow) -> bytes:
+    """Encode the answer to who deleted a version."""
+    answer = rpc.DeleteDatasetVersionResponse(dataset_version=pack_row(version), dataset=pack_dataset(dataset))
+    return answer.SerializeToString(deterministic=True)
+
+
+def encode_restored_version(dataset: DatasetRow, version: VersionRow) -> bytes:
+    """Encode the answer to who restored a version."""
+    answer = rpc.UndeleteDatasetVersionResponse(dataset_version=pack_row(version), dataset=pack_dataset(dataset))
+    return answer.SerializeToString(deterministic=True)
 
 
 def pack_created(created: CreatedVersion) -> rpc.CreateDatasetVersionResponse:

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from loupe.byte_budget import ByteBudget
+from loupe.identity import current_caller
 from loupe.names import DatasetName, DatasetVersionName, ProjectName
-from loupe.rpc.calls import acting_account
+from loupe.rpc.calls import acting_account, idempotent
 from loupe.storage.v1 import dataset_service_pb2 as rpc
 from loupe.storage.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 from services.storage.datasets import messages
 from services.storage.datasets.datasets import Datasets
+from services.storage.datasets.deletion import DatasetDeletion
 from services.storage.datasets.differences import Differences
 from services.storage.datasets.versions import DatasetVersions
 from services.storage.streams import open_stream, parties, parts
@@ -23,9 +25,15 @@ class DatasetServicer(DatasetServiceServicer):
     """Serves loupe.storage.v1.DatasetService."""
 
     def __init__(
-        self, datasets: Datasets, versions: DatasetVersions, differences: Differences, budget: ByteBudget
+        self,
+        datasets: Datasets,
+        versions: DatasetVersions,
+        differences: Differences,
+        deletion: DatasetDeletion,
+        budget: ByteBudget,
     ) -> None:
         self._datasets = datasets
+        self._deletion = deletion
         self._versions = versions
         self._differences = differences
         self._budget = budget
@@ -41,13 +49,15 @@ class DatasetServicer(DatasetServiceServicer):
 
     async def GetDataset(self, request: rpc.GetDatasetRequest, context: object) -> rpc.GetDatasetResponse:
         """Return a data set."""
-        dataset = await self._datasets.get(DatasetName.parse(request.name))
+        dataset = await self._datasets.get(DatasetName.parse(request.name), show_deleted=request.show_deleted)
         return rpc.GetDatasetResponse(dataset=messages.pack_dataset(dataset))
 
     async def ListDatasets(self, request: rpc.ListDatasetsRequest, context: object) -> rpc.ListDatasetsResponse:
         """List a project's data sets, by id."""
         project = ProjectName.parse(request.parent, "parent")
-        page, more = await self._datasets.page(project, request.page_size, request.page_token)
+        page, more = await self._datasets.page(
+            project, request.page_size, request.page_token, show_deleted=request.show_deleted
+        )
         return rpc.ListDatasetsResponse(datasets=map(messages.pack_dataset, page), next_page_token=more)
 
     async def CreateDatasetVersion(
@@ -65,16 +75,22 @@ class DatasetServicer(DatasetServiceServicer):
         self, request: rpc.GetDatasetVersionRequest, context: object
     ) -> rpc.GetDatasetVersionResponse:
         """Return a version without its items."""
-        version = await self._datasets.get_version(DatasetVersionName.parse(request.name))
-        return rpc.GetDatasetVersionResponse(dataset_version=messages.pack_version(version.document))
+        version = await self._datasets.get_version(
+            DatasetVersionName.parse(request.name),
+            show_deleted=request.show_deleted,
+            grant=current_caller().attempt,
+        )
+        return rpc.GetDatasetVersionResponse(dataset_version=messages.pack_row(version))
 
     async def ListDatasetVersions(
         self, request: rpc.ListDatasetVersionsRequest, context: object
     ) -> rpc.ListDatasetVersionsResponse:
         """List a data set's versions, newest first."""
         name = DatasetName.parse(request.parent, "parent")
-        page, more = await self._datasets.page_versions(name, request.page_size, request.page_token)
-        packed = [messages.pack_version(version.document) for version in page]
+        page, more = await self._datasets.page_versions(
+            name, request.page_size, request.page_token, show_deleted=request.show_deleted
+        )
+        packed = map(messages.pack_row, page)
         return rpc.ListDatasetVersionsResponse(dataset_versions=packed, next_page_token=more)
 
     async def ReadDatasetItems(
@@ -82,8 +98,36 @@ class DatasetServicer(DatasetServiceServicer):
     ) -> AsyncIterator[rpc.ReadDatasetItemsResponse]:
         """Send a version's items in their order."""
         name = DatasetVersionName.parse(request.name)
-        async for page in self._datasets.read_items(name, request.offset):
+        async for page in self._datasets.read_items(name, request.offset, current_caller().attempt):
             yield await asyncio.to_thread(messages.pack_items, page)
+
+    async def DeleteDatasetVersion(
+        self, request: rpc.DeleteDatasetVersionRequest, context: object
+    ) -> rpc.DeleteDatasetVersionResponse:
+        """Delete a version."""
+        name = DatasetVersionName.parse(request.name)
+        answer = await self._deletion.delete_version(name, idempotent("DeleteDatasetVersion", request))
+        return rpc.DeleteDatasetVersionResponse.FromString(answer)
+
+    async def UndeleteDatasetVersion(
+        self, request: rpc.UndeleteDatasetVersionRequest, context: object
+    ) -> rpc.UndeleteDatasetVersionResponse:
+        """Restore a version."""
+        name = DatasetVersionName.parse(request.name)
+        answer = await self._deletion.restore_version(name, idempotent("UndeleteDatasetVersion", request))
+        return rpc.UndeleteDatasetVersionResponse.FromString(answer)
+
+    async def DeleteDataset(self, request: rpc.DeleteDatasetRequest, context: object) -> rpc.DeleteDatasetResponse:
+        """Delete a data set with its versions."""
+        answer = await self._deletion.delete(DatasetName.parse(request.name), idempotent("DeleteDataset", request))
+        return rpc.DeleteDatasetResponse.FromString(answer)
+
+    async def UndeleteDataset(
+        self, request: rpc.UndeleteDatasetRequest, context: object
+    ) -> rpc.UndeleteDatasetResponse:
+        """Restore a data set, and the versions that were deleted with it."""
+        answer = await self._deletion.restore(DatasetName.parse(request.name), idempotent("UndeleteDataset", request))
+        return rpc.UndeleteDatasetResponse.FromString(answer)
 
     async def DiffDatasetVersions(
         self, request: rpc.DiffDatasetVersionsRequest, context: object

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from loupe.annotations import UNLABELLED, identity
 from loupe.names import DatasetVersionName
+from services.storage.database.lifetimes import THERE, Lifetime, lifetime_columns, visible
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
 from services.storage.pictures.store import Size
@@ -29,6 +30,7 @@ datasets = sa.Table(
     Column("display_name", Text, nullable=False),
     Column("latest", Integer, nullable=False, default=0),
     Column("create_time", Float, nullable=False),
+    *lifetime_columns(),
 )
 
 versions = sa.Table(
@@ -39,8 +41,10 @@ versions = sa.Table(
     Column("number", Integer, primary_key=True),
     Column("uid", String(32), nullable=False, unique=True),
     Column("digest", String(64), nullable=False),
-    # document is the loupe.storage.v1.DatasetVersion, encoded; it never changes.
+    # document is the loupe.storage.v1.DatasetVersion, encoded; it never changes. A deleted version's digest stands only
+    # there: others may have the same items meanwhile.
     Column("document", LargeBinary, nullable=False),
+    *lifetime_columns(),
     sa.UniqueConstraint("project", "dataset", "digest"),
     sa.ForeignKeyConstraint(["project", "dataset"], [datasets.c.project, datasets.c.dataset]),
 )
@@ -92,7 +96,7 @@ _COLUMNS = ("digest", "label", "split", "filename", "size", "annotations")
 
 
 @dataclass(frozen=True)
-class DatasetRow:
+class DatasetRow(Lifetime):
     """A data set; latest is its newest version's number, 0 while there is none."""
 
     project: str
@@ -173,7 +177,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class VersionRow:
+class VersionRow(Lifetime):
     """A version without its items; document is the contract's DatasetVersion, encoded."""
 
     project: str
@@ -270,11 +274,23 @@ class DatasetTable:
         """Write a new data set."""
         await self._connection.execute(datasets.insert().values(**row.__dict__))
 
-    async def page(self, project: str, after: str, limit: int) -> list[DatasetRow]:
-        """Return data sets by id, after one of them."""
+    async def revive(self, row: DatasetRow) -> None:
+        """Write a new data set in the place of a purged one; its versions are numbered on."""
+        key = (datasets.c.project == row.project) & (datasets.c.dataset == row.dataset)
+        await self._connection.execute(datasets.update().where(key).values(**row.__dict__))
+
+    async def set_lifetime(self, row: DatasetRow, lifetime: Lifetime) -> DatasetRow:
+        """Delete or restore a data set and return it."""
+        key = (datasets.c.project == row.project) & (datasets.c.dataset == row.dataset)
+        await self._connection.execute(datasets.update().where(key).values(**lifetime.__dict__))
+        return replace(row, **lifetime.__dict__)
+
+    async def page(self, project: str, after: str, limit: int, *, show_deleted: bool = False) -> list[DatasetRow]:
+        """Return data sets by id, after one of them; deleted ones only when they are asked for."""
         query = (
             sa.select(datasets)
             .where(datasets.c.project == project, datasets.c.dataset > after)
+            .where(visible(datasets, show_deleted=show_deleted))
             .order_by(datasets.c.dataset)
             .limit(limit)
         )
@@ -382,8 +398,46 @@ class DatasetTable:
             count, after = count + len(found), found[-1].digest
         return count
 
+    async def next_number(self, project: str, dataset: str) -> int:
+        """Return the number of the version that is made next: no number is given twice."""
+        query = sa.select(sa.func.coalesce(sa.func.max(versions.c.number), 0) + 1).where(
+            versions.c.project == project, versions.c.dataset == dataset
+        )
+        number: int = (await self._connection.execute(query)).scalar_one()
+        return number
+
+    async def settle_latest(self, row: DatasetRow) -> DatasetRow:
+        """Make the newest version that is not deleted the latest, and return the data set."""
+        newest = sa.select(sa.func.coalesce(sa.func.max(versions.c.number), 0)).where(
+            versions.c.project == row.project, versions.c.dataset == row.dataset, visible(versions, show_deleted=False)
+        )
+        latest: int = (await self._connection.execute(newest)).scalar_one()
+        key = (datasets.c.project == row.project) & (datasets.c.dataset == row.dataset)
+        await self._connection.execute(datasets.update().where(key).values(latest=latest))
+        return replace(row, latest=latest)
+
+    async def set_version_lifetime(self, row: VersionRow, digest: str, lifetime: Lifetime) -> VersionRow:
+        """Delete or restore a version and return it."""
+        values = {"digest": digest, **lifetime.__dict__}
+        await self._connection.execute(versions.update().where(versions.c.uid == row.uid).values(**values))
+        return replace(row, **values)
+
+    async def extend(self, uid: str, expire_time: float) -> None:
+        """Let a deleted version expire later."""
+        key = (versions.c.uid == uid) & (versions.c.expire_time < expire_time)
+        await self._connection.execute(versions.update().where(key).values(expire_time=expire_time))
+
+    async def all_versions(self, project: str, dataset: str) -> list[VersionRow]:
+        """Return the versions of a data set that are not purged, deleted ones too, oldest first."""
+        query = (
+            sa.select(versions)
+            .where(versions.c.project == project, versions.c.dataset == dataset, versions.c.purged == THERE)
+            .order_by(versions.c.number)
+        )
+        return [VersionRow(**row._mapping) for row in await self._connection.execute(query)]
+
     async def version(self, project: str, dataset: str, number: int) -> VersionRow | None:
-        """Return a version."""
+        """Return a version, deleted or not."""
         return await self._version(project, dataset, versions.c.number == number)
 
     async def version_by_digest(self, project: str, dataset: str, digest: str) -> VersionRow | None:
@@ -395,20 +449,26 @@ class DatasetTable:
         row = (await self._connection.execute(query)).one_or_none()
         return VersionRow(**row._mapping) if row else None
 
-    async def versions(self, project: str, dataset: str, before: int, limit: int) -> list[VersionRow]:
-        """Return versions, newest first, numbers below `before`."""
+    async def versions(
+        self, project: str, dataset: str, before: int, limit: int, *, show_deleted: bool = False
+    ) -> list[VersionRow]:
+        """Return versions, newest first, numbers below `before`; deleted ones only when they are asked for."""
         query = (
             sa.select(versions)
             .where(versions.c.project == project, versions.c.dataset == dataset, versions.c.number < before)
+            .where(visible(versions, show_deleted=show_deleted))
             .order_by(versions.c.number.desc())
             .limit(limit)
         )
         return [VersionRow(**row._mapping) for row in await self._connection.execute(query)]
 
-    async def version_count(self, project: str) -> int:
-        """Return how many versions all data sets of a project have."""
-        query = sa.select(sa.func.count()).select_from(versions).where(versions.c.project == project)
-        return (await self._connection.execute(query)).scalar_one()
+    async def version_count(self, project: str) -> tuple[int, int]:
+        """Return how many versions all data sets of a project have, and how many of these are deleted."""
+        query = sa.select(sa.func.count(), sa.func.count(versions.c.delete_time)).where(
+            versions.c.project == project, versions.c.purged == THERE
+        )
+        count, deleted = (await self._connection.execute(query)).one()
+        return count, deleted
 
     async def items_within(self, uid: str, offset: int, limit: int, characters: int) -> list[ItemRow]:
         """Return the next items as items() does, one at least, with annotations of at most so many characters."""

@@ -47,6 +47,7 @@ from services.storage.datasets.splits import Policy, choose_policy
 from services.storage.datasets.store import Content, DatasetTable, ItemRow, VersionRow
 from services.storage.pictures.admission import Verdict
 from services.storage.pictures.indexing import Indexer
+from services.storage.pictures.naming import keep_pictures
 from services.storage.pictures.store import DAMAGED, IndexRow, PictureTable
 
 MAX_ITEMS = 1_000_000
@@ -182,8 +183,9 @@ class DatasetVersions:
         project, dataset = order.dataset.project, order.dataset.dataset
         async with self._database.read() as session:
             latest = (await find_dataset(session, order.dataset)).latest
+            tested = await DatasetTable(session).tested(project, dataset)
             if not latest:
-                return 0, History()
+                return 0, History(tested=tested)
             row = await find_version(session, DatasetVersionName(project, dataset, str(latest)))
             items = await _all_items(session, row.uid)
             tested = await DatasetTable(session).tested(project, dataset)
@@ -258,7 +260,7 @@ class DatasetVersions:
             await self._indexer.ensure(project, chunk)
         async with self._database.read() as session:
             index = {row.digest: row for chunk in chunks for row in await PictureTable(session).index(project, chunk)}
-        if damaged := [digest for digest in digests if index[digest].state == DAMAGED]:
+        if damaged := [digest for digest in digests if digest not in index or index[digest].state == DAMAGED]:
             raise _missing(damaged)
         return index
 
@@ -277,6 +279,8 @@ class DatasetVersions:
             row = await find_dataset(session, order.dataset, lock=True)
             if row.latest != latest:
                 return None
+            if order.base:
+                await find_version(session, order.base)  # it may have been deleted meanwhile
             version, said = await self._add(session, order, latest, draft)
             created = CreatedVersion(
                 version.document, draft.left_out[:_VERDICTS_AT_MOST], len(draft.left_out), [*draft.warnings, *said]
@@ -293,7 +297,9 @@ class DatasetVersions:
         known = await table.version_by_digest(project, dataset, draft.digest)
         if known is not None:
             return known, _older(known, latest)
-        number, uid = latest + 1, uuid.uuid4().hex
+        if missing := await keep_pictures(session, project, [item.digest for _, item in draft.content.placed]):
+            raise _missing(missing)
+        number, uid = await table.next_number(project, dataset), uuid.uuid4().hex
         name = DatasetVersionName(project, dataset, str(number))
         version = NewVersion(name, uid, draft, order.creator, self._now())
         stored = VersionRow(project, dataset, number, uid, draft.digest, encode_version(version))

@@ -50,6 +50,10 @@ class Disk:
         """Move a file within the disk; not durable before the folder is synced."""
         source.replace(target)
 
+    def remove(self, path: Path) -> None:
+        """Remove a file; nothing happens when it is not there. It may come back unless the folder is synced."""
+        path.unlink(missing_ok=True)
+
     def sync_folder(self, folder: Path) -> None:
         """Make new, renamed and removed entries of a folder durable."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

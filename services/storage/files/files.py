@@ -70,7 +70,7 @@ class LocalFiles:
 
     async def delete(self, key: str) -> None:
         """Remove a file."""
-        await asyncio.to_thread((self._root / key).unlink, missing_ok=True)
+        await asyncio.to_thread(self._disk.remove, self._root / key)
 
     async def exists(self, key: str) -> bool:
         """Say whether there is a file under the key."""

@@ -8,7 +8,7 @@ from loupe.names import JobName
 from services.storage.blobs.blob_references import check_files, hold_files
 from services.storage.blobs.blobs import Blobs
 from services.storage.blobs.fences import require_current
-from services.storage.blobs.store import BlobTable, Holder
+from services.storage.blobs.store import CHECKPOINT, BlobTable, Holder
 from services.storage.database.session import Database
 from services.storage.models.messages import decode_checkpoint, encode_checkpoint
 from services.storage.models.store import Checkpoint, ModelTable
@@ -40,7 +40,7 @@ class Checkpoints:
             await require_current(session, grant)
             table = ModelTable(session)
             before = await table.checkpoint(str(job))
-            await hold_files(session, Holder(job.project, "checkpoint", str(job)), checkpoint.files)
+            await hold_files(session, Holder(job.project, CHECKPOINT, str(job)), checkpoint.files)
             await table.set_checkpoint(str(job), encode_checkpoint(checkpoint))
             old = [file.digest for file in decode_checkpoint(before).files] if before is not None else []
             dropped = await BlobTable(session).drop_unheld(job.project, str(job), old)

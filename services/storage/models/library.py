@@ -9,9 +9,10 @@ from loupe import paging
 from loupe.errors import FailedPrecondition, invalid, not_found
 from loupe.identity import AttemptGrant
 from loupe.names import ModelName, ModelVersionName, ProjectName, project_of
-from services.storage.blobs.blob_references import BlobReference, check_files, hold_files
+from services.storage.blobs.blob_references import BlobReference, check_files, hold_files, hold_what_is_there
 from services.storage.blobs.fences import require_current
-from services.storage.blobs.store import Holder
+from services.storage.blobs.store import MODEL, PARAMETERS, Holder
+from services.storage.database.lifetimes import PURGED, Lifetime, list_scope
 from services.storage.database.session import Database, Session
 from services.storage.models.messages import encode_version, version_files
 from services.storage.models.store import ModelRow, ModelTable, ModelVersionRow, TrainedModel
@@ -51,53 +52,67 @@ class Models:
     async def _add(self, session: Session, parent: ModelName, trained: TrainedModel) -> ModelVersionRow:
         table, now = ModelTable(session), self._now()
         model = await table.find(parent.project, parent.model, lock=True)
-        if model is None:
+        if model is None or model.purged == PURGED:
+            put = table.add if model is None else table.revive
             model = ModelRow(parent.project, parent.model, uuid.uuid4().hex, 0, 0, now)
-            await table.add(model)
-        number = model.latest + 1
+            await put(model)
+        elif model.deleted:
+            # What a job has made is not lost because its model was deleted meanwhile; other versions stay deleted.
+            model = await table.set_lifetime(model, Lifetime())
+        number = await table.next_number(parent.project, parent.model)
         name = ModelVersionName(parent.project, parent.model, str(number))
-        await hold_files(session, Holder(parent.project, "model", str(name)), trained.files)
+        await hold_files(session, Holder(parent.project, MODEL, str(name)), trained.files)
+        await hold_what_is_there(session, Holder(parent.project, PARAMETERS, str(name)), trained.parameter_files)
         document = encode_version(trained, name, uuid.uuid4().hex, now)
-        row = ModelVersionRow(parent.project, parent.model, number, str(trained.job), document)
-        await table.add_version(row, trained.released)
+        row = ModelVersionRow(
+            parent.project,
+            parent.model,
+            number,
+            str(trained.job),
+            document,
+            trained.released,
+            trained.dataset_version,
+            trained.base_model,
+        )
+        await table.add_version(row)
+        await table.settle_latest(model)
         return row
 
-    async def get(self, name: ModelName) -> ModelRow:
-        """Return a model. Raises NotFound."""
+    async def get(self, name: ModelName, *, show_deleted: bool = False) -> ModelRow:
+        """Return a model, a deleted one only when it is asked for. Raises NotFound."""
         async with self._database.read() as session:
-            return await _find(session, name)
+            return await find_model(session, name, show_deleted=show_deleted)
 
-    async def page(self, project: ProjectName, page_size: int, page_token: str) -> tuple[Sequence[ModelRow], str]:
-        """Return a page of models by id, and the next page's token."""
-        scope, size = f"models of {project}", paging.page_size(page_size)
+    async def page(
+        self, project: ProjectName, page_size: int, page_token: str, *, show_deleted: bool = False
+    ) -> tuple[Sequence[ModelRow], str]:
+        """Return a page of models by id, and the next page's token; deleted ones only when they are asked for."""
+        scope, size = list_scope(f"models of {project}", show_deleted=show_deleted), paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
-            rows = await ModelTable(session).page(project.project, str(last[0]) if last else "", size + 1)
+            after = str(last[0]) if last else ""
+            rows = await ModelTable(session).page(project.project, after, size + 1, show_deleted=show_deleted)
         more = paging.encode(scope, [rows[size - 1].model]) if len(rows) > size else ""
         return rows[:size], more
 
-    async def get_version(self, name: ModelVersionName) -> ModelVersionRow:
-        """Return a version; "latest" is the newest released one. Raises NotFound."""
+    async def get_version(self, name: ModelVersionName, *, show_deleted: bool = False) -> ModelVersionRow:
+        """Return a version; "latest" is the newest released one. Raises NotFound, see find_model_version."""
         async with self._database.read() as session:
-            if name.number == "latest":
-                number = (await _find(session, ModelName(name.project, name.model))).latest_released
-            else:
-                number = int(name.number)
-            version = await ModelTable(session).version(name.project, name.model, number)
-        if version is None:
-            raise not_found(name)
-        return version
+            return await find_model_version(session, name, show_deleted=show_deleted)
 
     async def page_versions(
-        self, name: ModelName, page_size: int, page_token: str
+        self, name: ModelName, page_size: int, page_token: str, *, show_deleted: bool = False
     ) -> tuple[Sequence[ModelVersionRow], str]:
-        """Return a page of versions, newest first, and the next page's token. Raises NotFound."""
-        scope, size = f"versions of {name}", paging.page_size(page_size)
+        """Return a page of versions, newest first, and the next page's token. Raises NotFound.
+
+        Deleted ones are among them only when they are asked for.
+        """
+        scope, size = list_scope(f"versions of {name}", show_deleted=show_deleted), paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
-            await _find(session, name)
-            before = int(last[0]) if last else _NO_LIMIT
-            rows = await ModelTable(session).versions(name.project, name.model, before, size + 1)
+            await find_model(session, name, show_deleted=show_deleted)
+            before, table = int(last[0]) if last else _NO_LIMIT, ModelTable(session)
+            rows = await table.versions(name.project, name.model, before, size + 1, show_deleted=show_deleted)
         more = paging.encode(scope, [rows[size - 1].number]) if len(rows) > size else ""
         return rows[:size], more
 
@@ -114,15 +129,31 @@ def _check_lineage(parent: ModelName, trained: TrainedModel) -> None:
     """Refuse a lineage that names something of another project than the model's own."""
     if trained.job.project != parent.project:
         raise not_found(trained.job)
-    dataset_version = trained.dataset_version
-    if dataset_version and project_of(dataset_version, "lineage.dataset_version").project != parent.project:
-        raise not_found(dataset_version)
+    origins = {"lineage.dataset_version": trained.dataset_version, "lineage.base_model": trained.base_model}
+    for field, origin in origins.items():
+        if origin and project_of(origin, field).project != parent.project:
+            raise not_found(origin)
     if trained.attempt < 1:
         raise invalid("lineage.attempt", trained.attempt, "1 or more")
 
 
-async def _find(session: Session, name: ModelName) -> ModelRow:
-    row = await ModelTable(session).find(name.project, name.model)
-    if row is None:
+async def find_model(session: Session, name: ModelName, *, lock: bool = False, show_deleted: bool = False) -> ModelRow:
+    """Return a model; see ModelTable.find. Raises NotFound, with show_deleted only where none can be restored."""
+    row = await ModelTable(session).find(name.project, name.model, lock=lock)
+    if row is None or not row.visible(show_deleted=show_deleted):
         raise not_found(name)
     return row
+
+
+async def find_model_version(
+    session: Session, name: ModelVersionName, *, show_deleted: bool = False
+) -> ModelVersionRow:
+    """Return a version; "latest" is the newest released one that is not deleted. Raises NotFound, see find_model."""
+    if name.number == "latest":
+        number = (await find_model(session, ModelName(name.project, name.model))).latest_released
+    else:
+        number = int(name.number)
+    version = await ModelTable(session).version(name.project, name.model, number)
+    if version is None or not version.visible(show_deleted=show_deleted):
+        raise not_found(name)
+    return version

@@ -11,7 +11,7 @@ from itertools import islice
 
 import structlog
 
-from loupe.errors import DataLoss, LoupeError
+from loupe.errors import BlobMissing, DataLoss, LoupeError
 from services.storage.database.session import Database
 from services.storage.pictures.decoders import Decoders, Encoded, Turn
 from services.storage.pictures.inspection import Inspected
@@ -192,14 +192,14 @@ class Indexer:
     async def _read_all(self, project: str, rows: Sequence[PictureRow]) -> list[Encoded]:
         try:
             data = await self._packs.read(project, rows)
-        except DataLoss:
+        except (DataLoss, BlobMissing):
             return [pair for row in rows for pair in await self._read(project, row)]
         return [(row.digest, each) for row, each in zip(rows, data, strict=True)]
 
     async def _read(self, project: str, row: PictureRow) -> list[Encoded]:
         try:
             return [(row.digest, (await self._packs.read(project, [row]))[0])]
-        except DataLoss:
+        except (DataLoss, BlobMissing):
             return []
 
 

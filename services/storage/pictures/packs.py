@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from loupe.concurrency import shielded
-from loupe.errors import DataLoss
+from loupe.errors import BlobMissing, DataLoss
 from services.storage.database.session import Database
 from services.storage.files.disk import Disk, full_disk_is_exhaustion
 from services.storage.files.files import Files, Range, read_ranges
@@ -54,11 +54,11 @@ class _Project:
 class Packs:
     """Appends pictures to the current pack of each project, and reads them back, checked.
 
-    An open pack is a local file; at `pack_bytes` it is sealed: moved to the finished files under "packs/".
+    An open pack is a local file in `folder`; at `pack_bytes` it is sealed: moved to the finished files under "packs/".
     """
 
     def __init__(self, folder: Path, files: Files, disk: Disk, database: Database, pack_bytes: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._files = files
         self._disk = disk
         self._database = database
@@ -96,12 +96,12 @@ class Packs:
 
     def _create(self, project: str) -> _OpenPack:
         name = uuid.uuid4().hex
-        path = self._folder / name
+        path = self.folder / name
         with full_disk_is_exhaustion():
             return _OpenPack(name, project, path, self._disk.create(path), 0)
 
     def _write(self, pack: _OpenPack, pictures: Sequence[bytes], size: int) -> None:
-        self._disk.require_space(self._folder, size)
+        self._disk.require_space(self.folder, size)
         try:
             with full_disk_is_exhaustion():
                 position = pack.end
@@ -113,6 +113,16 @@ class Packs:
             os.ftruncate(pack.descriptor, pack.end)
             raise
 
+    async def seal_current(self, project: str, pack: str) -> None:
+        """Seal a pack before it is full; nothing happens when it is not the one that grows, or is being appended to."""
+        state = self._projects[project]
+        async with state.lock:
+            current = state.current
+            if current is None or current.name != pack or current.unindexed:
+                return
+            state.current = None
+            await shielded(self._seal(current))
+
     def _seal_soon(self, pack: _OpenPack) -> None:
         task = asyncio.create_task(self._seal(pack), name=f"seal-{pack.name}")
         self._sealing.add(task)
@@ -121,7 +131,7 @@ class Packs:
     async def _seal(self, pack: _OpenPack) -> None:
         os.close(pack.descriptor)
         try:
-            await self._files.publish(pack.path, _key(pack.project, pack.name))
+            await self._files.publish(pack.path, pack_key(pack.project, pack.name))
             async with self._database.write() as session:
                 await PictureTable(session).seal(pack.name)
         except Exception:
@@ -129,7 +139,32 @@ class Packs:
             log.exception("a pack could not be sealed", pack=pack.name, project=pack.project)
 
     async def read(self, project: str, rows: Sequence[PictureRow]) -> list[bytes]:
-        """Return the pictures in the order of the rows. Raises DataLoss when one is not what was stored."""
+        """Return the pictures in the order of the rows, also of rows that were read before their packs were compacted.
+
+        Raises DataLoss when one is not what was stored, BlobMissing when one was removed meanwhile.
+        """
+        while True:
+            try:
+                found = await self._read_rows(project, rows)
+            except FileNotFoundError as error:
+                moved = await self._locate_anew(project, rows)
+                if moved == list(rows):
+                    log.exception("a pack is lost", project=project)
+                    raise DataLoss("the file that held stored pictures is gone", pack=rows[0].pack) from error
+                rows = moved
+            else:
+                await asyncio.to_thread(_verify, rows, found)
+                return found
+
+    async def _locate_anew(self, project: str, rows: Sequence[PictureRow]) -> list[PictureRow]:
+        async with self._database.read() as session:
+            located = await PictureTable(session).locate(project, [row.digest for row in rows])
+        if missing := [row.digest for row in rows if row.digest not in located]:
+            message = f"{len(missing)} of the pictures were removed while they were read"
+            raise BlobMissing(message, digest=missing[0], count=len(missing))
+        return [located[row.digest] for row in rows]
+
+    async def _read_rows(self, project: str, rows: Sequence[PictureRow]) -> list[bytes]:
         by_pack: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
         for number, row in enumerate(rows):
             by_pack[row.pack, row.sealed].append(number)
@@ -138,38 +173,47 @@ class Packs:
             ranges = [(rows[number].position, rows[number].size) for number in numbers]
             for number, data in zip(numbers, await self._read(project, pack, sealed, ranges), strict=True):
                 found[number] = data
-        await asyncio.to_thread(_verify, rows, found)
         return found
 
     async def _read(self, project: str, pack: str, sealed: bool, ranges: Sequence[Range]) -> list[bytes]:
         if not sealed:
             try:
-                return await asyncio.to_thread(read_ranges, self._folder / pack, ranges)
+                return await asyncio.to_thread(read_ranges, self.folder / pack, ranges)
             except FileNotFoundError:
                 pass  # it was sealed since the row was read
-        try:
-            return await self._files.read(_key(project, pack), ranges)
-        except FileNotFoundError as error:
-            log.exception("a pack is lost", pack=pack, project=project)
-            raise DataLoss("the file that held stored pictures is gone", pack=pack) from error
+        return await self._files.read(pack_key(project, pack), ranges)
 
     async def recover(self) -> None:
         """Bring files and index together after a start: what was not indexed goes, seals are finished."""
-        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
         async with self._database.read() as session:
             rows = await PictureTable(session).open_packs()
         for row in rows:
             await self._recover(row)
         known = {row.pack for row in rows}
-        for path in await asyncio.to_thread(lambda: list(self._folder.iterdir())):
+        for path in await asyncio.to_thread(lambda: list(self.folder.iterdir())):
             if path.name not in known:
                 log.info("removed a pack that was never indexed", pack=path.name)
                 await asyncio.to_thread(path.unlink)
+        async with self._database.read() as session:
+            known = set(await PictureTable(session).packs_in_use())
+        for key in await self._files.keys("packs"):
+            if key.rpartition("/")[2] not in known:
+                log.info("removed a pack in which no picture stands", key=key)
+                await self._files.delete(key)
+
+    async def remove_unused(self, project: str, packs: Sequence[str]) -> None:
+        """Remove the finished files of those of the packs in which no picture stands by the database."""
+        async with self._database.read() as session:
+            known = set(await PictureTable(session).packs_in_use(packs))
+        for pack in packs:
+            if pack not in known:
+                await self._files.delete(pack_key(project, pack))
 
     async def _recover(self, row: PackRow) -> None:
-        path = self._folder / row.pack
+        path = self.folder / row.pack
         if not await asyncio.to_thread(path.is_file):
-            if await self._files.exists(_key(row.project, row.pack)):
+            if await self._files.exists(pack_key(row.project, row.pack)):
                 async with self._database.write() as session:
                     await PictureTable(session).seal(row.pack)
             else:
@@ -215,7 +259,8 @@ def _joined(pictures: Sequence[bytes]) -> Iterator[bytes]:
     yield b"".join(small)
 
 
-def _key(project: str, pack: str) -> str:
+def pack_key(project: str, pack: str) -> str:
+    """Return the key of a finished pack."""
     return f"packs/{project}/{pack}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, SmallInteger, String, Text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from loupe.limits import MAX_DIGESTS
 from services.storage.database.array_parameter import ArrayParameter
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
+from services.storage.marks.store import picture_marks
 from services.storage.projects.store import ProjectTable, projects
 
 TO_DECODE, WHOLE, BROKEN, DAMAGED = 0, 1, 2, 3
@@ -25,6 +28,8 @@ packs = sa.Table(
     # length is where the last indexed picture ends; what lies behind it in the file was never acknowledged.
     Column("length", BigInteger, nullable=False),
     Column("sealed", Boolean, nullable=False),
+    # dead is how many bytes belong to pictures that were removed; compaction gives them back.
+    Column("dead", BigInteger, nullable=False, server_default="0"),
 )
 
 pictures = sa.Table(
@@ -65,6 +70,15 @@ class PackRow:
     pack: str
     project: str
     length: int
+    sealed: bool
+
+
+@dataclass(frozen=True)
+class WastefulPack:
+    """A pack with many dead bytes; `live` bytes are not."""
+
+    pack: str
+    live: int
     sealed: bool
 
 
@@ -257,8 +271,105 @@ class PictureTable:
 
     async def open_packs(self) -> list[PackRow]:
         """Return the packs that are not sealed."""
-        query = sa.select(packs).where(~packs.c.sealed)
+        query = sa.select(*packs.c["pack", "project", "length", "sealed"]).where(~packs.c.sealed)
         return [PackRow(*row) for row in await self._connection.execute(query)]
+
+    async def packs_in_use(self, names: Sequence[str] | None = None) -> list[str]:
+        """Return the packs, of these or of all, in which pictures stand, or stood and still take room."""
+        query = sa.select(packs.c.pack).where(packs.c.length > 0)
+        query = query if names is None else query.where(packs.c.pack.in_(names))
+        return list((await self._connection.execute(query)).scalars())
+
+    async def wasteful_packs(self, project: str, limit: int) -> list[WastefulPack]:
+        """Return packs of which more than half of the bytes are dead, those that are dead altogether first."""
+        live = packs.c.length - packs.c.dead
+        query = (
+            sa.select(packs.c.pack, live, packs.c.sealed)
+            .where(packs.c.project == project, packs.c.dead * 2 > packs.c.length)
+            .order_by(live)
+            .limit(limit)
+        )
+        return [WastefulPack(*row) for row in await self._connection.execute(query)]
+
+    async def pack_bytes(self, names: Sequence[str]) -> int:
+        """Return how many bytes the packs have together."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(packs.c.length), 0)).where(packs.c.pack.in_(names))
+        return int((await self._connection.execute(query)).scalar_one())
+
+    async def pack_projects(self) -> list[str]:
+        """Return the projects that have packs."""
+        query = sa.select(packs.c.project).where(packs.c.length > 0).distinct().order_by(packs.c.project)
+        return list((await self._connection.execute(query)).scalars())
+
+    async def of_packs(self, project: str, names: Sequence[str]) -> list[PictureRow]:
+        """Return the pictures that stand in the packs, in their order there; it reads all rows of the project."""
+        query = (
+            sa.select(*pictures.c["digest", "size", "pack", "position"])
+            .where(pictures.c.project == project, pictures.c.pack.in_(names))
+            .order_by(pictures.c.pack, pictures.c.position)
+        )
+        rows = await self._connection.execute(query)
+        return [PictureRow(row.digest, row.size, row.pack, row.position, sealed=True) for row in rows]
+
+    async def move(
+        self, project: str, emptied: Sequence[str], new: PackRow, moves: Sequence[tuple[PictureRow, int]]
+    ) -> int:
+        """Let pictures stand in a new pack, each at a position, and return how many bytes of them that are.
+
+        One that does not stand where it stood stays as it is. emptied: the packs in which none is left then.
+        """
+        there: dict[str, PictureRow] = {}
+        for start in range(0, len(moves), MAX_DIGESTS):
+            there |= await self.locate(project, [row.digest for row, _ in moves[start : start + MAX_DIGESTS]])
+        left = [
+            (row, position)
+            for row, position in moves
+            if row.digest in there and (there[row.digest].pack, there[row.digest].position) == (row.pack, row.position)
+        ]
+        size = sum(row.size for row, _ in left)
+        if left:
+            await self._connection.execute(packs.insert().values(**new.__dict__, dead=max(0, new.length - size)))
+            key = (pictures.c.project == project) & (pictures.c.digest == sa.bindparam("key"))
+            update = pictures.update().where(key, pictures.c.pack == sa.bindparam("old"))
+            values = [{"key": row.digest, "old": row.pack, "place": position} for row, position in left]
+            await self._connection.execute(update.values(pack=new.pack, position=sa.bindparam("place")), values)
+        # The rows stay: to see that no picture refers to one, all pictures would have to be read.
+        old = packs.update().where(packs.c.project == project, packs.c.pack.in_(emptied))
+        await self._connection.execute(old.values(length=0, dead=0))
+        return size
+
+    async def remove(self, project: str, digests: Sequence[str]) -> tuple[int, int]:
+        """Remove pictures and uncount them; return how many that were, and their bytes, which are dead in packs now."""
+        array = ArrayParameter(self._session, digests)
+        key = (pictures.c.project == project) & pictures.c.digest.in_(array.values)
+        query = pictures.delete().where(key).returning(pictures.c.pack, pictures.c.size)
+        gone: Counter[str] = Counter()
+        count = 0
+        for pack, size in await self._connection.execute(query, array.parameters):
+            gone[pack] += size
+            count += 1
+        for pack, size in sorted(gone.items()):
+            update = packs.update().where(packs.c.pack == pack).values(dead=packs.c.dead + size)
+            await self._connection.execute(update)
+        total = gone.total()
+        await ProjectTable(self._session).count(project, pictures=-count, picture_bytes=-total)
+        return count, total
+
+    async def dead_bytes(self, project: str) -> int:
+        """Return how many bytes of the project's packs belong to no picture any more."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(packs.c.dead), 0)).where(packs.c.project == project)
+        return int((await self._connection.execute(query)).scalar_one())
+
+    async def marked(self, project: str) -> tuple[int, int]:
+        """Return how many pictures of the project are marked for removal, and their bytes."""
+        same = (pictures.c.project == picture_marks.c.project) & (pictures.c.digest == picture_marks.c.digest)
+        query = (
+            sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(pictures.c.size), 0))
+            .select_from(picture_marks.join(pictures, same))
+            .where(picture_marks.c.project == project)
+        )
+        count, size = (await self._connection.execute(query)).one()
+        return count, int(size)
 
     async def seal(self, pack: str) -> None:
         """Say that the pack is finished and lies among the finished files."""

@@ -11,8 +11,10 @@ from loupe.concurrency import shielded
 from loupe.errors import QuotaExceeded, SizeMismatch, UploadIncomplete
 from loupe.names import ProjectName
 from services.storage.database.session import Database, Session
+from services.storage.marks.store import MarkTable
 from services.storage.pictures.admission import Problem, UploadedPicture, Verdict, check
 from services.storage.pictures.indexing import Indexer
+from services.storage.pictures.naming import keep_pictures
 from services.storage.pictures.packs import Packs
 from services.storage.pictures.store import PictureRow, PictureTable
 from services.storage.projects.projects import find_project
@@ -129,7 +131,7 @@ class PictureUploads:
         """
         good = [each for batch in batches for each, verdict in batch.checked() if verdict is None]
         async with self._database.read() as session:
-            seen = await PictureTable(session).known(project, [each.digest for each in good])
+            seen = await self._known(session, project, [each.digest for each in good])
             fresh: list[UploadedPicture] = []
             answers, ends = [], []
             for batch in batches:
@@ -151,6 +153,14 @@ class PictureUploads:
             fitting, less = await self._append(project, fresh[:fitting])
             refusal = less or refusal
         return [answer for answer, end in zip(answers, ends, strict=True) if end <= fitting], refusal
+
+    async def _known(self, session: Session, project: str, digests: Sequence[str]) -> set[str]:
+        """Return those that the project has, which nobody collects now."""
+        known, marks = await PictureTable(session).known(project, digests), MarkTable(session)
+        if await marks.any(project) and (marked := await marks.marked(project, digests)):
+            async with self._database.write() as writing:
+                known.difference_update(await keep_pictures(writing, project, list(marked)))
+        return known
 
     async def _append(self, project: str, fresh: Sequence[UploadedPicture]) -> tuple[int, QuotaExceeded | None]:
         """Write what still fits now, return how many that are, and why the next one does not."""

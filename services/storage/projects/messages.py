@@ -36,6 +36,10 @@ def pack_usage(room: Room, parts: Parts) -> ProjectUsage:
         dataset_versions=parts.dataset_versions,
         model_versions=parts.model_versions,
         quota=pack_quota(room.quota),
+        deleted_dataset_versions=parts.deleted_dataset_versions,
+        deleted_model_versions=parts.deleted_model_versions,
+        unnamed_pictures=StoredCount(count=parts.unnamed[0], byte_count=parts.unnamed[1]),
+        dead_bytes=parts.dead_bytes,
     )
 
 

@@ -34,11 +34,19 @@ class Usage:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the other rooms know of a project. held: by kind of holder, how many blobs and bytes are part of it."""
+    """What the other rooms know of a project. held: by kind of holder, how many blobs and bytes are part of it.
+
+    deleted_…: how many of the versions are deleted. unnamed: how many pictures no version names, and their bytes.
+    dead_bytes: what removed pictures still take in packs.
+    """
 
     held: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     dataset_versions: int = 0
     model_versions: int = 0
+    deleted_dataset_versions: int = 0
+    deleted_model_versions: int = 0
+    unnamed: tuple[int, int] = (0, 0)
+    dead_bytes: int = 0
 
 
 @dataclass(frozen=True)

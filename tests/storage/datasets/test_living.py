@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from loupe import database
 from loupe.errors import BadDataset, InvalidArgument, NotFound, PermissionDenied, SizeMismatch
@@ -19,7 +22,7 @@ from loupe.idempotency import RequestLog
 from loupe.storage.v1 import dataset_pb2
 from loupe.storage.v1 import dataset_service_pb2 as rpc
 from loupe.storage.v1.blob_service_pb2 import PictureProblem
-from services.storage.database.session import Database
+from services.storage.database.session import MIGRATIONS, Database
 from tests.storage.house import LINE, Client, House
 from tests.storage.photographs import encode, jpeg, photograph, sha256
 
@@ -391,19 +394,21 @@ async def test_versions_of_before_go_on(anna: Client, screws: str, house: House)
     assert (await splits_of(anna, answer.dataset_version.name))[sha256(copy)] == TEST
 
 
+def before_living_datasets(connection: sa.Connection) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    command.upgrade(config, "0002")
+
+
 async def test_the_migration_takes_the_newest_split_for_what_was_tested(tmp_path: Any) -> None:
     """What the newest version trains on is not taken back; what it does not have stays tested."""
-    tables = Database(database.create_engine(database.sqlite_url(tmp_path, "storage")), RequestLog())
-    await tables.migrate()
-    await tables.close()
+    engine = database.create_engine(database.sqlite_url(tmp_path, "storage"))
+    async with database.transaction(engine) as connection:
+        await connection.run_sync(before_living_datasets)
+    await engine.dispose()
     with closing(sqlite3.connect(tmp_path / "storage.db")) as old, old:
         old.executescript(
-            """DROP TABLE dataset_tested_pictures; DROP TABLE dataset_version_hashes; DROP TABLE audit_log;
-            DROP INDEX pictures_to_measure;
-            ALTER TABLE dataset_items DROP COLUMN annotations; ALTER TABLE pictures DROP COLUMN width;
-            ALTER TABLE pictures DROP COLUMN height;
-            UPDATE alembic_version SET version_num = '0002';
-            INSERT INTO projects (project, uid, display_name, creator, active, create_time)
+            """INSERT INTO projects (project, uid, display_name, creator, active, create_time)
             VALUES ('p', 'u', '', 'accounts/anna', 1, 0);
             INSERT INTO datasets VALUES ('p', 'd', 'u', '', 2, 0);
             INSERT INTO dataset_versions VALUES ('p', 'd', 1, 'v1', 'x', ''), ('p', 'd', 2, 'v2', 'y', '');

@@ -98,6 +98,7 @@ async def test_usage_tells_what_there_is_each_once(anna: Client, house: House) -
         checkpoints=StoredCount(count=1, byte_count=len(TENSORS[1])),
         model_files=StoredCount(),
         quota=ProjectQuota(),
+        unnamed_pictures=StoredCount(),
     )
 
 

@@ -1,0 +1,32 @@
+"""`--deleted` of lists: what can be restored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loupe.terminal.commands.frame import Cli
+from loupe.terminal.tables import short, table, when
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from loupe.storage.v1.dataset_pb2 import Dataset, DatasetVersion
+    from loupe.storage.v1.model_pb2 import Model, ModelVersion
+    from loupe.terminal.datasets import Datasets
+    from loupe.terminal.models import Models
+
+DeletedOption = Annotated[bool, typer.Option("--deleted", help="What is deleted and can be restored.")]
+
+
+async def show_deleted(cli: Cli, library: Datasets | Models) -> None:
+    """Show what is deleted in the project and can be restored."""
+    found = [one async for one in library.deleted(cli.project)]
+    cli.show({"deleted": found}, lambda: _deleted_table(found))
+
+
+def _deleted_table(found: Sequence[Dataset | DatasetVersion | Model | ModelVersion]) -> RenderableType:
+    rows = [(short(one.name), when(one.delete_time), when(one.expire_time)) for one in found]
+    return table(("deleted", "when", "can be restored until"), rows)

@@ -1,0 +1,226 @@
+"""One pass after the other: what expired is purged, what nothing names is removed, and packs are compacted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import structlog
+
+from loupe.concurrency import shielded
+from loupe.names import JobName, ModelVersionName
+from services.storage.blobs.blobs import Blobs
+from services.storage.blobs.staging import Staging
+from services.storage.blobs.store import CHECKPOINT, MODEL, PARAMETERS, BlobTable, Holder
+from services.storage.collection.clock import SteadyClock
+from services.storage.collection.store import CollectionTable, DatasetVersionKey, ModelVersionKey
+from services.storage.database.lifetimes import PURGED, PURGING
+from services.storage.database.session import Database, Session
+from services.storage.marks.store import MarkTable
+from services.storage.models.messages import decode_checkpoint, encode_remains, version_files
+from services.storage.models.store import ModelTable
+from services.storage.pictures.compaction import Compaction
+from services.storage.pictures.store import PictureTable
+
+log = structlog.get_logger(__name__)
+
+_VERSIONS_AT_ONCE = 20
+_ITEMS_AT_ONCE = 10_000
+_MARKED_AT_ONCE = 10_000
+_PICTURES_AT_ONCE = 2_000
+_BLOBS_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """For how many seconds what nothing names stays.
+
+    pictures: those that no version has, from when that was found. blobs: those that are part of nothing, such as pushed
+    weights, from when somebody last asked for them.
+    """
+
+    pictures: float
+    blobs: float
+
+
+@dataclass
+class Collected:
+    """What a pass came to: how many things were purged or removed, and the bytes of packs that were given back."""
+
+    dataset_versions: int = 0
+    model_versions: int = 0
+    checkpoints: int = 0
+    pictures: int = 0
+    blobs: int = 0
+    pack_bytes: int = 0
+
+
+class Collector:
+    """Collects in steps, each one small transaction, so that uploads and reads go on in between.
+
+    Any number of passes may run side by side, and each may die anywhere: a step looks for itself, in its own
+    transaction, whether what it removes is still to be removed. now: wall-clock seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        staging: Staging,
+        compaction: Compaction,
+        *,
+        keeping: Keeping,
+        now: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._staging = staging
+        self._compaction = compaction
+        self._keeping = keeping
+        self._now = now
+
+    async def keep(self, seconds: float) -> None:
+        """Collect every so many seconds; never returns. A pass before which the clock was set is left out."""
+        clock = SteadyClock(self._now, time.monotonic)
+        while True:
+            await asyncio.sleep(seconds)
+            if not clock.steady():
+                log.warning("the clock was set; nothing is collected until it has gone on steadily for a while")
+                continue
+            try:
+                collected = await self.collect()
+            except Exception:
+                log.exception("collecting failed; the next pass goes on")
+            else:
+                if any(asdict(collected).values()):
+                    log.info("collected", **asdict(collected))
+
+    async def collect(self) -> Collected:
+        """Do one pass and say what it came to. Raises ResourceExhausted; what was done before stays done."""
+        collected = Collected()
+        collected.model_versions = await self._repeat(self._purge_model_versions)
+        collected.dataset_versions = await self._repeat(self._purge_dataset_versions)
+        await self._purge_parents()
+        collected.checkpoints = await self._repeat(self._remove_checkpoints)
+        collected.blobs = await self._repeat(self._remove_blobs)
+        await asyncio.to_thread(self._staging.remove_old)
+        async with self._database.read() as session:
+            projects = await PictureTable(session).pack_projects()
+        for project in projects:
+            await self._mark(project)
+            while removed := await shielded(self._remove_pictures(project)):
+                collected.pictures += removed
+            collected.pack_bytes += await self._compaction.compact(project)
+        return collected
+
+    async def _repeat(self, step: Callable[[], Awaitable[int]]) -> int:
+        """Take a step until it does nothing any more, and return how much that was."""
+        total = 0
+        while done := await shielded(step()):
+            total += done
+        return total
+
+    async def _purge_model_versions(self) -> int:
+        freed: list[tuple[str, list[str]]] = []
+        async with self._database.write() as session:
+            expired = await CollectionTable(session).expired_model_versions(self._now(), _VERSIONS_AT_ONCE)
+            for key in expired:
+                freed.append((key.project, await _purge_model_version(session, key)))
+        await self._remove_files(freed)
+        return len(expired)
+
+    async def _purge_dataset_versions(self) -> int:
+        async with self._database.write() as session:
+            table = CollectionTable(session)
+            expired = await table.expired_dataset_versions(self._now(), _VERSIONS_AT_ONCE)
+            for key in expired:
+                await table.set_purged(key.uid, PURGING)
+        for key in expired:
+            while await self._remove_items(key):
+                pass
+        return len(expired)
+
+    async def _remove_items(self, key: DatasetVersionKey) -> int:
+        async with self._database.write() as session:
+            table = CollectionTable(session)
+            removed = await table.remove_items(key.uid, _ITEMS_AT_ONCE)
+            if not removed:
+                await table.set_purged(key.uid, PURGED)
+        return removed
+
+    async def _purge_parents(self) -> None:
+        more = True
+        while more:
+            async with self._database.write() as session:
+                table = CollectionTable(session)
+                await table.purge_models(self._now())
+                more = await table.purge_datasets(self._now(), _ITEMS_AT_ONCE)
+
+    async def _remove_checkpoints(self) -> int:
+        freed: list[tuple[str, list[str]]] = []
+        async with self._database.write() as session:
+            ended = await CollectionTable(session).ended_checkpoints(_VERSIONS_AT_ONCE)
+            for job in ended:
+                project = JobName.parse(job).project
+                freed.append((project, await _remove_checkpoint(session, project, job)))
+        await self._remove_files(freed)
+        return len(ended)
+
+    async def _remove_blobs(self) -> int:
+        before = self._now() - self._keeping.blobs
+        async with self._database.write() as session:
+            removed = await CollectionTable(session).remove_unheld_blobs(before, _BLOBS_AT_ONCE)
+        await self._remove_files([(project, [digest]) for project, digest in removed])
+        return len(removed)
+
+    async def _remove_files(self, freed: Sequence[tuple[str, Sequence[str]]]) -> None:
+        for project, digests in freed:
+            await self._blobs.remove(project, digests)
+
+    async def _mark(self, project: str) -> None:
+        """Mark the pictures that nothing names."""
+        async with self._database.read() as session:
+            unnamed = await CollectionTable(session).unnamed(project)
+        for start in range(0, len(unnamed.digests), _MARKED_AT_ONCE):
+            async with self._database.write() as session:
+                table = CollectionTable(session)
+                await table.lock_datasets(project)
+                if await table.versions(project) - unnamed.versions:
+                    return  # a version was made since, which may name them: the next pass looks again
+                await MarkTable(session).mark(project, unnamed.digests[start : start + _MARKED_AT_ONCE], self._now())
+
+    async def _remove_pictures(self, project: str) -> int:
+        """Remove some pictures that have been marked for long enough, and return how many."""
+        async with self._database.write() as session:
+            marks = MarkTable(session)
+            due = await marks.due(project, self._now() - self._keeping.pictures, _PICTURES_AT_ONCE)
+            if not due:
+                return 0
+            table = CollectionTable(session)
+            held = await table.held_pictures(project, due)
+            gone = [digest for digest in due if digest not in held]
+            await PictureTable(session).remove(project, gone)
+            await table.forget_annotations(project, gone)
+            await marks.clear(project, due)
+        return len(due)
+
+
+async def _purge_model_version(session: Session, key: ModelVersionKey) -> list[str]:
+    """Let a version's files go, and return those of its blobs that went with it."""
+    name = ModelVersionName(key.project, key.model, str(key.number))
+    for kind in (MODEL, PARAMETERS):
+        await BlobTable(session).hold(Holder(key.project, kind, str(name)), [])
+    await CollectionTable(session).purge_model_version(key, encode_remains(key.document))
+    digests = [file.digest for file in version_files(key.document)]
+    return await BlobTable(session).drop_unheld(key.project, key.job, digests)
+
+
+async def _remove_checkpoint(session: Session, project: str, job: str) -> list[str]:
+    """Remove a job's checkpoint, and return those of its blobs that went with it."""
+    document = await ModelTable(session).checkpoint(job)
+    await BlobTable(session).hold(Holder(project, CHECKPOINT, job), [])
+    await CollectionTable(session).remove_checkpoint(job)
+    digests = [file.digest for file in decode_checkpoint(document).files] if document is not None else []
+    return await BlobTable(session).drop_unheld(project, job, digests)

@@ -1,0 +1,113 @@
+"""Killed at any step of a collection: pictures stand in the old pack or in the new one, and the next pass goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.storage.blobs.fences import Fences
+from services.storage.marks.store import MarkTable
+from tests.storage.mortal import BLOB, COLLECTION, GRANT, PICTURES, PROJECT, store
+from tests.storage.photographs import sha256
+from tests.storage.test_kill import (
+    ROOT,
+    check_the_counters,
+    live_and_die,
+    make_project,
+    open_storage,
+    read_all,
+    rows_of,
+    select,
+)
+
+CONTENT = {sha256(data): data for data in PICTURES}
+KEPT = {sha256(data): data for data in PICTURES[::3]}
+STAYS = KEPT | {sha256(BLOB): BLOB}
+STEPS = ("write", "sync", "rename", "sync_folder", "remove", "commit")
+ALWAYS = ("remove", "after")
+MOMENTS = [
+    pytest.param(*moment, marks=() if moment == ALWAYS else pytest.mark.attack)
+    for moment in itertools.product(STEPS, ("before", "after"))
+]
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[subprocess.Popen[str]]:
+    """The process that forks storage processes and lets them die."""
+    command = [sys.executable, "-m", "tests.storage.mortal"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield process
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage's folder in which two thirds of the pictures, and the checkpoint of a job that is over, are to go."""
+    state = tmp_path_factory.mktemp("full") / "state"
+    asyncio.run(fill(state))
+    return state
+
+
+async def fill(state: Path) -> None:
+    await make_project(state)
+    async with open_storage(state) as storage:
+        await store(storage, os.open(os.devnull, os.O_WRONLY))
+        await Fences(storage.database).raise_to(GRANT.job, GRANT.attempt + 1, over=True)
+        async with storage.database.write() as session:
+            await MarkTable(session).mark(PROJECT.project, CONTENT.keys() - KEPT.keys(), 0.0)
+
+
+@pytest.mark.parametrize(("step", "when"), MOMENTS)
+async def test_a_death_leaves_the_old_or_the_new(
+    mortal: subprocess.Popen[str], full: Path, tmp_path: Path, step: str, when: str
+) -> None:
+    """At each such step of a pass, one after the other, until there are no more."""
+    deaths = 0
+    while True:
+        state = shutil.copytree(full, tmp_path / "state")
+        ended = live_and_die(mortal, f"{COLLECTION} {step} {when} {deaths + 1}", state)
+        await check(state)
+        shutil.rmtree(state)
+        if ended == 0:
+            break
+        assert ended == signal.SIGKILL
+        deaths += 1
+    assert deaths > 0
+
+
+async def check(state: Path) -> None:
+    """What is known is whole, nothing else is there, and another pass does the rest."""
+    async with open_storage(state) as storage:
+        check_the_counters(state)
+        known = rows_of(state)
+        assert KEPT.keys() <= known
+        pictures = {digest: CONTENT[digest] for digest in known if digest in CONTENT}
+        assert await read_all(storage, sorted(pictures)) == pictures
+        check_every_file_has_a_row(state)
+        await storage.collector.collect()
+        assert rows_of(state) == set(STAYS)
+        assert await read_all(storage, sorted(STAYS)) == STAYS
+        check_the_counters(state)
+        check_every_file_has_a_row(state)
+        assert select(state, "SELECT pack FROM packs WHERE dead * 2 > length") == set()
+
+
+def check_every_file_has_a_row(state: Path) -> None:
+    named = {
+        "open": select(state, "SELECT pack FROM packs WHERE NOT sealed"),
+        "files/packs/line-7": select(state, "SELECT pack FROM packs WHERE sealed AND length > 0"),
+        "files/blobs/line-7": select(state, "SELECT digest FROM blobs"),
+    }
+    for folder, names in named.items():
+        assert {path.name for path in (state / folder).glob("*")} == names
