@@ -13,6 +13,7 @@ SYSTEM_PROJECT = ProjectName(SYSTEM)
 
 DEFAULT_THRESHOLDS: dict[str, int] = {
     "accounts.create": 40,
+    "accounts.delete": 90,
     "accounts.disable": 90,
     "accounts.read": 90,
     "algorithms.write": 30,

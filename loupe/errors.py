@@ -271,7 +271,7 @@ class Unauthenticated(LoupeError):
 
 
 class BadCredentials(LoupeError):
-    """Unknown account, wrong password or disabled account; which of them is not told."""
+    """Unknown account, wrong password, disabled or deleted account; which of them is not told."""
 
     reason = Reason.REASON_BAD_CREDENTIALS
 

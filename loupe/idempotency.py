@@ -70,7 +70,7 @@ class RequestLog:
             return None
         if len(request.request_id) > MAX_REQUEST_ID:
             raise invalid("request_id", request.request_id, f"at most {MAX_REQUEST_ID} characters")
-        await connection.execute(_TABLE.delete().where(_TABLE.c.created < self._now() - KEPT_SECONDS))
+        await self.prune(connection)
         query = sa.select(_TABLE.c.body_digest, _TABLE.c.answer).where(
             _TABLE.c.caller == request.caller,
             _TABLE.c.method == request.method,
@@ -85,6 +85,10 @@ class RequestLog:
                 request_id=request.request_id,
             )
         return bytes(row.answer)
+
+    async def prune(self, connection: AsyncConnection) -> None:
+        """Forget answers that are too old to be given again."""
+        await connection.execute(_TABLE.delete().where(_TABLE.c.created < self._now() - KEPT_SECONDS))
 
     async def record(self, connection: AsyncConnection, request: Request, answer: bytes) -> None:
         """Remember the answer of a request that replay() called new."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.local.certificates import Leaf, ensure_certificates
+from loupe import database
 from loupe.settings import ServiceSettings
 from tests.ports import free_port
 
@@ -20,6 +24,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A room's tests stay in one process: they share fixtures, user ids of sandboxes, and a machine of two cores."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).parts[0]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrations_run_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whoever opens a SQLite database that is not there gets a copy of what the service's migrations make."""
+    migrated: dict[Path, Path] = {}
+
+    def is_new(engine: AsyncEngine, target: Path) -> bool:
+        return engine.dialect.name == "sqlite" and target.parent.is_dir() and not target.exists()
+
+    async def migrate(engine: AsyncEngine, migrations: Path) -> None:
+        target = Path(engine.url.database or "")
+        if not is_new(engine, target):
+            return await database.migrate(engine, migrations)
+        if migrations not in migrated:
+            folder = tmp_path_factory.mktemp("migrated")
+            template = database.create_engine(database.sqlite_url(folder, "template"))
+            await database.migrate(template, migrations)
+            await template.dispose()
+            migrated[migrations] = folder / "template.db"
+        shutil.copy(migrated[migrations], target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for service in ("auth", "scheduler", "storage"):
+            if (session := sys.modules.get(f"services.{service}.database.session")) is not None:
+                patch.setattr(session, "migrate", migrate)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from loupe.auth.v1 import account_pb2, group_pb2, policy_service_pb2
 from loupe.auth.v1 import account_service_pb2 as account_service
@@ -53,6 +53,24 @@ class Accounts:
         """Let an account log in again."""
         request = account_service.EnableAccountRequest(name=name)
         return (await self._accounts.call(lambda stub: stub.EnableAccount, request)).account
+
+    async def delete(self, name: str) -> account_pb2.Account:
+        """Delete an account; until its expire_time it can be restored. Raises NotFound, FailedPrecondition."""
+        request = account_service.DeleteAccountRequest(name=name, request_id=str(uuid.uuid4()))
+        return (await self._accounts.call(lambda stub: stub.DeleteAccount, request)).account
+
+    async def undelete(self, name: str) -> account_pb2.Account:
+        """Restore an account with its password and its groups. Raises NotFound once it is purged, AlreadyExists."""
+        request = account_service.UndeleteAccountRequest(name=name, request_id=str(uuid.uuid4()))
+        return (await self._accounts.call(lambda stub: stub.UndeleteAccount, request)).account
+
+    async def deleted(self) -> AsyncGenerator[account_pb2.Account]:
+        """Yield the accounts that are deleted and can be restored, by id."""
+        request = account_service.ListAccountsRequest(show_deleted=True)
+        pages = self._accounts.pages(lambda stub: stub.ListAccounts, request)
+        async for one in flatten(pages, lambda page: page.accounts):
+            if one.HasField("delete_time"):
+                yield one
 
     async def set_password(self, name: str, new: str, old: str = "") -> None:
         """Change a password and end the account's logins; `old` is needed for one's own."""

@@ -25,11 +25,13 @@ from loupe.errors import LoupeError
 from loupe.identity import JwksVerifier
 from loupe.rpc.audit_servicer import AuditServicer
 from services.auth.accounts.accounts import Accounts
+from services.auth.accounts.deletion import AccountDeletion
 from services.auth.accounts.passwords import Passwords
 from services.auth.accounts.servicer import AccountServicer
 from services.auth.accounts.store import AccountTable
 from services.auth.accounts.throttle import Throttle
 from services.auth.clients.nats import NatsUser, stay_connected
+from services.auth.collection.collector import Collector
 from services.auth.database.session import Database
 from services.auth.groups.bootstrap import ADMIN, bootstrap
 from services.auth.groups.groups import Groups
@@ -49,6 +51,7 @@ from services.auth.settings import AuthSettings
 
 log = structlog.get_logger(__name__)
 
+_DAY = 24 * 3600.0
 _HOUSEKEEPING_SECONDS = 3600.0
 _HEALTH_SECONDS = 0.5
 
@@ -89,17 +92,20 @@ class AuthApp(MeshApp[AuthSettings]):
         self.authority = Authority(self._database, AccountTable, revoked_seconds=lifetimes.access + 300)
         throttle = Throttle(time.monotonic)
         accounts = Accounts(self._database, self.authority, self._passwords, throttle)
+        deletion = AccountDeletion(self._database, self.authority, settings.keep_deleted_days * _DAY)
+        self._collector = Collector(self._database, time.time)
         groups = Groups(self._database, self.authority)
         sessions = Sessions(self._database, self.authority, self._passwords, throttle, tokens)
         endpoints = Endpoints(self.discovery, settings.public_nats_url or settings.nats_url)
         policy = PolicyServicer(
             self.authority,
             ensure_project=groups.ensure_project,
+            remove_project=groups.remove_project,
             attempt_token=AttemptTokens(self.authority, tokens).issue,
         )
         self.serves(
             [
-                (add_AccountServiceServicer_to_server, AccountServicer(accounts)),
+                (add_AccountServiceServicer_to_server, AccountServicer(accounts, deletion)),
                 (add_GroupServiceServicer_to_server, GroupServicer(groups)),
                 (add_PolicyServiceServicer_to_server, policy),
                 (add_SessionServiceServicer_to_server, SessionServicer(sessions, accounts, self._keys, endpoints)),
@@ -126,6 +132,7 @@ class AuthApp(MeshApp[AuthSettings]):
         # Before the doors, so that the policy is confirmed for as long as the last calls run.
         self.work("policy-poll", self.authority.poll())
         self.work("housekeeping", self._keep_house())
+        self.work("collection", self._collector.keep(self.settings.collect_seconds))
         self.work("readiness", self._follow_readiness())
         self.work("audit", self._audit.keep(self.settings.audit_days))
         self._work_with_nats()

@@ -45,5 +45,11 @@ class AuthSettings(ServiceSettings):
     nats_sys_password_file: Path | None = None
     """File with the password of `nats_sys_user`."""
 
+    keep_deleted_days: float = Field(default=30.0, ge=0, le=36_500)
+    """How many days accounts can be restored once they are deleted."""
+
+    collect_seconds: float = Field(default=3600.0, gt=0)
+    """How far apart the passes are that purge what was deleted; the first one comes that long after the start."""
+
     audit_days: int = Field(default=400, ge=1)
     """How many days the rows of the audit log are kept."""

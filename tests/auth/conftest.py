@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,10 +33,12 @@ from loupe.names import AccountName, ProjectName
 from loupe.rpc.channel import internal_channel, terminal_channel
 from loupe.settings import ServiceSettings
 from services.auth.accounts.accounts import Accounts
+from services.auth.accounts.deletion import AccountDeletion
 from services.auth.accounts.passwords import Passwords
 from services.auth.accounts.store import AccountTable
 from services.auth.accounts.throttle import Throttle
 from services.auth.app import AuthApp
+from services.auth.collection.collector import Collector
 from services.auth.database.metadata import metadata
 from services.auth.database.session import Database
 from services.auth.groups.bootstrap import bootstrap
@@ -47,6 +51,7 @@ from tests.ports import free_port
 
 PASSWORD = "correct horse battery"
 LINE = ProjectName("line-7")
+KEPT_SECONDS = 30 * 86_400.0
 
 
 def cheap_passwords() -> Passwords:
@@ -201,6 +206,8 @@ class Rooms:
     def __post_init__(self) -> None:
         self.throttle = Throttle(self.clock)
         self.accounts = Accounts(self.database, self.authority, self.passwords, self.throttle)
+        self.deletion = AccountDeletion(self.database, self.authority, KEPT_SECONDS)
+        self.collector = Collector(self.database, self.clock)
         self.groups = Groups(self.database, self.authority)
         self.lifetimes = Lifetimes()
         self.keys = KeyRing(self.database, self.lifetimes, self.clock)
@@ -224,16 +231,51 @@ def database_urls() -> list[str]:
     return ["sqlite", *filter(None, [os.environ.get("LOUPE_TEST_POSTGRES")])]
 
 
+@pytest.fixture(scope="session")
+def first_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a SQLite database of auth after the first start, once for all who copy it."""
+    folder = tmp_path_factory.mktemp("first-start")
+
+    async def make() -> None:
+        engine = database.create_engine(database.sqlite_url(folder, "auth"))
+        await populate(engine)
+        await engine.dispose()
+
+    asyncio.run(make())
+    return folder / "auth.db"
+
+
+async def populate(engine: AsyncEngine) -> None:
+    """Let auth start for the first time, and make the empty project line-7 owned by accounts/olga."""
+    await Database(engine).migrate()
+    rooms = make_rooms(engine)
+    await bootstrap(rooms.database, rooms.passwords, None)
+    await rooms.keys.load()
+    await rooms.authority.refresh()
+    olga = await rooms.person("olga", "projects/system/groups/staff")
+    await rooms.groups.ensure_project(LINE, "uid-line-7", olga)
+    rooms.passwords.close()
+
+
+def make_rooms(engine: AsyncEngine) -> Rooms:
+    """Make auth's parts over a database."""
+    clock = Clock()
+    own = Database(engine, clock)
+    return Rooms(own, Authority(own, AccountTable, revoked_seconds=900, now=clock, monotonic=clock), clock, engine)
+
+
 @pytest.fixture(params=database_urls(), ids=lambda url: url.partition("+")[0].partition(":")[0])
-async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    """Give an empty, migrated database of auth."""
-    url = database.sqlite_url(tmp_path, "auth") if request.param == "sqlite" else request.param
-    engine = database.create_engine(url)
-    if request.param != "sqlite":
+async def engine(request: pytest.FixtureRequest, first_start: Path, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    """Give a database of auth after the first start, with the empty project line-7 owned by accounts/olga."""
+    if request.param == "sqlite":
+        shutil.copy(first_start, tmp_path)
+        engine = database.create_engine(database.sqlite_url(tmp_path, "auth"))
+    else:
+        engine = database.create_engine(request.param)
         async with engine.begin() as connection:
             await connection.run_sync(metadata.drop_all)
             await connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
-    await Database(engine).migrate()
+        await populate(engine)
     yield engine
     await engine.dispose()
 
@@ -241,14 +283,8 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 async def rooms(engine: AsyncEngine) -> AsyncIterator[Rooms]:
     """Give auth's parts after the first start, with the empty project line-7 owned by accounts/olga."""
-    clock = Clock()
-    own = Database(engine, clock)
-    authority = Authority(own, AccountTable, revoked_seconds=900, now=clock, monotonic=clock)
-    rooms = Rooms(own, authority, clock, engine)
-    await bootstrap(own, rooms.passwords, None)
+    rooms = make_rooms(engine)
     await rooms.keys.load()
     await rooms.authority.refresh()
-    olga = await rooms.person("olga", "projects/system/groups/staff")
-    await rooms.groups.ensure_project(LINE, "uid-line-7", olga)
     yield rooms
     rooms.passwords.close()

@@ -114,6 +114,24 @@ async def test_authorize_and_memberships_answer_services_only(auth: RunningAuth)
     assert not (await storage.policy.Authorize(nameless)).decision.allowed
 
 
+async def test_only_storage_says_that_a_project_is_gone(auth: RunningAuth):
+    """Another service and the administrator are refused; who was in it is in it no longer."""
+    await populate(auth)
+    olga, gone = (
+        await logged_in(auth, "olga"),
+        policy.RemoveProjectRequest(project="projects/line-7", project_uid="uid-7"),
+    )
+    for door in (auth.service("scheduler"), await auth.administrator()):
+        with pytest.raises(errors.LoupeError):
+            await door.policy.RemoveProject(gone)
+    listed = groups.ListGroupsRequest(parent="projects/line-7")
+    await olga.groups.ListGroups(listed)
+    for _ in range(2):
+        await auth.service("storage").policy.RemoveProject(gone)
+    with pytest.raises(errors.NotFound):
+        await olga.groups.ListGroups(listed)
+
+
 async def test_only_the_scheduler_gets_attempt_tokens_and_they_open_nothing_here(auth: RunningAuth):
     """Storage is refused; the token is no access token; nothing for an account that may not work."""
     await populate(auth)

@@ -26,7 +26,7 @@ from loupe.auth.v1 import account_pb2 as loupe_dot_auth_dot_v1_dot_account__pb2
 from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#loupe/auth/v1/account_service.proto\x12\rloupe.auth.v1\x1a\x1bloupe/auth/v1/account.proto\x1a\x1cloupe/common/v1/access.proto\"\x8d\x01\n\x14\x43reateAccountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\'\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x16.loupe.auth.v1.Account\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05group\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"@\n\x15\x43reateAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"!\n\x11GetAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12GetAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"<\n\x13ListAccountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x14ListAccountsResponse\x12(\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x16.loupe.auth.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44isableAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x16\x44isableAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"$\n\x14\x45nableAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x15\x45nableAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"X\n\x12SetPasswordRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0cold_password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0cnew_password\x18\x03 \x01(\tB\x03\x80\x01\x01\"\x15\n\x13SetPasswordResponse2\xbb\x05\n\x0e\x41\x63\x63ountService\x12|\n\rCreateAccount\x12#.loupe.auth.v1.CreateAccountRequest\x1a$.loupe.auth.v1.CreateAccountResponse\" \x92\x82\x19\x1c\x1a\x18\n\x0f\x61\x63\x63ounts.create\x12\x05group0\x01\x12h\n\nGetAccount\x12 .loupe.auth.v1.GetAccountRequest\x1a!.loupe.auth.v1.GetAccountResponse\"\x15\x92\x82\x19\x11\x1a\x0f\n\raccounts.read\x12n\n\x0cListAccounts\x12\".loupe.auth.v1.ListAccountsRequest\x1a#.loupe.auth.v1.ListAccountsResponse\"\x15\x92\x82\x19\x11\x1a\x0f\n\raccounts.read\x12y\n\x0e\x44isableAccount\x12$.loupe.auth.v1.DisableAccountRequest\x1a%.loupe.auth.v1.DisableAccountResponse\"\x1a\x92\x82\x19\x16\x1a\x12\n\x10\x61\x63\x63ounts.disable0\x01\x12v\n\rEnableAccount\x12#.loupe.auth.v1.EnableAccountRequest\x1a$.loupe.auth.v1.EnableAccountResponse\"\x1a\x92\x82\x19\x16\x1a\x12\n\x10\x61\x63\x63ounts.disable0\x01\x12^\n\x0bSetPassword\x12!.loupe.auth.v1.SetPasswordRequest\x1a\".loupe.auth.v1.SetPasswordResponse\"\x08\x92\x82\x19\x04\x10\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#loupe/auth/v1/account_service.proto\x12\rloupe.auth.v1\x1a\x1bloupe/auth/v1/account.proto\x1a\x1cloupe/common/v1/access.proto\"\x8d\x01\n\x14\x43reateAccountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\'\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x16.loupe.auth.v1.Account\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05group\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"@\n\x15\x43reateAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"7\n\x11GetAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x02 \x01(\x08\"=\n\x12GetAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"R\n\x13ListAccountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x03 \x01(\x08\"Y\n\x14ListAccountsResponse\x12(\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x16.loupe.auth.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44isableAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x16\x44isableAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"$\n\x14\x45nableAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x15\x45nableAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\"X\n\x12SetPasswordRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0cold_password\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0cnew_password\x18\x03 \x01(\tB\x03\x80\x01\x01\"\x15\n\x13SetPasswordResponse\"8\n\x14\x44\x65leteAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"@\n\x15\x44\x65leteAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account\":\n\x16UndeleteAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x17UndeleteAccountResponse\x12\'\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loupe.auth.v1.Account2\xaf\x07\n\x0e\x41\x63\x63ountService\x12|\n\rCreateAccount\x12#.loupe.auth.v1.CreateAccountRequest\x1a$.loupe.auth.v1.CreateAccountResponse\" \x92\x82\x19\x1c\x1a\x18\n\x0f\x61\x63\x63ounts.create\x12\x05group0\x01\x12h\n\nGetAccount\x12 .loupe.auth.v1.GetAccountRequest\x1a!.loupe.auth.v1.GetAccountResponse\"\x15\x92\x82\x19\x11\x1a\x0f\n\raccounts.read\x12n\n\x0cListAccounts\x12\".loupe.auth.v1.ListAccountsRequest\x1a#.loupe.auth.v1.ListAccountsResponse\"\x15\x92\x82\x19\x11\x1a\x0f\n\raccounts.read\x12y\n\x0e\x44isableAccount\x12$.loupe.auth.v1.DisableAccountRequest\x1a%.loupe.auth.v1.DisableAccountResponse\"\x1a\x92\x82\x19\x16\x1a\x12\n\x10\x61\x63\x63ounts.disable0\x01\x12v\n\rEnableAccount\x12#.loupe.auth.v1.EnableAccountRequest\x1a$.loupe.auth.v1.EnableAccountResponse\"\x1a\x92\x82\x19\x16\x1a\x12\n\x10\x61\x63\x63ounts.disable0\x01\x12^\n\x0bSetPassword\x12!.loupe.auth.v1.SetPasswordRequest\x1a\".loupe.auth.v1.SetPasswordResponse\"\x08\x92\x82\x19\x04\x10\x01\x30\x01\x12u\n\rDeleteAccount\x12#.loupe.auth.v1.DeleteAccountRequest\x1a$.loupe.auth.v1.DeleteAccountResponse\"\x19\x92\x82\x19\x15\x1a\x11\n\x0f\x61\x63\x63ounts.delete0\x01\x12{\n\x0fUndeleteAccount\x12%.loupe.auth.v1.UndeleteAccountRequest\x1a&.loupe.auth.v1.UndeleteAccountResponse\"\x19\x92\x82\x19\x15\x1a\x11\n\x0f\x61\x63\x63ounts.delete0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,30 +51,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCOUNTSERVICE'].methods_by_name['EnableAccount']._serialized_options = b'\222\202\031\026\032\022\n\020accounts.disable0\001'
   _globals['_ACCOUNTSERVICE'].methods_by_name['SetPassword']._loaded_options = None
   _globals['_ACCOUNTSERVICE'].methods_by_name['SetPassword']._serialized_options = b'\222\202\031\004\020\0010\001'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['DeleteAccount']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['DeleteAccount']._serialized_options = b'\222\202\031\025\032\021\n\017accounts.delete0\001'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['UndeleteAccount']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['UndeleteAccount']._serialized_options = b'\222\202\031\025\032\021\n\017accounts.delete0\001'
   _globals['_CREATEACCOUNTREQUEST']._serialized_start=114
   _globals['_CREATEACCOUNTREQUEST']._serialized_end=255
   _globals['_CREATEACCOUNTRESPONSE']._serialized_start=257
   _globals['_CREATEACCOUNTRESPONSE']._serialized_end=321
   _globals['_GETACCOUNTREQUEST']._serialized_start=323
-  _globals['_GETACCOUNTREQUEST']._serialized_end=356
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=358
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=419
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=421
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=481
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=483
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=572
-  _globals['_DISABLEACCOUNTREQUEST']._serialized_start=574
-  _globals['_DISABLEACCOUNTREQUEST']._serialized_end=611
-  _globals['_DISABLEACCOUNTRESPONSE']._serialized_start=613
-  _globals['_DISABLEACCOUNTRESPONSE']._serialized_end=678
-  _globals['_ENABLEACCOUNTREQUEST']._serialized_start=680
-  _globals['_ENABLEACCOUNTREQUEST']._serialized_end=716
-  _globals['_ENABLEACCOUNTRESPONSE']._serialized_start=718
-  _globals['_ENABLEACCOUNTRESPONSE']._serialized_end=782
-  _globals['_SETPASSWORDREQUEST']._serialized_start=784
-  _globals['_SETPASSWORDREQUEST']._serialized_end=872
-  _globals['_SETPASSWORDRESPONSE']._serialized_start=874
-  _globals['_SETPASSWORDRESPONSE']._serialized_end=895
-  _globals['_ACCOUNTSERVICE']._serialized_start=898
-  _globals['_ACCOUNTSERVICE']._serialized_end=1597
+  _globals['_GETACCOUNTREQUEST']._serialized_end=378
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=380
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=441
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=443
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=525
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=527
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=616
+  _globals['_DISABLEACCOUNTREQUEST']._serialized_start=618
+  _globals['_DISABLEACCOUNTREQUEST']._serialized_end=655
+  _globals['_DISABLEACCOUNTRESPONSE']._serialized_start=657
+  _globals['_DISABLEACCOUNTRESPONSE']._serialized_end=722
+  _globals['_ENABLEACCOUNTREQUEST']._serialized_start=724
+  _globals['_ENABLEACCOUNTREQUEST']._serialized_end=760
+  _globals['_ENABLEACCOUNTRESPONSE']._serialized_start=762
+  _globals['_ENABLEACCOUNTRESPONSE']._serialized_end=826
+  _globals['_SETPASSWORDREQUEST']._serialized_start=828
+  _globals['_SETPASSWORDREQUEST']._serialized_end=916
+  _globals['_SETPASSWORDRESPONSE']._serialized_start=918
+  _globals['_SETPASSWORDRESPONSE']._serialized_end=939
+  _globals['_DELETEACCOUNTREQUEST']._serialized_start=941
+  _globals['_DELETEACCOUNTREQUEST']._serialized_end=997
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=999
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=1063
+  _globals['_UNDELETEACCOUNTREQUEST']._serialized_start=1065
+  _globals['_UNDELETEACCOUNTREQUEST']._serialized_end=1123
+  _globals['_UNDELETEACCOUNTRESPONSE']._serialized_start=1125
+  _globals['_UNDELETEACCOUNTRESPONSE']._serialized_end=1191
+  _globals['_ACCOUNTSERVICE']._serialized_start=1194
+  _globals['_ACCOUNTSERVICE']._serialized_end=2137
 # @@protoc_insertion_point(module_scope)

@@ -65,6 +65,16 @@ class AccountServiceStub:
                 request_serializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.SetPasswordRequest.SerializeToString,
                 response_deserializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.SetPasswordResponse.FromString,
                 _registered_method=True)
+        self.DeleteAccount = channel.unary_unary(
+                '/loupe.auth.v1.AccountService/DeleteAccount',
+                request_serializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.DeleteAccountRequest.SerializeToString,
+                response_deserializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.DeleteAccountResponse.FromString,
+                _registered_method=True)
+        self.UndeleteAccount = channel.unary_unary(
+                '/loupe.auth.v1.AccountService/UndeleteAccount',
+                request_serializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.UndeleteAccountRequest.SerializeToString,
+                response_deserializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.UndeleteAccountResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
@@ -114,6 +124,22 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteAccount(self, request, context):
+        """DeleteAccount refuses its logins and tokens from now on and takes it out of its groups. It can be restored until its
+        expire_time; its name is never given again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteAccount(self, request, context):
+        """UndeleteAccount restores an account that was deleted and is not purged yet, with its password, in those of its groups
+        that are still there. Tokens of before stay refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +172,16 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.SetPassword,
                     request_deserializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.SetPasswordRequest.FromString,
                     response_serializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.SetPasswordResponse.SerializeToString,
+            ),
+            'DeleteAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAccount,
+                    request_deserializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.DeleteAccountRequest.FromString,
+                    response_serializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.DeleteAccountResponse.SerializeToString,
+            ),
+            'UndeleteAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteAccount,
+                    request_deserializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.UndeleteAccountRequest.FromString,
+                    response_serializer=loupe_dot_auth_dot_v1_dot_account__service__pb2.UndeleteAccountResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +347,60 @@ class AccountService:
             '/loupe.auth.v1.AccountService/SetPassword',
             loupe_dot_auth_dot_v1_dot_account__service__pb2.SetPasswordRequest.SerializeToString,
             loupe_dot_auth_dot_v1_dot_account__service__pb2.SetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.auth.v1.AccountService/DeleteAccount',
+            loupe_dot_auth_dot_v1_dot_account__service__pb2.DeleteAccountRequest.SerializeToString,
+            loupe_dot_auth_dot_v1_dot_account__service__pb2.DeleteAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.auth.v1.AccountService/UndeleteAccount',
+            loupe_dot_auth_dot_v1_dot_account__service__pb2.UndeleteAccountRequest.SerializeToString,
+            loupe_dot_auth_dot_v1_dot_account__service__pb2.UndeleteAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,14 @@ class AccountServiceStub:
     """SetPassword changes a password. One's own needs the old password; another's needs "accounts.disable". Every login of
     that account ends.
     """
+    DeleteAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.DeleteAccountRequest, _account_service_pb2.DeleteAccountResponse]
+    """DeleteAccount refuses its logins and tokens from now on and takes it out of its groups. It can be restored until its
+    expire_time; its name is never given again.
+    """
+    UndeleteAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UndeleteAccountRequest, _account_service_pb2.UndeleteAccountResponse]
+    """UndeleteAccount restores an account that was deleted and is not purged yet, with its password, in those of its groups
+    that are still there. Tokens of before stay refused.
+    """
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
@@ -66,6 +74,14 @@ class AccountServiceAsyncStub(AccountServiceStub):
     SetPassword: _aio.UnaryUnaryMultiCallable[_account_service_pb2.SetPasswordRequest, _account_service_pb2.SetPasswordResponse]  # type: ignore[assignment]
     """SetPassword changes a password. One's own needs the old password; another's needs "accounts.disable". Every login of
     that account ends.
+    """
+    DeleteAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteAccountRequest, _account_service_pb2.DeleteAccountResponse]  # type: ignore[assignment]
+    """DeleteAccount refuses its logins and tokens from now on and takes it out of its groups. It can be restored until its
+    expire_time; its name is never given again.
+    """
+    UndeleteAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UndeleteAccountRequest, _account_service_pb2.UndeleteAccountResponse]  # type: ignore[assignment]
+    """UndeleteAccount restores an account that was deleted and is not purged yet, with its password, in those of its groups
+    that are still there. Tokens of before stay refused.
     """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -119,6 +135,26 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_account_service_pb2.SetPasswordResponse, _abc.Awaitable[_account_service_pb2.SetPasswordResponse]]:
         """SetPassword changes a password. One's own needs the old password; another's needs "accounts.disable". Every login of
         that account ends.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteAccount(
+        self,
+        request: _account_service_pb2.DeleteAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.DeleteAccountResponse, _abc.Awaitable[_account_service_pb2.DeleteAccountResponse]]:
+        """DeleteAccount refuses its logins and tokens from now on and takes it out of its groups. It can be restored until its
+        expire_time; its name is never given again.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteAccount(
+        self,
+        request: _account_service_pb2.UndeleteAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.UndeleteAccountResponse, _abc.Awaitable[_account_service_pb2.UndeleteAccountResponse]]:
+        """UndeleteAccount restores an account that was deleted and is not purged yet, with its password, in those of its groups
+        that are still there. Tokens of before stay refused.
         """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -117,3 +117,15 @@ class IssueAttemptTokenResponse(_message.Message):
     token: str
     lifetime: _duration_pb2.Duration
     def __init__(self, token: _Optional[str] = ..., lifetime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class RemoveProjectRequest(_message.Message):
+    __slots__ = ("project", "project_uid")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_UID_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    project_uid: str
+    def __init__(self, project: _Optional[str] = ..., project_uid: _Optional[str] = ...) -> None: ...
+
+class RemoveProjectResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

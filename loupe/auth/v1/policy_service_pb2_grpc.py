@@ -65,6 +65,11 @@ class PolicyServiceStub:
                 request_serializer=loupe_dot_auth_dot_v1_dot_policy__service__pb2.IssueAttemptTokenRequest.SerializeToString,
                 response_deserializer=loupe_dot_auth_dot_v1_dot_policy__service__pb2.IssueAttemptTokenResponse.FromString,
                 _registered_method=True)
+        self.RemoveProject = channel.unary_unary(
+                '/loupe.auth.v1.PolicyService/RemoveProject',
+                request_serializer=loupe_dot_auth_dot_v1_dot_policy__service__pb2.RemoveProjectRequest.SerializeToString,
+                response_deserializer=loupe_dot_auth_dot_v1_dot_policy__service__pb2.RemoveProjectResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -114,6 +119,14 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveProject(self, request, context):
+        """RemoveProject forgets a project that is gone: its groups, their permission parameters and who is in them. Idempotent
+        per project uid.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +159,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.IssueAttemptToken,
                     request_deserializer=loupe_dot_auth_dot_v1_dot_policy__service__pb2.IssueAttemptTokenRequest.FromString,
                     response_serializer=loupe_dot_auth_dot_v1_dot_policy__service__pb2.IssueAttemptTokenResponse.SerializeToString,
+            ),
+            'RemoveProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveProject,
+                    request_deserializer=loupe_dot_auth_dot_v1_dot_policy__service__pb2.RemoveProjectRequest.FromString,
+                    response_serializer=loupe_dot_auth_dot_v1_dot_policy__service__pb2.RemoveProjectResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +329,33 @@ class PolicyService:
             '/loupe.auth.v1.PolicyService/IssueAttemptToken',
             loupe_dot_auth_dot_v1_dot_policy__service__pb2.IssueAttemptTokenRequest.SerializeToString,
             loupe_dot_auth_dot_v1_dot_policy__service__pb2.IssueAttemptTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.auth.v1.PolicyService/RemoveProject',
+            loupe_dot_auth_dot_v1_dot_policy__service__pb2.RemoveProjectRequest.SerializeToString,
+            loupe_dot_auth_dot_v1_dot_policy__service__pb2.RemoveProjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,10 @@ class PolicyServiceStub:
     """ListMemberships lists the projects that an account is in."""
     IssueAttemptToken: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.IssueAttemptTokenRequest, _policy_service_pb2.IssueAttemptTokenResponse]
     """IssueAttemptToken gives a token with which one training attempt reads and writes storage for its job."""
+    RemoveProject: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.RemoveProjectRequest, _policy_service_pb2.RemoveProjectResponse]
+    """RemoveProject forgets a project that is gone: its groups, their permission parameters and who is in them. Idempotent
+    per project uid.
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -67,6 +71,10 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """ListMemberships lists the projects that an account is in."""
     IssueAttemptToken: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.IssueAttemptTokenRequest, _policy_service_pb2.IssueAttemptTokenResponse]  # type: ignore[assignment]
     """IssueAttemptToken gives a token with which one training attempt reads and writes storage for its job."""
+    RemoveProject: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.RemoveProjectRequest, _policy_service_pb2.RemoveProjectResponse]  # type: ignore[assignment]
+    """RemoveProject forgets a project that is gone: its groups, their permission parameters and who is in them. Idempotent
+    per project uid.
+    """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     """PolicyService answers what Casbin decides."""
@@ -120,5 +128,15 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.IssueAttemptTokenResponse, _abc.Awaitable[_policy_service_pb2.IssueAttemptTokenResponse]]:
         """IssueAttemptToken gives a token with which one training attempt reads and writes storage for its job."""
+
+    @_abc_1.abstractmethod
+    def RemoveProject(
+        self,
+        request: _policy_service_pb2.RemoveProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.RemoveProjectResponse, _abc.Awaitable[_policy_service_pb2.RemoveProjectResponse]]:
+        """RemoveProject forgets a project that is gone: its groups, their permission parameters and who is in them. Idempotent
+        per project uid.
+        """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

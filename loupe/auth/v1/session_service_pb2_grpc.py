@@ -72,7 +72,7 @@ class SessionServiceServicer:
     """
 
     def Login(self, request, context):
-        """Login exchanges a password for tokens. Unknown account, wrong password and disabled account look alike.
+        """Login exchanges a password for tokens. Unknown account, wrong password, disabled and deleted account look alike.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class SessionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     Login: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.LoginRequest, _session_service_pb2.LoginResponse]
-    """Login exchanges a password for tokens. Unknown account, wrong password and disabled account look alike."""
+    """Login exchanges a password for tokens. Unknown account, wrong password, disabled and deleted account look alike."""
     Refresh: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RefreshRequest, _session_service_pb2.RefreshResponse]
     """Refresh exchanges a refresh token for new tokens; a refresh token works once, a replay revokes its whole login.
     Whoever did not get the answer asks again with the same request_id, as long as the new tokens were not used.
@@ -54,7 +54,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Login: _aio.UnaryUnaryMultiCallable[_session_service_pb2.LoginRequest, _session_service_pb2.LoginResponse]  # type: ignore[assignment]
-    """Login exchanges a password for tokens. Unknown account, wrong password and disabled account look alike."""
+    """Login exchanges a password for tokens. Unknown account, wrong password, disabled and deleted account look alike."""
     Refresh: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RefreshRequest, _session_service_pb2.RefreshResponse]  # type: ignore[assignment]
     """Refresh exchanges a refresh token for new tokens; a refresh token works once, a replay revokes its whole login.
     Whoever did not get the answer asks again with the same request_id, as long as the new tokens were not used.
@@ -77,7 +77,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.LoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.LoginResponse, _abc.Awaitable[_session_service_pb2.LoginResponse]]:
-        """Login exchanges a password for tokens. Unknown account, wrong password and disabled account look alike."""
+        """Login exchanges a password for tokens. Unknown account, wrong password, disabled and deleted account look alike."""
 
     @_abc_1.abstractmethod
     def Refresh(

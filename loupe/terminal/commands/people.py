@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loupe.terminal.commands.deleted import DeletedOption
 from loupe.terminal.commands.frame import Cli, command, new_group, within
 from loupe.terminal.commands.lazy import names
 from loupe.terminal.commands.login import PasswordFile, read_password
-from loupe.terminal.tables import short, table
+from loupe.terminal.tables import short, table, when
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,6 +46,11 @@ def _account_table(accounts: list[Account]) -> RenderableType:
     return table(("account", "name", "", "groups"), rows)
 
 
+def _deleted_table(accounts: list[Account]) -> RenderableType:
+    rows = [(short(one.name), when(one.delete_time), when(one.expire_time)) for one in accounts]
+    return table(("deleted", "when", "can be restored until"), rows)
+
+
 def _group_table(groups: list[Group]) -> RenderableType:
     rows = [(short(one.name), one.permission_parameter, one.member_count) for one in groups]
     return table(("group", "parameter", "members"), rows, right=(1, 2))
@@ -70,10 +76,13 @@ async def account_create(
     cli.show(made, lambda: f"created {made.name} in {lands}")
 
 
-@command(account_app, "list", "loupe account list")
-async def account_list(cli: Cli) -> None:
-    """List all accounts."""
+@command(account_app, "list", "loupe account list", "loupe account list --deleted")
+async def account_list(cli: Cli, deleted: DeletedOption = False) -> None:
+    """List all accounts. With --deleted, those that can be restored are listed instead."""
     async with cli.terminal() as loupe:
+        if deleted:
+            gone = [one async for one in loupe.accounts.deleted()]
+            return cli.show({"deleted": gone}, lambda: _deleted_table(gone))
         found = [one async for one in loupe.accounts.list()]
     cli.show({"accounts": found}, lambda: _account_table(found))
 
@@ -100,6 +109,27 @@ async def account_enable(cli: Cli, account: AccountId) -> None:
     async with cli.terminal() as loupe:
         found = await loupe.accounts.enable(str(cli.name(names.AccountName, account)))
     cli.show(found, lambda: f"{found.name} may log in again")
+
+
+@command(account_app, "delete", "loupe account delete bob")
+async def account_delete(cli: Cli, account: AccountId) -> None:
+    """Delete an account: its logins and tokens are refused from now on; `undelete` restores it for 30 days.
+
+    How many days is a setting of the mesh. After that its password, its logins and its display name are removed. Its
+    name stays, beside what it did, and is not given to anybody else.
+    """
+    async with cli.terminal() as loupe:
+        gone = await loupe.accounts.delete(str(cli.name(names.AccountName, account)))
+    cli.show(gone, lambda: f"deleted {gone.name}; it can be restored until {when(gone.expire_time)}")
+
+
+@command(account_app, "undelete", "loupe account undelete bob")
+async def account_undelete(cli: Cli, account: AccountId) -> None:
+    """Restore a deleted account, with its password, in those of its groups that are still there."""
+    async with cli.terminal() as loupe:
+        back = await loupe.accounts.undelete(str(cli.name(names.AccountName, account)))
+    state = " and is still disabled" if back.disabled else ""
+    cli.show(back, lambda: f"restored {back.name}, in {', '.join(back.groups) or 'no group'}{state}")
 
 
 @command(account_app, "password", "loupe account password", "loupe account password bob")

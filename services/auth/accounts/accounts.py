@@ -18,7 +18,7 @@ from services.auth.accounts.throttle import Throttle
 from services.auth.database.session import Database, Session
 from services.auth.policy.authority import Authority
 from services.auth.policy.delegation import check_not_last, check_reach
-from services.auth.policy.store import RuleTable
+from services.auth.policy.store import DeletedMembershipTable, RuleTable
 
 MAX_DISPLAY_NAME = 200
 _LIST = "accounts"
@@ -34,6 +34,8 @@ class Account:
     disabled: bool
     groups: tuple[str, ...]
     create_time: float
+    delete_time: float | None = None
+    expire_time: float | None = None
 
     def to_json(self) -> bytes:
         """Write it for the request log."""
@@ -47,9 +49,41 @@ class Account:
 
 
 async def describe(session: Session, row: AccountRow) -> Account:
-    """Add an account's groups to its row."""
-    groups = tuple(str(GroupName(rule.project, rule.group)) for rule in await RuleTable(session).groups_of(row.id))
-    return Account(str(AccountName(row.id)), row.uid, row.display_name, row.disabled, groups, row.create_time)
+    """Add an account's groups to its row; of a deleted one those that it comes back into."""
+    table = DeletedMembershipTable(session) if row.deleted else RuleTable(session)
+    return Account(
+        str(AccountName(row.id)),
+        row.uid,
+        row.display_name,
+        row.disabled,
+        tuple(str(GroupName(rule.project, rule.group)) for rule in await table.groups_of(row.id)),
+        row.create_time,
+        row.delete_time,
+        row.expire_time,
+    )
+
+
+async def existing(session: Session, account: AccountName, *, show_deleted: bool = False) -> AccountRow:
+    """Return an account; a deleted one if that is wanted and it can still be restored. Raises NotFound."""
+    row = await AccountTable(session).find(account.account, show_deleted=show_deleted)
+    if row is None:
+        raise not_found(account)
+    return row
+
+
+async def check_above(session: Session, by: AccountName, account: AccountName, action: str) -> None:
+    """Raise PermissionDenied for what somebody may not do to an account whose system-wide parameter is above theirs."""
+    own = await RuleTable(session).parameter_of(SYSTEM, by.account)
+    other = await RuleTable(session).parameter_of(SYSTEM, account.account)
+    if by != account and other > own:
+        raise PermissionDenied(
+            f"{account} has the system-wide permission parameter {other}, above your {own}",
+            account=by,
+            action=action,
+            project=SYSTEM_PROJECT,
+            parameter=own,
+            threshold=other,
+        )
 
 
 class Accounts:
@@ -86,31 +120,31 @@ class Accounts:
         await self._authority.refresh()
         return Account.from_json(answer)
 
-    async def get(self, account: AccountName) -> Account:
-        """Return an account. Raises NotFound."""
+    async def get(self, account: AccountName, *, show_deleted: bool = False) -> Account:
+        """Return an account; a deleted one if that is wanted and it can still be restored. Raises NotFound."""
         async with self._database.read() as session:
-            return await describe(session, await _existing(session, account))
+            return await describe(session, await existing(session, account, show_deleted=show_deleted))
 
-    async def page(self, page_size: int, page_token: str) -> tuple[list[Account], str]:
+    async def page(self, page_size: int, page_token: str, *, show_deleted: bool = False) -> tuple[list[Account], str]:
         """Return a page of accounts by id, and the token of the next page."""
-        size = paging.page_size(page_size)
-        after = paging.decode(_LIST, page_token)
+        size, scope = paging.page_size(page_size), f"{_LIST}, deleted ones too" if show_deleted else _LIST
+        after = paging.decode(scope, page_token)
         async with self._database.read() as session:
-            rows = await AccountTable(session).page(str(after[0]) if after else "", size + 1)
+            rows = await AccountTable(session).page(str(after[0]) if after else "", size + 1, show_deleted=show_deleted)
             page = [await describe(session, row) for row in rows[:size]]
-        return page, paging.encode(_LIST, [rows[size - 1].id]) if len(rows) > size else ""
+        return page, paging.encode(scope, [rows[size - 1].id]) if len(rows) > size else ""
 
     async def set_disabled(self, by: AccountName, account: AccountName, disabled: bool) -> Account:
         """Refuse the account's logins and tokens from now on, or let it log in again."""
         async with self._database.write() as session:
-            row, accounts = await _existing(session, account), AccountTable(session)
-            await _check_above(session, by, account)
+            row, accounts = await existing(session, account), AccountTable(session)
+            await check_above(session, by, account, "accounts.disable")
             if disabled:
                 await check_not_last(session, accounts, SYSTEM, account)
                 await accounts.revoke_logins(account.account)
             if row.disabled != disabled:
                 await accounts.set_disabled(account.account, disabled)
-            changed = await describe(session, await _existing(session, account))
+            changed = await describe(session, await existing(session, account))
         await self._authority.refresh()
         return changed
 
@@ -139,8 +173,8 @@ class Accounts:
                 raise denial(by, SYSTEM_PROJECT, "accounts.disable", decision)
         password_hash = await self._passwords.hash(new_password, str(by))
         async with self._database.write() as session:
-            await _existing(session, account)
-            await _check_above(session, by, account)
+            await existing(session, account)
+            await check_above(session, by, account, "accounts.disable")
             await AccountTable(session).set_password_hash(account.account, password_hash)
             await AccountTable(session).revoke_logins(account.account)
         await self._authority.refresh()
@@ -154,13 +188,6 @@ class Accounts:
                 raise BadCredentials("the old password is not right")
 
 
-async def _existing(session: Session, account: AccountName) -> AccountRow:
-    row = await AccountTable(session).find(account.account)
-    if row is None:
-        raise not_found(account)
-    return row
-
-
 async def _check_landing(session: Session, by: AccountName, group: GroupName) -> None:
     level = await RuleTable(session).level(group.project, group.group)
     if level is None:
@@ -169,22 +196,9 @@ async def _check_landing(session: Session, by: AccountName, group: GroupName) ->
 
 
 async def _add(session: Session, row: AccountRow, group: GroupName) -> Account:
-    if await AccountTable(session).find(row.id) is not None:
-        raise AlreadyExists(f"accounts/{row.id} exists; choose another id", resource=AccountName(row.id))
+    if await AccountTable(session).named(row.id):
+        message = f"accounts/{row.id} exists or was deleted, and a name is given once; choose another id"
+        raise AlreadyExists(message, resource=AccountName(row.id))
     await AccountTable(session).add(row)
     await RuleTable(session).set_member(group.project, row.id, group.group)
     return await describe(session, row)
-
-
-async def _check_above(session: Session, by: AccountName, account: AccountName) -> None:
-    own = await RuleTable(session).parameter_of(SYSTEM, by.account)
-    other = await RuleTable(session).parameter_of(SYSTEM, account.account)
-    if by != account and other > own:
-        raise PermissionDenied(
-            f"{account} has the system-wide permission parameter {other}, above your {own}",
-            account=by,
-            action="accounts.disable",
-            project=SYSTEM_PROJECT,
-            parameter=own,
-            threshold=other,
-        )

@@ -16,4 +16,6 @@ def pack_account(account: Account) -> account_pb2.Account:
         disabled=account.disabled,
         groups=account.groups,
         create_time=timestamp(account.create_time),
+        delete_time=None if account.delete_time is None else timestamp(account.delete_time),
+        expire_time=None if account.expire_time is None else timestamp(account.expire_time),
     )

@@ -12,14 +12,16 @@ from loupe.identity import current_caller
 from loupe.names import AccountName
 from loupe.rpc.calls import acting_account, idempotent, peer_address
 from services.auth.accounts.accounts import Accounts
+from services.auth.accounts.deletion import AccountDeletion
 from services.auth.accounts.messages import pack_account
 
 
 class AccountServicer(AccountServiceServicer):
     """Serves loupe.auth.v1.AccountService."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, deletion: AccountDeletion) -> None:
         self._accounts = accounts
+        self._deletion = deletion
 
     async def CreateAccount(self, request: rpc.CreateAccountRequest, context: object) -> rpc.CreateAccountResponse:
         """Create an account that lands in a group."""
@@ -35,12 +37,13 @@ class AccountServicer(AccountServiceServicer):
 
     async def GetAccount(self, request: rpc.GetAccountRequest, context: object) -> rpc.GetAccountResponse:
         """Return an account."""
-        account = await self._accounts.get(AccountName.parse(request.name))
+        account = await self._accounts.get(AccountName.parse(request.name), show_deleted=request.show_deleted)
         return rpc.GetAccountResponse(account=pack_account(account))
 
     async def ListAccounts(self, request: rpc.ListAccountsRequest, context: object) -> rpc.ListAccountsResponse:
         """List all accounts, by id."""
-        page, token = await self._accounts.page(request.page_size, request.page_token)
+        show_deleted = request.show_deleted
+        page, token = await self._accounts.page(request.page_size, request.page_token, show_deleted=show_deleted)
         return rpc.ListAccountsResponse(accounts=map(pack_account, page), next_page_token=token)
 
     async def DisableAccount(self, request: rpc.DisableAccountRequest, context: object) -> rpc.DisableAccountResponse:
@@ -66,3 +69,17 @@ class AccountServicer(AccountServiceServicer):
             peer=peer_address(context),
         )
         return rpc.SetPasswordResponse()
+
+    async def DeleteAccount(self, request: rpc.DeleteAccountRequest, context: object) -> rpc.DeleteAccountResponse:
+        """Refuse its logins and tokens and take it out of its groups."""
+        once, name = idempotent("DeleteAccount", request), AccountName.parse(request.name)
+        account = await self._deletion.delete(acting_account(), name, once)
+        return rpc.DeleteAccountResponse(account=pack_account(account))
+
+    async def UndeleteAccount(
+        self, request: rpc.UndeleteAccountRequest, context: object
+    ) -> rpc.UndeleteAccountResponse:
+        """Restore an account that is deleted."""
+        once, name = idempotent("UndeleteAccount", request), AccountName.parse(request.name)
+        account = await self._deletion.restore(acting_account(), name, once)
+        return rpc.UndeleteAccountResponse(account=pack_account(account))

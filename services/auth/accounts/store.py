@@ -22,7 +22,11 @@ account = sa.Table(
     sa.Column("password_hash", sa.String(200), nullable=False),
     sa.Column("disabled", sa.Boolean, nullable=False),
     sa.Column("create_time", sa.Float, nullable=False),
+    sa.Column("delete_time", sa.Float),
+    sa.Column("expire_time", sa.Float),
+    sa.Column("purged", sa.Boolean, nullable=False, server_default=sa.false()),
 )
+"""Accounts. Of a purged one only the name, the uid and the times are left: the name is not given again."""
 
 login = sa.Table(
     "login",
@@ -48,6 +52,14 @@ class AccountRow:
     password_hash: str
     disabled: bool
     create_time: float
+    delete_time: float | None = None
+    expire_time: float | None = None
+    purged: bool = False
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is deleted."""
+        return self.delete_time is not None
 
 
 class AccountTable:
@@ -57,19 +69,24 @@ class AccountTable:
         self._session = session
         self._execute = session.connection.execute
 
-    async def find(self, name: str) -> AccountRow | None:
-        """Return an account."""
-        row = (await self._execute(sa.select(account).where(account.c.id == name))).one_or_none()
+    async def find(self, name: str, *, show_deleted: bool = False) -> AccountRow | None:
+        """Return an account; a deleted one if that is wanted and it can still be restored."""
+        query = sa.select(account).where(account.c.id == name, _visible(show_deleted))
+        row = (await self._execute(query)).one_or_none()
         return None if row is None else AccountRow(**row._mapping)
 
-    async def page(self, after: str, limit: int) -> list[AccountRow]:
+    async def named(self, name: str) -> bool:
+        """Tell whether an account has this name, or ever had it."""
+        return (await self._execute(sa.select(account.c.id).where(account.c.id == name))).first() is not None
+
+    async def page(self, after: str, limit: int, *, show_deleted: bool = False) -> list[AccountRow]:
         """Return accounts, by id."""
-        query = sa.select(account).where(account.c.id > after).order_by(account.c.id).limit(limit)
-        return [AccountRow(**row._mapping) for row in await self._execute(query)]
+        query = sa.select(account).where(account.c.id > after, _visible(show_deleted)).order_by(account.c.id)
+        return [AccountRow(**row._mapping) for row in await self._execute(query.limit(limit))]
 
     async def enabled(self, names: Sequence[str] | None = None) -> set[str]:
-        """Return which of the accounts (None: of all) exist and are not disabled."""
-        query = sa.select(account.c.id).where(account.c.disabled.is_(False))
+        """Return which of the accounts (None: of all) exist and are neither disabled nor deleted."""
+        query = sa.select(account.c.id).where(account.c.disabled.is_(False), account.c.delete_time.is_(None))
         query = query if names is None else query.where(account.c.id.in_(names))
         return set((await self._execute(query)).scalars())
 
@@ -82,6 +99,22 @@ class AccountTable:
         """Let an account log in, or not."""
         await self._execute(account.update().where(account.c.id == name).values(disabled=disabled))
         await ChangeTable(self._session).note("account", "", name)
+
+    async def set_lifetime(self, name: str, delete_time: float | None, expire_time: float | None) -> None:
+        """Delete an account until it expires, or restore it with None."""
+        times = {"delete_time": delete_time, "expire_time": expire_time}
+        await self._execute(account.update().where(account.c.id == name).values(times))
+        await ChangeTable(self._session).note("account", "", name)
+
+    async def expired(self) -> str | None:
+        """Return a deleted account that can no longer be restored and is not purged yet."""
+        over = account.c.purged.is_(False) & (account.c.expire_time < self._session.now)
+        return (await self._execute(sa.select(account.c.id).where(over).limit(1))).scalar_one_or_none()
+
+    async def purge(self, name: str) -> None:
+        """Remove what is personal of an account; its name stays taken."""
+        nothing = {"display_name": "", "password_hash": "", "purged": True}
+        await self._execute(account.update().where(account.c.id == name).values(nothing))
 
     async def set_password_hash(self, name: str, password_hash: str) -> None:
         """Replace a password."""
@@ -120,3 +153,7 @@ class AccountTable:
         query = sa.select(login.c.id, login.c.revoke_time).where(login.c.revoke_time >= since)
         query = query if name is None else query.where(login.c.account == name)
         return {row.id: row.revoke_time for row in await self._execute(query)}
+
+
+def _visible(show_deleted: bool) -> sa.ColumnElement[bool]:
+    return account.c.purged.is_(False) if show_deleted else account.c.delete_time.is_(None)

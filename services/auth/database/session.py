@@ -42,6 +42,10 @@ class Session:
         """Remember the answer of a new request."""
         await self._requests.record(self.connection, request, answer)
 
+    async def prune_requests(self) -> None:
+        """Forget answers that are too old to be given again."""
+        await self._requests.prune(self.connection)
+
 
 class Database:
     """Opens sessions; a database that cannot be reached is Unavailable, a full one ResourceExhausted."""

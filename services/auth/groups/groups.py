@@ -7,7 +7,7 @@ import uuid
 from dataclasses import asdict, dataclass
 
 from loupe import paging
-from loupe.access import DEFAULT_THRESHOLDS
+from loupe.access import DEFAULT_THRESHOLDS, SYSTEM_PROJECT
 from loupe.errors import AlreadyExists, FailedPrecondition, NotFound, invalid, not_found
 from loupe.idempotency import Request
 from loupe.names import AccountName, GroupName, ProjectName, ThresholdName, check_id
@@ -159,8 +159,7 @@ class Groups:
 
         Raises NotFound for an unknown owner, AlreadyExists when the project's id belongs to another uid.
         """
-        if not uid or len(uid) > 64:
-            raise invalid("project_uid", uid, "1 to 64 characters")
+        _check_uid(uid)
         async with self._database.write() as session:
             known = await GroupTable(session).project_uid(project.project)
             if known not in (None, uid):
@@ -170,6 +169,19 @@ class Groups:
                     raise not_found(owner)
                 await add_project(session, project.project, uid, PREDEFINED)
                 await RuleTable(session).set_member(project.project, owner.account, OWNERS)
+        await self._authority.refresh()
+
+    async def remove_project(self, project: ProjectName, uid: str) -> None:
+        """Forget a project that is gone, with its groups; idempotent per uid.
+
+        Another project that has the name by now keeps everything. Raises InvalidArgument for the system.
+        """
+        if project == SYSTEM_PROJECT:
+            raise invalid("project", str(project), "a project that storage has removed")
+        _check_uid(uid)
+        async with self._database.write() as session:
+            if await GroupTable(session).project_uid(project.project) == uid:
+                await GroupTable(session).remove_project(project.project)
         await self._authority.refresh()
 
 
@@ -199,3 +211,8 @@ async def _existing(session: Session, name: GroupName) -> Group:
     if row is None:
         raise not_found(name)
     return await _describe(session, row)
+
+
+def _check_uid(uid: str) -> None:
+    if not uid or len(uid) > 64:
+        raise invalid("project_uid", uid, "1 to 64 characters")

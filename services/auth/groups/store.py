@@ -54,6 +54,12 @@ class GroupTable:
         """Make a project known, so that it can have groups."""
         await self._execute(project.insert().values(id=name, uid=uid, create_time=self._session.now))
 
+    async def remove_project(self, name: str) -> None:
+        """Forget a project and all its groups, with their permission parameters and their members."""
+        await RuleTable(self._session).remove_project(name)
+        await self._execute(account_group.delete().where(account_group.c.project == name))
+        await self._execute(project.delete().where(project.c.id == name))
+
     async def find(self, of: str, group: str) -> GroupRow | None:
         """Return a group of a project."""
         query = sa.select(account_group).where(account_group.c.project == of, account_group.c.id == group)

@@ -37,7 +37,7 @@ class AccountStates(Protocol):
     """Who may act at all, as the accounts' own room stores it."""
 
     async def enabled(self, names: Sequence[str] | None = None) -> set[str]:
-        """Return which of the accounts (None: of all) exist and are not disabled."""
+        """Return which of the accounts (None: of all) exist and are neither disabled nor deleted."""
 
     async def revoked_logins(self, since: float, name: str | None = None) -> dict[str, float]:
         """Return the logins (of an account) that were revoked since a time, with that time."""
@@ -182,6 +182,8 @@ class Authority:
             case "member":
                 group = await RuleTable(session).group_of(project, key)
                 self._policies[project] = self._policy(project).with_member(key, group)
+            case "project":
+                self._policies.pop(project, None)
             case "threshold":
                 self._thresholds = {**DEFAULT_THRESHOLDS, **await ThresholdTable(session).all()}
             case "account":

@@ -19,7 +19,7 @@ from services.auth.policy.messages import pack_decision
 class PolicyServicer(PolicyServiceServicer):
     """Serves loupe.auth.v1.PolicyService.
 
-    ensure_project, attempt_token: what the rooms of groups and of sessions do for it.
+    ensure_project, remove_project, attempt_token: what the rooms of groups and of sessions do for it.
     """
 
     def __init__(
@@ -27,10 +27,12 @@ class PolicyServicer(PolicyServiceServicer):
         authority: Authority,
         *,
         ensure_project: Callable[[ProjectName, str, AccountName], Awaitable[None]],
+        remove_project: Callable[[ProjectName, str], Awaitable[None]],
         attempt_token: Callable[[AccountName, JobName, int], Awaitable[tuple[str, int]]],
     ) -> None:
         self._authority = authority
         self._ensure_project = ensure_project
+        self._remove_project = remove_project
         self._attempt_token = attempt_token
 
     async def Authorize(self, request: rpc.AuthorizeRequest, context: object) -> rpc.AuthorizeResponse:
@@ -61,6 +63,11 @@ class PolicyServicer(PolicyServiceServicer):
         owner = AccountName.parse(request.owner, "owner")
         await self._ensure_project(project, request.project_uid, owner)
         return rpc.EnsureProjectResponse()
+
+    async def RemoveProject(self, request: rpc.RemoveProjectRequest, context: object) -> rpc.RemoveProjectResponse:
+        """Forget the groups of a project that is gone."""
+        await self._remove_project(ProjectName.parse(request.project, "project"), request.project_uid)
+        return rpc.RemoveProjectResponse()
 
     async def ListMemberships(
         self, request: rpc.ListMembershipsRequest, context: object

@@ -67,6 +67,16 @@ policy_change = sa.Table(
 )
 """What each revision changed, so that a process in memory follows without reading everything again."""
 
+deleted_membership = sa.Table(
+    "deleted_membership",
+    database.metadata,
+    sa.Column("account", sa.String(63), primary_key=True),
+    sa.Column("project", sa.String(63), primary_key=True),
+    sa.Column("group", sa.String(63), nullable=False),
+    sa.Index("deleted_membership_group", "project", "group"),
+)
+"""Memberships of deleted accounts. They are no rules: nothing that looks at a group's members meets them."""
+
 threshold = sa.Table(
     "threshold",
     database.metadata,
@@ -78,7 +88,7 @@ threshold = sa.Table(
 
 @dataclass(frozen=True)
 class PolicyChange:
-    """One thing that a revision changed; kind is "group", "member", "threshold", "account" or "logins"."""
+    """One thing that a revision changed; kind is "group", "member", "project", "threshold", "account" or "logins"."""
 
     kind: str
     project: str
@@ -164,13 +174,15 @@ class RuleTable:
         return (await self._execute(sa.select(sa.func.count()).select_from(PolicyRule).where(at))).scalar_one()
 
     async def set_level(self, project: str, group: str, level: int | None) -> None:
-        """Give a group its permission parameter; None removes it."""
+        """Give a group its permission parameter; None removes it, and with it the way back into the group."""
         known = await self._level_row(project, group)
         async with self._casbin() as casbin:
             if known is not None:
                 await casbin.remove_policy("p", "p", known[1:3])
             if level is not None:
                 await casbin.add_policies("p", "p", [[role(project, group), str(level)]])
+        if level is None:
+            await DeletedMembershipTable(self._session).forget_group(project, group)
         await ChangeTable(self._session).note("group", project, group)
 
     async def set_member(self, project: str, account: str, group: str | None) -> None:
@@ -182,6 +194,16 @@ class RuleTable:
             if group is not None:
                 await casbin.add_policies("g", "g", [[user(account), role(project, group), domain(project)]])
         await ChangeTable(self._session).note("member", project, account)
+
+    async def remove_project(self, project: str) -> None:
+        """Remove the permission parameters and the members of all groups of a project."""
+        levels = await self._rows((PolicyRule.ptype == "p") & PolicyRule.v0.startswith(role(project, "")))
+        async with self._casbin() as casbin:
+            await casbin.remove_filtered_policy("g", "g", 2, domain(project))
+            for row in levels:
+                await casbin.remove_policy("p", "p", row[1:3])
+        await DeletedMembershipTable(self._session).forget_project(project)
+        await ChangeTable(self._session).note("project", project, "")
 
     async def _level_row(self, project: str, group: str) -> RuleRow | None:
         rows = await self._rows((PolicyRule.ptype == "p") & (PolicyRule.v0 == role(project, group)))
@@ -200,6 +222,47 @@ class RuleTable:
     async def _casbin(self) -> AsyncIterator[Adapter]:
         async with AsyncSession(bind=self._session.connection) as session:
             yield Adapter(session.bind, PolicyRule, db_session=session)
+
+
+class DeletedMembershipTable:
+    """The groups that deleted accounts come back into, over one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._execute = session.connection.execute
+
+    async def groups_of(self, account: str) -> list[MemberRule]:
+        """Return a deleted account's memberships, by project."""
+        mine = deleted_membership.c.account == account
+        rows = await self._execute(sa.select(deleted_membership).where(mine).order_by(deleted_membership.c.project))
+        return [MemberRule(row.project, row.account, row.group) for row in rows]
+
+    async def put_away(self, account: str) -> None:
+        """Take an account out of all its groups, and remember which these are."""
+        rules = RuleTable(self._session)
+        for rule in await rules.groups_of(account):
+            await self._execute(deleted_membership.insert().values(vars(rule)))
+            await rules.set_member(rule.project, account, None)
+
+    async def bring_back(self, account: str) -> None:
+        """Put an account into the groups that it was taken out of and that are still there."""
+        rules = RuleTable(self._session)
+        for rule in await self.groups_of(account):
+            await rules.set_member(rule.project, account, rule.group)
+        await self.forget_account(account)
+
+    async def forget_account(self, account: str) -> None:
+        """Let an account come back into no group."""
+        await self._execute(deleted_membership.delete().where(deleted_membership.c.account == account))
+
+    async def forget_group(self, project: str, group: str) -> None:
+        """Let nobody come back into a group."""
+        at = (deleted_membership.c.project == project) & (deleted_membership.c.group == group)
+        await self._execute(deleted_membership.delete().where(at))
+
+    async def forget_project(self, project: str) -> None:
+        """Let nobody come back into the groups of a project."""
+        await self._execute(deleted_membership.delete().where(deleted_membership.c.project == project))
 
 
 class ThresholdTable:

@@ -53,9 +53,9 @@ class Sessions:
     async def login(self, account: AccountName, password: str, peer: str) -> tuple[TokenPair, Account]:
         """Start a login.
 
-        Raises BadCredentials, the same after the same work for an unknown account, a wrong password and a disabled
-        account; Throttled after too many failures of the account or the address `peer`; InvalidArgument for what is
-        longer than any password.
+        Raises BadCredentials, the same after the same work for an unknown account, a wrong password, and a disabled
+        or deleted account; Throttled after too many failures of the account or the address `peer`; InvalidArgument for
+        what is longer than any password.
         """
         check_length("password", password)
         async with self._database.read() as session:

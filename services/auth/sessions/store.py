@@ -82,9 +82,16 @@ class RefreshTokenTable:
 
     async def prune(self) -> None:
         """Forget logins that expired long ago, with their tokens."""
-        old = login.c.expire_time < self._session.now - USED_TOKENS_KEPT_SECONDS
-        await self._execute(refresh_token.delete().where(refresh_token.c.login.in_(sa.select(login.c.id).where(old))))
-        await self._execute(login.delete().where(old))
+        await self._forget(login.c.expire_time < self._session.now - USED_TOKENS_KEPT_SECONDS)
+
+    async def forget_account(self, name: str) -> None:
+        """Forget all logins of an account, with their tokens."""
+        await self._forget(login.c.account == name)
+
+    async def _forget(self, which: sa.ColumnElement[bool]) -> None:
+        tokens = refresh_token.c.login.in_(sa.select(login.c.id).where(which))
+        await self._execute(refresh_token.delete().where(tokens))
+        await self._execute(login.delete().where(which))
 
 
 class SigningKeyTable:

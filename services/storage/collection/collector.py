@@ -11,10 +11,10 @@ import structlog
 
 from loupe.concurrency import shielded
 from loupe.names import JobName, ModelVersionName
+from loupe.steady_clock import SteadyClock
 from services.storage.blobs.blobs import Blobs
 from services.storage.blobs.staging import Staging
 from services.storage.blobs.store import CHECKPOINT, MODEL, PARAMETERS, BlobTable, Holder
-from services.storage.collection.clock import SteadyClock
 from services.storage.collection.store import CollectionTable, DatasetVersionKey, ModelVersionKey
 from services.storage.database.lifetimes import PURGED, PURGING
 from services.storage.database.session import Database, Session

@@ -16,6 +16,7 @@ from loupe.errors import (
 from loupe.idempotency import Request
 from loupe.names import AccountName, GroupName, ProjectName, ThresholdName
 from services.auth.policy.delegation import reach
+from services.auth.policy.store import RuleTable
 from tests.auth.conftest import LINE, PASSWORD, Rooms
 
 ADMIN, OLGA = AccountName("admin"), AccountName("olga")
@@ -54,6 +55,39 @@ async def test_a_new_project_has_its_groups_and_its_owner(rooms: Rooms):
     with pytest.raises(NotFound):
         await rooms.groups.ensure_project(ProjectName("line-8"), "uid-8", AccountName("nobody"))
     assert await rooms.groups.page(ProjectName("line-8"), 0, "") == ([], "")
+
+
+async def test_of_a_project_that_is_gone_nothing_is_left(rooms: Rooms):
+    """Neither groups nor rules, here and in another process; its accounts and other projects stay; once and again."""
+    other = rooms.again()
+    eva = await rooms.person("eva", str(ENGINEERS))
+    line_8 = ProjectName("line-8")
+    await rooms.groups.ensure_project(line_8, "uid-8", eva)
+    await other.refresh()
+    for _ in range(2):
+        await rooms.groups.remove_project(LINE, "uid-line-7")
+    await other.refresh()
+    fresh = rooms.again()
+    await fresh.refresh()
+    for authority in (rooms.authority, other, fresh):
+        decision = await authority.decide(OLGA, LINE, "groups.write", "")
+        assert (decision.allowed, decision.member, decision.parameter) == (False, False, 0)
+        assert authority.memberships(eva) == [line_8]
+        assert (await authority.decide(eva, line_8, "groups.write", "")).allowed
+    assert await rooms.groups.page(LINE, 0, "") == ([], "")
+    async with rooms.database.read() as session:
+        assert [row for row in await RuleTable(session).all() if "line-7" in str(row)] == []
+    await rooms.groups.ensure_project(LINE, "another-uid", eva)
+    await rooms.groups.remove_project(LINE, "uid-line-7")
+    assert (await rooms.accounts.get(eva)).groups == (str(OWNERS), "projects/line-8/groups/owners")
+    assert (await rooms.groups.get(ENGINEERS)).member_count == 0
+
+
+async def test_the_system_is_no_project_that_goes(rooms: Rooms):
+    """And a request that names no uid is refused."""
+    for project, uid in ((ProjectName("system"), "uid"), (LINE, "")):
+        with pytest.raises(InvalidArgument):
+            await rooms.groups.remove_project(project, uid)
 
 
 async def test_lists_page(rooms: Rooms):

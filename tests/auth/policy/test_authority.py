@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from loupe.errors import DataLoss, Unavailable
 from loupe.names import SYSTEM, AccountName, GroupName, ProjectName
 from services.auth.policy.authority import CONFIRMED_SECONDS, Authority
-from services.auth.policy.store import ChangeTable, PolicyRule, RuleTable
+from services.auth.policy.project_policy import domain, role, user
+from services.auth.policy.store import ChangeTable, PolicyRule
 from tests.auth.conftest import LINE, Rooms
 
 ADMIN = AccountName("admin")
@@ -147,13 +148,20 @@ async def test_no_wrong_allow_during_a_thousand_edits(rooms: Rooms):
     vera = await rooms.person("vera", "projects/line-7/groups/viewers")
     olga, stranger = AccountName("olga"), AccountName("stranger")
     comers = [await rooms.person(f"comer-{number}", "projects/system/groups/staff") for number in range(10)]
+    users = [user(comer.account) for comer in comers]
     waits = []
     editing = True
 
     async def edit(group: str | None) -> None:
         async with rooms.database.write() as session:
+            here = {"ptype": "g", "v2": domain(LINE.project)}
+            gone = sa.delete(PolicyRule).filter_by(**here).where(PolicyRule.v0.in_(users))
+            await session.connection.execute(gone)
+            if group is not None:
+                rows = [{**here, "v0": one, "v1": role(LINE.project, group)} for one in users]
+                await session.connection.execute(sa.insert(PolicyRule), rows)
             for comer in comers:
-                await RuleTable(session).set_member(LINE.project, comer.account, group)
+                await ChangeTable(session).note("member", LINE.project, comer.account)
         await rooms.authority.refresh()
         for comer in comers:
             assert await allowed(rooms.authority, comer, "datasets.read") is (group is not None)

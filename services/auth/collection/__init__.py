@@ -1,0 +1,1 @@
+"""The collector: purges accounts that were deleted long enough ago."""
