@@ -69,6 +69,13 @@ class Nobody:
         """Return nothing."""
         return []
 
+    async def may(self, account: AccountName, project: ProjectName, action: str, login: str) -> bool:
+        """Allow nothing."""
+        return False
+
+    async def forget_project(self, project: ProjectName, uid: str) -> None:
+        """Have nothing to forget."""
+
 
 class Clock:
     """Wall-clock seconds that are set forward."""

@@ -89,6 +89,13 @@ class MadeUpAuth:
         """Return no projects; nobody asks here."""
         return []
 
+    async def may(self, account: AccountName, project: ProjectName, action: str, login: str) -> bool:
+        """Allow nothing; nobody asks here."""
+        return False
+
+    async def forget_project(self, project: ProjectName, uid: str) -> None:
+        """Have nothing to forget."""
+
 
 async def serve(settings: StorageSettings) -> None:
     """Run storage until SIGTERM."""

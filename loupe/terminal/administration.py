@@ -191,3 +191,21 @@ class Projects:
         """
         request = project_service.SetProjectQuotaRequest(name=name, max_pictures=max_pictures, max_bytes=max_bytes)
         return (await self._projects.call(lambda stub: stub.SetProjectQuota, request)).quota
+
+    async def delete(self, name: str) -> project_pb2.Project:
+        """Delete a project with all that is in it; until its expire_time it can be restored. Raises NotFound."""
+        request = project_service.DeleteProjectRequest(name=name, request_id=str(uuid.uuid4()))
+        return (await self._projects.call(lambda stub: stub.DeleteProject, request)).project
+
+    async def undelete(self, name: str) -> project_pb2.Project:
+        """Restore a project. Raises NotFound once it is purged, AlreadyExists."""
+        request = project_service.UndeleteProjectRequest(name=name, request_id=str(uuid.uuid4()))
+        return (await self._projects.call(lambda stub: stub.UndeleteProject, request)).project
+
+    async def deleted(self) -> AsyncGenerator[project_pb2.Project]:
+        """Yield the projects that are deleted and that this account may restore."""
+        request = project_service.ListProjectsRequest(show_deleted=True)
+        pages = self._projects.pages(lambda stub: stub.ListProjects, request)
+        async for one in flatten(pages, lambda page: page.projects):
+            if one.HasField("delete_time"):
+                yield one

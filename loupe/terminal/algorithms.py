@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 from loupe.algorithm import image, manifest
@@ -56,3 +57,29 @@ class Algorithms:
 
         response = await self._algorithms.send(lambda stub: stub.PublishAlgorithmVersion(requests()))
         return response.algorithm_version
+
+    async def delete(self, name: str) -> algorithm_pb2.AlgorithmVersion:
+        """Delete a version; until its expire_time it can be restored. Raises NotFound, FailedPrecondition."""
+        request = service.DeleteAlgorithmVersionRequest(name=name, request_id=str(uuid.uuid4()))
+        return (await self._algorithms.call(lambda stub: stub.DeleteAlgorithmVersion, request)).algorithm_version
+
+    async def undelete(self, name: str) -> algorithm_pb2.AlgorithmVersion:
+        """Restore a version. Raises NotFound once it is purged, AlreadyExists."""
+        request = service.UndeleteAlgorithmVersionRequest(name=name, request_id=str(uuid.uuid4()))
+        return (await self._algorithms.call(lambda stub: stub.UndeleteAlgorithmVersion, request)).algorithm_version
+
+    async def deleted(self, algorithm: str = "") -> AsyncGenerator[algorithm_pb2.AlgorithmVersion]:
+        """Yield the versions that are deleted and can be restored, of all algorithms or of one."""
+        if algorithm:
+            async for one in self._list(algorithm):
+                if one.HasField("delete_time"):
+                    yield one
+            return
+        async for newest in self._list(""):
+            async for one in self.deleted(newest.name.partition("/versions/")[0]):
+                yield one
+
+    def _list(self, algorithm: str) -> AsyncIterator[algorithm_pb2.AlgorithmVersion]:
+        request = service.ListAlgorithmVersionsRequest(algorithm=algorithm, show_deleted=True)
+        pages = self._algorithms.pages(lambda stub: stub.ListAlgorithmVersions, request)
+        return flatten(pages, lambda page: page.algorithm_versions)

@@ -26,6 +26,7 @@ from loupe.storage.v1.blob_service_pb2_grpc import add_BlobServiceServicer_to_se
 from loupe.storage.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from loupe.storage.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from loupe.storage.v1.project_service_pb2_grpc import add_ProjectServiceServicer_to_server
+from services.storage.algorithms.deletion import AlgorithmDeletion
 from services.storage.algorithms.library import Algorithms
 from services.storage.algorithms.servicer import AlgorithmServicer
 from services.storage.blobs.blobs import Blobs
@@ -57,6 +58,7 @@ from services.storage.pictures.indexing import Indexer
 from services.storage.pictures.packs import Packs
 from services.storage.pictures.store import PictureTable
 from services.storage.pictures.uploads import PictureUploads
+from services.storage.projects.deletion import ProjectDeletion
 from services.storage.projects.projects import Projects
 from services.storage.projects.quotas import Parts, Quota
 from services.storage.projects.servicer import ProjectServicer
@@ -98,6 +100,7 @@ class Storage:
         self._decoders = decoders or Decoders(settings.decoding_processes)
         self._indexer = Indexer(self.database, self._packs, self._decoders)
         self._staging = Staging(state / "staging" / "blobs", disk, now)
+        kept_seconds = settings.keep_deleted_days * _DAY
         quotas = Quotas(Quota(settings.max_project_pictures, settings.max_project_bytes))
         self.blobs = Blobs(self.database, files, quotas, now)
         self.blob_uploads = BlobUploads(self.blobs, self._staging, settings.max_blob_bytes)
@@ -106,18 +109,29 @@ class Storage:
             self.database, self._packs, files, _budget(settings.download_bytes, settings.stalled_seconds), now
         )
         self.algorithms = Algorithms(self.database, files, disk, staging=state / "staging" / "algorithms", now=now)
+        self._algorithm_deletion = AlgorithmDeletion(self.database, kept_seconds, now)
         self._projects = Projects(self.database, memberships, now)
+        self._project_deletion = ProjectDeletion(self.database, kept_seconds, now)
         self._usages = Usages(self.database, quotas, _parts)
         self._datasets = Datasets(self.database, now)
         self._versions = DatasetVersions(self.database, self._indexer, now)
         self._differences = Differences(self.database)
-        self._dataset_deletion = DatasetDeletion(self.database, settings.keep_deleted_days * _DAY, now)
+        self._dataset_deletion = DatasetDeletion(self.database, kept_seconds, now)
         self._models = Models(self.database, now)
-        self._model_deletion = ModelDeletion(self.database, settings.keep_deleted_days * _DAY, now)
+        self._model_deletion = ModelDeletion(self.database, kept_seconds, now)
         self.checkpoints = Checkpoints(self.database, self.blobs)
         compaction = Compaction(self._packs, files, disk, self.database, settings.pack_bytes)
         keeping = Keeping(settings.keep_unnamed_days * _DAY, settings.keep_unnamed_blobs_days * _DAY)
-        self.collector = Collector(self.database, self.blobs, self._staging, compaction, keeping=keeping, now=now)
+        self.collector = Collector(
+            self.database,
+            memberships,
+            self.algorithms,
+            self.blobs,
+            self._staging,
+            compaction=compaction,
+            keeping=keeping,
+            now=now,
+        )
         self._closing = AsyncExitStack()
 
     def registrations(self) -> list[Registration]:
@@ -129,11 +143,13 @@ class Storage:
         models = ModelServicer(
             self._models, self._model_deletion, self.checkpoints, Fences(self.database), self.downloads
         )
+        projects = ProjectServicer(self._projects, self._project_deletion, self._usages)
+        algorithms = AlgorithmServicer(self.algorithms, self._algorithm_deletion, self._coming)
         return [
-            (add_ProjectServiceServicer_to_server, ProjectServicer(self._projects, self._usages)),
+            (add_ProjectServiceServicer_to_server, projects),
             (add_BlobServiceServicer_to_server, blobs),
             (add_DatasetServiceServicer_to_server, datasets),
-            (add_AlgorithmServiceServicer_to_server, AlgorithmServicer(self.algorithms, self._coming)),
+            (add_AlgorithmServiceServicer_to_server, algorithms),
             (add_ModelServiceServicer_to_server, models),
             (add_AuditServiceServicer_to_server, AuditServicer(self.audit)),
         ]

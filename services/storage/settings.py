@@ -47,7 +47,7 @@ class StorageSettings(ServiceSettings):
     """How long a stream may keep its share while nothing comes or goes and somebody else waits for it."""
 
     keep_deleted_days: float = Field(default=30.0, ge=0, le=36_500)
-    """How many days data sets, models and their versions can be restored once they are deleted."""
+    """How many days projects, data sets, models and versions can be restored once they are deleted."""
 
     keep_unnamed_days: float = Field(default=7.0, ge=0, le=36_500)
     """How many days pictures stay that no version of a data set names."""

@@ -73,6 +73,7 @@ class MadeUpAuth:
         self.levels = {("anna", SYSTEM): 30, ("eve", SYSTEM): 30, ("vera", SYSTEM): 10}
         self.owners: dict[str, tuple[str, str]] = {}
         self.away = False
+        self.forgotten: list[tuple[str, str]] = []
         self.asked = 0
         self._changed = asyncio.Event()
 
@@ -94,6 +95,14 @@ class MadeUpAuth:
 
     async def of(self, account: AccountName) -> list[ProjectName]:
         return [ProjectName(project) for who, project in self.levels if who == account.account]
+
+    async def may(self, account: AccountName, project: ProjectName, action: str, login: str) -> bool:
+        return (await self.decide(account, project, action, login)).allowed
+
+    async def forget_project(self, project: ProjectName, uid: str) -> None:
+        if self.away:
+            raise Unavailable("auth is away", dependency="auth")
+        self.forgotten.append((project.project, uid))
 
 
 T = TypeVar("T")

@@ -471,6 +471,25 @@ class Algorithms(Servicer, algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         version = algorithm_pb2.AlgorithmVersion(name=request.name, manifest_toml=self.mesh.manifest)
         return algorithm_service_pb2.GetAlgorithmVersionResponse(algorithm_version=version)
 
+    @guarded
+    async def ListAlgorithmVersions(self, request: Any, context: Any) -> Any:
+        gone = self.mesh.deleted if request.show_deleted else {}
+        found = [
+            algorithm_pb2.AlgorithmVersion(name=name, **DELETED) for name in gone if name.startswith("algorithms/")
+        ]
+        return algorithm_service_pb2.ListAlgorithmVersionsResponse(algorithm_versions=found)
+
+    @guarded
+    async def DeleteAlgorithmVersion(self, request: Any, context: Any) -> Any:
+        name = self.mesh.delete(request.name, "algorithms/")
+        version = algorithm_pb2.AlgorithmVersion(name=name, **DELETED)
+        return algorithm_service_pb2.DeleteAlgorithmVersionResponse(algorithm_version=version)
+
+    @guarded
+    async def UndeleteAlgorithmVersion(self, request: Any, context: Any) -> Any:
+        version = algorithm_pb2.AlgorithmVersion(name=self.mesh.restore(request.name))
+        return algorithm_service_pb2.UndeleteAlgorithmVersionResponse(algorithm_version=version)
+
 
 class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
     @guarded
@@ -526,7 +545,19 @@ class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
 class Projects(Servicer, project_service_pb2_grpc.ProjectServiceServicer):
     @guarded
     async def ListProjects(self, request: Any, context: Any) -> Any:
-        return project_service_pb2.ListProjectsResponse()
+        gone = self.mesh.deleted if request.show_deleted else {}
+        found = [project_pb2.Project(name=name, **DELETED) for name in gone]
+        return project_service_pb2.ListProjectsResponse(projects=found)
+
+    @guarded
+    async def DeleteProject(self, request: Any, context: Any) -> Any:
+        project = project_pb2.Project(name=self.mesh.delete(request.name, "projects/"), **DELETED)
+        return project_service_pb2.DeleteProjectResponse(project=project)
+
+    @guarded
+    async def UndeleteProject(self, request: Any, context: Any) -> Any:
+        project = project_pb2.Project(name=self.mesh.restore(request.name))
+        return project_service_pb2.UndeleteProjectResponse(project=project)
 
     @guarded
     async def GetProjectUsage(self, request: Any, context: Any) -> Any:

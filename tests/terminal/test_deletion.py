@@ -1,4 +1,4 @@
-"""`delete`, `undelete` and `list --deleted` of data sets and models, and a push whose pictures were collected."""
+"""`delete`, `undelete` and `list --deleted`, and a push whose pictures were collected."""
 
 from __future__ import annotations
 
@@ -70,6 +70,35 @@ def test_who_may_not_delete_is_told(loupe: Callable[..., Any], mesh: FakeMesh) -
     mesh.denied = errors.PermissionDenied("accounts/anna may not do datasets.delete", action="datasets.delete")
     assert loupe("dataset", "delete", "screws").exit_code == 5
     assert mesh.deleted == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "name"),
+    [("project", "line-9", "projects/line-9"), ("algorithm", "mine/versions/1", "algorithms/mine/versions/1")],
+)
+def test_projects_and_algorithms_are_deleted_and_restored(
+    loupe: Callable[..., Any], mesh: FakeMesh, kind: str, said: str, name: str
+) -> None:
+    """It is said until when; the list of deleted ones has it, and JSON the resource."""
+    result = loupe(kind, "delete", said)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"deleted {name}, ")
+    assert "it can be restored until 2027-02-14" in " ".join(result.stdout.split())
+    assert list(mesh.deleted) == [name]
+    assert loupe(kind, "delete", said).exit_code == 4
+    shown = json.loads(loupe(kind, "list", "--deleted", "--json").stdout)["deleted"]
+    assert [one["name"] for one in shown] == [name]
+    assert said.partition("/")[0] not in loupe(kind, "list").stdout
+    assert json.loads(loupe(kind, "undelete", said, "--json").stdout)["name"] == name
+    assert mesh.deleted == {}
+    assert loupe(kind, "undelete", said).exit_code == 8
+
+
+def test_which_version_of_an_algorithm_is_to_be_said(loupe: Callable[..., Any], mesh: FakeMesh) -> None:
+    """Nobody deletes the newest one who did not name it."""
+    result = loupe("algorithm", "delete", "mine")
+    assert (result.exit_code, mesh.deleted) == (6, {})
+    assert "mine/versions/1.2" in result.stderr
 
 
 async def test_a_push_sends_again_what_was_collected_meanwhile(

@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AlgorithmVersion(_message.Message):
-    __slots__ = ("name", "uid", "digest", "size", "task", "summary", "manifest_toml", "built_in", "creator", "create_time")
+    __slots__ = ("name", "uid", "digest", "size", "task", "summary", "manifest_toml", "built_in", "creator", "create_time", "delete_time", "expire_time")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,8 @@ class AlgorithmVersion(_message.Message):
     BUILT_IN_FIELD_NUMBER: _ClassVar[int]
     CREATOR_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     digest: str
@@ -30,4 +32,6 @@ class AlgorithmVersion(_message.Message):
     built_in: bool
     creator: str
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ..., task: _Optional[str] = ..., summary: _Optional[str] = ..., manifest_toml: _Optional[str] = ..., built_in: _Optional[bool] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    delete_time: _timestamp_pb2.Timestamp
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ..., task: _Optional[str] = ..., summary: _Optional[str] = ..., manifest_toml: _Optional[str] = ..., built_in: _Optional[bool] = ..., creator: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -26,7 +26,7 @@ from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb
 from loupe.storage.v1 import algorithm_pb2 as loupe_dot_storage_dot_v1_dot_algorithm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(loupe/storage/v1/algorithm_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a loupe/storage/v1/algorithm.proto\"\xb3\x01\n\x1ePublishAlgorithmVersionRequest\x12:\n\x06header\x18\x01 \x01(\x0b\x32(.loupe.storage.v1.AlgorithmVersionHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12<\n\x07\x63losing\x18\x03 \x01(\x0b\x32).loupe.storage.v1.AlgorithmVersionClosingH\x00\x42\x06\n\x04part\"6\n\x16\x41lgorithmVersionHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"7\n\x17\x41lgorithmVersionClosing\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"`\n\x1fPublishAlgorithmVersionResponse\x12=\n\x11\x61lgorithm_version\x18\x01 \x01(\x0b\x32\".loupe.storage.v1.AlgorithmVersion\"*\n\x1aGetAlgorithmVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x1bGetAlgorithmVersionResponse\x12=\n\x11\x61lgorithm_version\x18\x01 \x01(\x0b\x32\".loupe.storage.v1.AlgorithmVersion\"X\n\x1cListAlgorithmVersionsRequest\x12\x11\n\talgorithm\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"x\n\x1dListAlgorithmVersionsResponse\x12>\n\x12\x61lgorithm_versions\x18\x01 \x03(\x0b\x32\".loupe.storage.v1.AlgorithmVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x1f\x44ownloadAlgorithmVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"1\n DownloadAlgorithmVersionResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xd6\x04\n\x10\x41lgorithmService\x12\xa4\x01\n\x17PublishAlgorithmVersion\x12\x30.loupe.storage.v1.PublishAlgorithmVersionRequest\x1a\x31.loupe.storage.v1.PublishAlgorithmVersionResponse\"\"\x92\x82\x19\x1e\x1a\x12\n\x10\x61lgorithms.write\"\x06\x64\x65ploy0\x01(\x01\x12\x87\x01\n\x13GetAlgorithmVersion\x12,.loupe.storage.v1.GetAlgorithmVersionRequest\x1a-.loupe.storage.v1.GetAlgorithmVersionResponse\"\x13\x92\x82\x19\x0f\x10\x01\"\tscheduler(\x01\x12\x80\x01\n\x15ListAlgorithmVersions\x12..loupe.storage.v1.ListAlgorithmVersionsRequest\x1a/.loupe.storage.v1.ListAlgorithmVersionsResponse\"\x06\x92\x82\x19\x02\x10\x01\x12\x8d\x01\n\x18\x44ownloadAlgorithmVersion\x12\x31.loupe.storage.v1.DownloadAlgorithmVersionRequest\x1a\x32.loupe.storage.v1.DownloadAlgorithmVersionResponse\"\x08\x92\x82\x19\x04\x10\x01(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(loupe/storage/v1/algorithm_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a loupe/storage/v1/algorithm.proto\"\xb3\x01\n\x1ePublishAlgorithmVersionRequest\x12:\n\x06header\x18\x01 \x01(\x0b\x32(.loupe.storage.v1.AlgorithmVersionHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12<\n\x07\x63losing\x18\x03 \x01(\x0b\x32).loupe.storage.v1.AlgorithmVersionClosingH\x00\x42\x06\n\x04part\"6\n\x16\x41lgorithmVersionHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"7\n\x17\x41lgorithmVersionClosing\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"`\n\x1fPublishAlgorithmVersionResponse\x12=\n\x11\x61lgorithm_version\x18\x01 \x01(\x0b\x32\".loupe.storage.v1.AlgorithmVersion\"@\n\x1aGetAlgorithmVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x02 \x01(\x08\"\\\n\x1bGetAlgorithmVersionResponse\x12=\n\x11\x61lgorithm_version\x18\x01 \x01(\x0b\x32\".loupe.storage.v1.AlgorithmVersion\"n\n\x1cListAlgorithmVersionsRequest\x12\x11\n\talgorithm\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"x\n\x1dListAlgorithmVersionsResponse\x12>\n\x12\x61lgorithm_versions\x18\x01 \x03(\x0b\x32\".loupe.storage.v1.AlgorithmVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x1f\x44ownloadAlgorithmVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"1\n DownloadAlgorithmVersionResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"A\n\x1d\x44\x65leteAlgorithmVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"_\n\x1e\x44\x65leteAlgorithmVersionResponse\x12=\n\x11\x61lgorithm_version\x18\x01 \x01(\x0b\x32\".loupe.storage.v1.AlgorithmVersion\"C\n\x1fUndeleteAlgorithmVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"a\n UndeleteAlgorithmVersionResponse\x12=\n\x11\x61lgorithm_version\x18\x01 \x01(\x0b\x32\".loupe.storage.v1.AlgorithmVersion2\x92\x07\n\x10\x41lgorithmService\x12\xa4\x01\n\x17PublishAlgorithmVersion\x12\x30.loupe.storage.v1.PublishAlgorithmVersionRequest\x1a\x31.loupe.storage.v1.PublishAlgorithmVersionResponse\"\"\x92\x82\x19\x1e\x1a\x12\n\x10\x61lgorithms.write\"\x06\x64\x65ploy0\x01(\x01\x12\x87\x01\n\x13GetAlgorithmVersion\x12,.loupe.storage.v1.GetAlgorithmVersionRequest\x1a-.loupe.storage.v1.GetAlgorithmVersionResponse\"\x13\x92\x82\x19\x0f\x10\x01\"\tscheduler(\x01\x12\x80\x01\n\x15ListAlgorithmVersions\x12..loupe.storage.v1.ListAlgorithmVersionsRequest\x1a/.loupe.storage.v1.ListAlgorithmVersionsResponse\"\x06\x92\x82\x19\x02\x10\x01\x12\x8d\x01\n\x18\x44ownloadAlgorithmVersion\x12\x31.loupe.storage.v1.DownloadAlgorithmVersionRequest\x1a\x32.loupe.storage.v1.DownloadAlgorithmVersionResponse\"\x08\x92\x82\x19\x04\x10\x01(\x01\x30\x01\x12\x98\x01\n\x16\x44\x65leteAlgorithmVersion\x12/.loupe.storage.v1.DeleteAlgorithmVersionRequest\x1a\x30.loupe.storage.v1.DeleteAlgorithmVersionResponse\"\x1b\x92\x82\x19\x17\x1a\x13\n\x11\x61lgorithms.delete0\x01\x12\x9e\x01\n\x18UndeleteAlgorithmVersion\x12\x31.loupe.storage.v1.UndeleteAlgorithmVersionRequest\x1a\x32.loupe.storage.v1.UndeleteAlgorithmVersionResponse\"\x1b\x92\x82\x19\x17\x1a\x13\n\x11\x61lgorithms.delete0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALGORITHMSERVICE'].methods_by_name['ListAlgorithmVersions']._serialized_options = b'\222\202\031\002\020\001'
   _globals['_ALGORITHMSERVICE'].methods_by_name['DownloadAlgorithmVersion']._loaded_options = None
   _globals['_ALGORITHMSERVICE'].methods_by_name['DownloadAlgorithmVersion']._serialized_options = b'\222\202\031\004\020\001(\001'
+  _globals['_ALGORITHMSERVICE'].methods_by_name['DeleteAlgorithmVersion']._loaded_options = None
+  _globals['_ALGORITHMSERVICE'].methods_by_name['DeleteAlgorithmVersion']._serialized_options = b'\222\202\031\027\032\023\n\021algorithms.delete0\001'
+  _globals['_ALGORITHMSERVICE'].methods_by_name['UndeleteAlgorithmVersion']._loaded_options = None
+  _globals['_ALGORITHMSERVICE'].methods_by_name['UndeleteAlgorithmVersion']._serialized_options = b'\222\202\031\027\032\023\n\021algorithms.delete0\001'
   _globals['_PUBLISHALGORITHMVERSIONREQUEST']._serialized_start=127
   _globals['_PUBLISHALGORITHMVERSIONREQUEST']._serialized_end=306
   _globals['_ALGORITHMVERSIONHEADER']._serialized_start=308
@@ -50,17 +54,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHALGORITHMVERSIONRESPONSE']._serialized_start=421
   _globals['_PUBLISHALGORITHMVERSIONRESPONSE']._serialized_end=517
   _globals['_GETALGORITHMVERSIONREQUEST']._serialized_start=519
-  _globals['_GETALGORITHMVERSIONREQUEST']._serialized_end=561
-  _globals['_GETALGORITHMVERSIONRESPONSE']._serialized_start=563
-  _globals['_GETALGORITHMVERSIONRESPONSE']._serialized_end=655
-  _globals['_LISTALGORITHMVERSIONSREQUEST']._serialized_start=657
-  _globals['_LISTALGORITHMVERSIONSREQUEST']._serialized_end=745
-  _globals['_LISTALGORITHMVERSIONSRESPONSE']._serialized_start=747
-  _globals['_LISTALGORITHMVERSIONSRESPONSE']._serialized_end=867
-  _globals['_DOWNLOADALGORITHMVERSIONREQUEST']._serialized_start=869
-  _globals['_DOWNLOADALGORITHMVERSIONREQUEST']._serialized_end=916
-  _globals['_DOWNLOADALGORITHMVERSIONRESPONSE']._serialized_start=918
-  _globals['_DOWNLOADALGORITHMVERSIONRESPONSE']._serialized_end=967
-  _globals['_ALGORITHMSERVICE']._serialized_start=970
-  _globals['_ALGORITHMSERVICE']._serialized_end=1568
+  _globals['_GETALGORITHMVERSIONREQUEST']._serialized_end=583
+  _globals['_GETALGORITHMVERSIONRESPONSE']._serialized_start=585
+  _globals['_GETALGORITHMVERSIONRESPONSE']._serialized_end=677
+  _globals['_LISTALGORITHMVERSIONSREQUEST']._serialized_start=679
+  _globals['_LISTALGORITHMVERSIONSREQUEST']._serialized_end=789
+  _globals['_LISTALGORITHMVERSIONSRESPONSE']._serialized_start=791
+  _globals['_LISTALGORITHMVERSIONSRESPONSE']._serialized_end=911
+  _globals['_DOWNLOADALGORITHMVERSIONREQUEST']._serialized_start=913
+  _globals['_DOWNLOADALGORITHMVERSIONREQUEST']._serialized_end=960
+  _globals['_DOWNLOADALGORITHMVERSIONRESPONSE']._serialized_start=962
+  _globals['_DOWNLOADALGORITHMVERSIONRESPONSE']._serialized_end=1011
+  _globals['_DELETEALGORITHMVERSIONREQUEST']._serialized_start=1013
+  _globals['_DELETEALGORITHMVERSIONREQUEST']._serialized_end=1078
+  _globals['_DELETEALGORITHMVERSIONRESPONSE']._serialized_start=1080
+  _globals['_DELETEALGORITHMVERSIONRESPONSE']._serialized_end=1175
+  _globals['_UNDELETEALGORITHMVERSIONREQUEST']._serialized_start=1177
+  _globals['_UNDELETEALGORITHMVERSIONREQUEST']._serialized_end=1244
+  _globals['_UNDELETEALGORITHMVERSIONRESPONSE']._serialized_start=1246
+  _globals['_UNDELETEALGORITHMVERSIONRESPONSE']._serialized_end=1343
+  _globals['_ALGORITHMSERVICE']._serialized_start=1346
+  _globals['_ALGORITHMSERVICE']._serialized_end=2260
 # @@protoc_insertion_point(module_scope)

@@ -41,10 +41,12 @@ class PublishAlgorithmVersionResponse(_message.Message):
     def __init__(self, algorithm_version: _Optional[_Union[_algorithm_pb2.AlgorithmVersion, _Mapping]] = ...) -> None: ...
 
 class GetAlgorithmVersionRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "show_deleted")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    SHOW_DELETED_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    show_deleted: bool
+    def __init__(self, name: _Optional[str] = ..., show_deleted: _Optional[bool] = ...) -> None: ...
 
 class GetAlgorithmVersionResponse(_message.Message):
     __slots__ = ("algorithm_version",)
@@ -53,14 +55,16 @@ class GetAlgorithmVersionResponse(_message.Message):
     def __init__(self, algorithm_version: _Optional[_Union[_algorithm_pb2.AlgorithmVersion, _Mapping]] = ...) -> None: ...
 
 class ListAlgorithmVersionsRequest(_message.Message):
-    __slots__ = ("algorithm", "page_size", "page_token")
+    __slots__ = ("algorithm", "page_size", "page_token", "show_deleted")
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SHOW_DELETED_FIELD_NUMBER: _ClassVar[int]
     algorithm: str
     page_size: int
     page_token: str
-    def __init__(self, algorithm: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    show_deleted: bool
+    def __init__(self, algorithm: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., show_deleted: _Optional[bool] = ...) -> None: ...
 
 class ListAlgorithmVersionsResponse(_message.Message):
     __slots__ = ("algorithm_versions", "next_page_token")
@@ -81,3 +85,31 @@ class DownloadAlgorithmVersionResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     chunk: bytes
     def __init__(self, chunk: _Optional[bytes] = ...) -> None: ...
+
+class DeleteAlgorithmVersionRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class DeleteAlgorithmVersionResponse(_message.Message):
+    __slots__ = ("algorithm_version",)
+    ALGORITHM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    algorithm_version: _algorithm_pb2.AlgorithmVersion
+    def __init__(self, algorithm_version: _Optional[_Union[_algorithm_pb2.AlgorithmVersion, _Mapping]] = ...) -> None: ...
+
+class UndeleteAlgorithmVersionRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class UndeleteAlgorithmVersionResponse(_message.Message):
+    __slots__ = ("algorithm_version",)
+    ALGORITHM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    algorithm_version: _algorithm_pb2.AlgorithmVersion
+    def __init__(self, algorithm_version: _Optional[_Union[_algorithm_pb2.AlgorithmVersion, _Mapping]] = ...) -> None: ...

@@ -55,6 +55,16 @@ class AlgorithmServiceStub:
                 request_serializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DownloadAlgorithmVersionRequest.SerializeToString,
                 response_deserializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DownloadAlgorithmVersionResponse.FromString,
                 _registered_method=True)
+        self.DeleteAlgorithmVersion = channel.unary_unary(
+                '/loupe.storage.v1.AlgorithmService/DeleteAlgorithmVersion',
+                request_serializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DeleteAlgorithmVersionRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DeleteAlgorithmVersionResponse.FromString,
+                _registered_method=True)
+        self.UndeleteAlgorithmVersion = channel.unary_unary(
+                '/loupe.storage.v1.AlgorithmService/UndeleteAlgorithmVersion',
+                request_serializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.UndeleteAlgorithmVersionRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.UndeleteAlgorithmVersionResponse.FromString,
+                _registered_method=True)
 
 
 class AlgorithmServiceServicer:
@@ -84,7 +94,22 @@ class AlgorithmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadAlgorithmVersion(self, request, context):
-        """DownloadAlgorithmVersion streams a packed image.
+        """DownloadAlgorithmVersion streams a packed image, also of a deleted version for as long as a model was made with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlgorithmVersion(self, request, context):
+        """DeleteAlgorithmVersion deletes a version that does not ship with Loupe. It can be restored until its expire_time, and is kept
+        for as long as a model was made with it. No other image can take its name. It is a right in the whole mesh.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteAlgorithmVersion(self, request, context):
+        """UndeleteAlgorithmVersion restores a version that was deleted and is not purged yet. It is a right in the whole mesh.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +137,16 @@ def add_AlgorithmServiceServicer_to_server(servicer, server):
                     servicer.DownloadAlgorithmVersion,
                     request_deserializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DownloadAlgorithmVersionRequest.FromString,
                     response_serializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DownloadAlgorithmVersionResponse.SerializeToString,
+            ),
+            'DeleteAlgorithmVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlgorithmVersion,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DeleteAlgorithmVersionRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DeleteAlgorithmVersionResponse.SerializeToString,
+            ),
+            'UndeleteAlgorithmVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteAlgorithmVersion,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.UndeleteAlgorithmVersionRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.UndeleteAlgorithmVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +258,60 @@ class AlgorithmService:
             '/loupe.storage.v1.AlgorithmService/DownloadAlgorithmVersion',
             loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DownloadAlgorithmVersionRequest.SerializeToString,
             loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DownloadAlgorithmVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlgorithmVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.AlgorithmService/DeleteAlgorithmVersion',
+            loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DeleteAlgorithmVersionRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.DeleteAlgorithmVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteAlgorithmVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.AlgorithmService/UndeleteAlgorithmVersion',
+            loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.UndeleteAlgorithmVersionRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_algorithm__service__pb2.UndeleteAlgorithmVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

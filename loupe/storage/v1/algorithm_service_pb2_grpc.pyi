@@ -42,7 +42,13 @@ class AlgorithmServiceStub:
     ListAlgorithmVersions: _grpc.UnaryUnaryMultiCallable[_algorithm_service_pb2.ListAlgorithmVersionsRequest, _algorithm_service_pb2.ListAlgorithmVersionsResponse]
     """ListAlgorithmVersions lists the library: the newest version of each algorithm, or all versions of one."""
     DownloadAlgorithmVersion: _grpc.UnaryStreamMultiCallable[_algorithm_service_pb2.DownloadAlgorithmVersionRequest, _algorithm_service_pb2.DownloadAlgorithmVersionResponse]
-    """DownloadAlgorithmVersion streams a packed image."""
+    """DownloadAlgorithmVersion streams a packed image, also of a deleted version for as long as a model was made with it."""
+    DeleteAlgorithmVersion: _grpc.UnaryUnaryMultiCallable[_algorithm_service_pb2.DeleteAlgorithmVersionRequest, _algorithm_service_pb2.DeleteAlgorithmVersionResponse]
+    """DeleteAlgorithmVersion deletes a version that does not ship with Loupe. It can be restored until its expire_time, and is kept
+    for as long as a model was made with it. No other image can take its name. It is a right in the whole mesh.
+    """
+    UndeleteAlgorithmVersion: _grpc.UnaryUnaryMultiCallable[_algorithm_service_pb2.UndeleteAlgorithmVersionRequest, _algorithm_service_pb2.UndeleteAlgorithmVersionResponse]
+    """UndeleteAlgorithmVersion restores a version that was deleted and is not purged yet. It is a right in the whole mesh."""
 
 @_typing.type_check_only
 class AlgorithmServiceAsyncStub(AlgorithmServiceStub):
@@ -58,7 +64,13 @@ class AlgorithmServiceAsyncStub(AlgorithmServiceStub):
     ListAlgorithmVersions: _aio.UnaryUnaryMultiCallable[_algorithm_service_pb2.ListAlgorithmVersionsRequest, _algorithm_service_pb2.ListAlgorithmVersionsResponse]  # type: ignore[assignment]
     """ListAlgorithmVersions lists the library: the newest version of each algorithm, or all versions of one."""
     DownloadAlgorithmVersion: _aio.UnaryStreamMultiCallable[_algorithm_service_pb2.DownloadAlgorithmVersionRequest, _algorithm_service_pb2.DownloadAlgorithmVersionResponse]  # type: ignore[assignment]
-    """DownloadAlgorithmVersion streams a packed image."""
+    """DownloadAlgorithmVersion streams a packed image, also of a deleted version for as long as a model was made with it."""
+    DeleteAlgorithmVersion: _aio.UnaryUnaryMultiCallable[_algorithm_service_pb2.DeleteAlgorithmVersionRequest, _algorithm_service_pb2.DeleteAlgorithmVersionResponse]  # type: ignore[assignment]
+    """DeleteAlgorithmVersion deletes a version that does not ship with Loupe. It can be restored until its expire_time, and is kept
+    for as long as a model was made with it. No other image can take its name. It is a right in the whole mesh.
+    """
+    UndeleteAlgorithmVersion: _aio.UnaryUnaryMultiCallable[_algorithm_service_pb2.UndeleteAlgorithmVersionRequest, _algorithm_service_pb2.UndeleteAlgorithmVersionResponse]  # type: ignore[assignment]
+    """UndeleteAlgorithmVersion restores a version that was deleted and is not purged yet. It is a right in the whole mesh."""
 
 class AlgorithmServiceServicer(metaclass=_abc_1.ABCMeta):
     """AlgorithmService holds the algorithm image library, which all projects share."""
@@ -95,6 +107,24 @@ class AlgorithmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _algorithm_service_pb2.DownloadAlgorithmVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_algorithm_service_pb2.DownloadAlgorithmVersionResponse], _abc.AsyncIterator[_algorithm_service_pb2.DownloadAlgorithmVersionResponse]]:
-        """DownloadAlgorithmVersion streams a packed image."""
+        """DownloadAlgorithmVersion streams a packed image, also of a deleted version for as long as a model was made with it."""
+
+    @_abc_1.abstractmethod
+    def DeleteAlgorithmVersion(
+        self,
+        request: _algorithm_service_pb2.DeleteAlgorithmVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_algorithm_service_pb2.DeleteAlgorithmVersionResponse, _abc.Awaitable[_algorithm_service_pb2.DeleteAlgorithmVersionResponse]]:
+        """DeleteAlgorithmVersion deletes a version that does not ship with Loupe. It can be restored until its expire_time, and is kept
+        for as long as a model was made with it. No other image can take its name. It is a right in the whole mesh.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteAlgorithmVersion(
+        self,
+        request: _algorithm_service_pb2.UndeleteAlgorithmVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_algorithm_service_pb2.UndeleteAlgorithmVersionResponse, _abc.Awaitable[_algorithm_service_pb2.UndeleteAlgorithmVersionResponse]]:
+        """UndeleteAlgorithmVersion restores a version that was deleted and is not purged yet. It is a right in the whole mesh."""
 
 def add_AlgorithmServiceServicer_to_server(servicer: AlgorithmServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eloupe/storage/v1/project.proto\x12\x10loupe.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"k\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\x0bStoredCount\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x12\n\nbyte_count\x18\x02 \x01(\x03\"7\n\x0cProjectQuota\x12\x14\n\x0cmax_pictures\x18\x01 \x01(\x03\x12\x11\n\tmax_bytes\x18\x02 \x01(\x03\"\xd6\x03\n\x0cProjectUsage\x12\x0f\n\x07project\x18\x01 \x01(\t\x12/\n\x08pictures\x18\x02 \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12,\n\x05\x62lobs\x18\x03 \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12\x32\n\x0b\x63heckpoints\x18\x04 \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12\x32\n\x0bmodel_files\x18\x05 \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12\x18\n\x10\x64\x61taset_versions\x18\x06 \x01(\x03\x12\x16\n\x0emodel_versions\x18\x07 \x01(\x03\x12-\n\x05quota\x18\x08 \x01(\x0b\x32\x1e.loupe.storage.v1.ProjectQuota\x12 \n\x18\x64\x65leted_dataset_versions\x18\t \x01(\x03\x12\x1e\n\x16\x64\x65leted_model_versions\x18\n \x01(\x03\x12\x37\n\x10unnamed_pictures\x18\x0b \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12\x12\n\ndead_bytes\x18\x0c \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eloupe/storage/v1/project.proto\x12\x10loupe.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x01\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\x0bStoredCount\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x12\n\nbyte_count\x18\x02 \x01(\x03\"7\n\x0cProjectQuota\x12\x14\n\x0cmax_pictures\x18\x01 \x01(\x03\x12\x11\n\tmax_bytes\x18\x02 \x01(\x03\"\xd6\x03\n\x0cProjectUsage\x12\x0f\n\x07project\x18\x01 \x01(\t\x12/\n\x08pictures\x18\x02 \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12,\n\x05\x62lobs\x18\x03 \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12\x32\n\x0b\x63heckpoints\x18\x04 \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12\x32\n\x0bmodel_files\x18\x05 \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12\x18\n\x10\x64\x61taset_versions\x18\x06 \x01(\x03\x12\x16\n\x0emodel_versions\x18\x07 \x01(\x03\x12-\n\x05quota\x18\x08 \x01(\x0b\x32\x1e.loupe.storage.v1.ProjectQuota\x12 \n\x18\x64\x65leted_dataset_versions\x18\t \x01(\x03\x12\x1e\n\x16\x64\x65leted_model_versions\x18\n \x01(\x03\x12\x37\n\x10unnamed_pictures\x18\x0b \x01(\x0b\x32\x1d.loupe.storage.v1.StoredCount\x12\x12\n\ndead_bytes\x18\x0c \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loupe.storage.v1.project_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROJECT']._serialized_start=85
-  _globals['_PROJECT']._serialized_end=192
-  _globals['_STOREDCOUNT']._serialized_start=194
-  _globals['_STOREDCOUNT']._serialized_end=242
-  _globals['_PROJECTQUOTA']._serialized_start=244
-  _globals['_PROJECTQUOTA']._serialized_end=299
-  _globals['_PROJECTUSAGE']._serialized_start=302
-  _globals['_PROJECTUSAGE']._serialized_end=772
+  _globals['_PROJECT']._serialized_start=86
+  _globals['_PROJECT']._serialized_end=291
+  _globals['_STOREDCOUNT']._serialized_start=293
+  _globals['_STOREDCOUNT']._serialized_end=341
+  _globals['_PROJECTQUOTA']._serialized_start=343
+  _globals['_PROJECTQUOTA']._serialized_end=398
+  _globals['_PROJECTUSAGE']._serialized_start=401
+  _globals['_PROJECTUSAGE']._serialized_end=871
 # @@protoc_insertion_point(module_scope)

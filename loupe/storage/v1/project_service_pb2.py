@@ -26,7 +26,7 @@ from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb
 from loupe.storage.v1 import project_pb2 as loupe_dot_storage_dot_v1_dot_project__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&loupe/storage/v1/project_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a\x1eloupe/storage/v1/project.proto\"j\n\x14\x43reateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12*\n\x07project\x18\x02 \x01(\x0b\x32\x19.loupe.storage.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x15\x43reateProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project\"!\n\x11GetProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x12GetProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x14ListProjectsResponse\x12+\n\x08projects\x18\x01 \x03(\x0b\x32\x19.loupe.storage.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16GetProjectUsageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x17GetProjectUsageResponse\x12-\n\x05usage\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ProjectUsage\"x\n\x16SetProjectQuotaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0cmax_pictures\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tmax_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x42\x0f\n\r_max_picturesB\x0c\n\n_max_bytes\"H\n\x17SetProjectQuotaResponse\x12-\n\x05quota\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ProjectQuota2\xf0\x04\n\x0eProjectService\x12{\n\rCreateProject\x12&.loupe.storage.v1.CreateProjectRequest\x1a\'.loupe.storage.v1.CreateProjectResponse\"\x19\x92\x82\x19\x15\x1a\x11\n\x0fprojects.create0\x01\x12t\n\nGetProject\x12#.loupe.storage.v1.GetProjectRequest\x1a$.loupe.storage.v1.GetProjectResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rprojects.read\x12\x04name\x12\x65\n\x0cListProjects\x12%.loupe.storage.v1.ListProjectsRequest\x1a&.loupe.storage.v1.ListProjectsResponse\"\x06\x92\x82\x19\x02\x10\x01\x12\x83\x01\n\x0fGetProjectUsage\x12(.loupe.storage.v1.GetProjectUsageRequest\x1a).loupe.storage.v1.GetProjectUsageResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rprojects.read\x12\x04name\x12~\n\x0fSetProjectQuota\x12(.loupe.storage.v1.SetProjectQuotaRequest\x1a).loupe.storage.v1.SetProjectQuotaResponse\"\x16\x92\x82\x19\x12\x1a\x0e\n\x0cquotas.write0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&loupe/storage/v1/project_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a\x1eloupe/storage/v1/project.proto\"j\n\x14\x43reateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12*\n\x07project\x18\x02 \x01(\x0b\x32\x19.loupe.storage.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x15\x43reateProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project\"7\n\x11GetProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x02 \x01(\x08\"@\n\x12GetProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project\"R\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x03 \x01(\x08\"\\\n\x14ListProjectsResponse\x12+\n\x08projects\x18\x01 \x03(\x0b\x32\x19.loupe.storage.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16GetProjectUsageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x17GetProjectUsageResponse\x12-\n\x05usage\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ProjectUsage\"x\n\x16SetProjectQuotaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0cmax_pictures\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tmax_bytes\x18\x03 \x01(\x03H\x01\x88\x01\x01\x42\x0f\n\r_max_picturesB\x0c\n\n_max_bytes\"H\n\x17SetProjectQuotaResponse\x12-\n\x05quota\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ProjectQuota\"8\n\x14\x44\x65leteProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"C\n\x15\x44\x65leteProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project\":\n\x16UndeleteProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"E\n\x17UndeleteProjectResponse\x12*\n\x07project\x18\x01 \x01(\x0b\x32\x19.loupe.storage.v1.Project2\xfe\x06\n\x0eProjectService\x12{\n\rCreateProject\x12&.loupe.storage.v1.CreateProjectRequest\x1a\'.loupe.storage.v1.CreateProjectResponse\"\x19\x92\x82\x19\x15\x1a\x11\n\x0fprojects.create0\x01\x12t\n\nGetProject\x12#.loupe.storage.v1.GetProjectRequest\x1a$.loupe.storage.v1.GetProjectResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rprojects.read\x12\x04name\x12\x65\n\x0cListProjects\x12%.loupe.storage.v1.ListProjectsRequest\x1a&.loupe.storage.v1.ListProjectsResponse\"\x06\x92\x82\x19\x02\x10\x01\x12\x83\x01\n\x0fGetProjectUsage\x12(.loupe.storage.v1.GetProjectUsageRequest\x1a).loupe.storage.v1.GetProjectUsageResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\rprojects.read\x12\x04name\x12~\n\x0fSetProjectQuota\x12(.loupe.storage.v1.SetProjectQuotaRequest\x1a).loupe.storage.v1.SetProjectQuotaResponse\"\x16\x92\x82\x19\x12\x1a\x0e\n\x0cquotas.write0\x01\x12\x81\x01\n\rDeleteProject\x12&.loupe.storage.v1.DeleteProjectRequest\x1a\'.loupe.storage.v1.DeleteProjectResponse\"\x1f\x92\x82\x19\x1b\x1a\x17\n\x0fprojects.delete\x12\x04name0\x01\x12\x87\x01\n\x0fUndeleteProject\x12(.loupe.storage.v1.UndeleteProjectRequest\x1a).loupe.storage.v1.UndeleteProjectResponse\"\x1f\x92\x82\x19\x1b\x1a\x17\n\x0fprojects.delete\x12\x04name0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,26 +43,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['GetProjectUsage']._serialized_options = b'\222\202\031\027\032\025\n\rprojects.read\022\004name'
   _globals['_PROJECTSERVICE'].methods_by_name['SetProjectQuota']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['SetProjectQuota']._serialized_options = b'\222\202\031\022\032\016\n\014quotas.write0\001'
+  _globals['_PROJECTSERVICE'].methods_by_name['DeleteProject']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['DeleteProject']._serialized_options = b'\222\202\031\033\032\027\n\017projects.delete\022\004name0\001'
+  _globals['_PROJECTSERVICE'].methods_by_name['UndeleteProject']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['UndeleteProject']._serialized_options = b'\222\202\031\033\032\027\n\017projects.delete\022\004name0\001'
   _globals['_CREATEPROJECTREQUEST']._serialized_start=122
   _globals['_CREATEPROJECTREQUEST']._serialized_end=228
   _globals['_CREATEPROJECTRESPONSE']._serialized_start=230
   _globals['_CREATEPROJECTRESPONSE']._serialized_end=297
   _globals['_GETPROJECTREQUEST']._serialized_start=299
-  _globals['_GETPROJECTREQUEST']._serialized_end=332
-  _globals['_GETPROJECTRESPONSE']._serialized_start=334
-  _globals['_GETPROJECTRESPONSE']._serialized_end=398
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=400
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=460
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=462
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=554
-  _globals['_GETPROJECTUSAGEREQUEST']._serialized_start=556
-  _globals['_GETPROJECTUSAGEREQUEST']._serialized_end=594
-  _globals['_GETPROJECTUSAGERESPONSE']._serialized_start=596
-  _globals['_GETPROJECTUSAGERESPONSE']._serialized_end=668
-  _globals['_SETPROJECTQUOTAREQUEST']._serialized_start=670
-  _globals['_SETPROJECTQUOTAREQUEST']._serialized_end=790
-  _globals['_SETPROJECTQUOTARESPONSE']._serialized_start=792
-  _globals['_SETPROJECTQUOTARESPONSE']._serialized_end=864
-  _globals['_PROJECTSERVICE']._serialized_start=867
-  _globals['_PROJECTSERVICE']._serialized_end=1491
+  _globals['_GETPROJECTREQUEST']._serialized_end=354
+  _globals['_GETPROJECTRESPONSE']._serialized_start=356
+  _globals['_GETPROJECTRESPONSE']._serialized_end=420
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=422
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=504
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=506
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=598
+  _globals['_GETPROJECTUSAGEREQUEST']._serialized_start=600
+  _globals['_GETPROJECTUSAGEREQUEST']._serialized_end=638
+  _globals['_GETPROJECTUSAGERESPONSE']._serialized_start=640
+  _globals['_GETPROJECTUSAGERESPONSE']._serialized_end=712
+  _globals['_SETPROJECTQUOTAREQUEST']._serialized_start=714
+  _globals['_SETPROJECTQUOTAREQUEST']._serialized_end=834
+  _globals['_SETPROJECTQUOTARESPONSE']._serialized_start=836
+  _globals['_SETPROJECTQUOTARESPONSE']._serialized_end=908
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=910
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=966
+  _globals['_DELETEPROJECTRESPONSE']._serialized_start=968
+  _globals['_DELETEPROJECTRESPONSE']._serialized_end=1035
+  _globals['_UNDELETEPROJECTREQUEST']._serialized_start=1037
+  _globals['_UNDELETEPROJECTREQUEST']._serialized_end=1095
+  _globals['_UNDELETEPROJECTRESPONSE']._serialized_start=1097
+  _globals['_UNDELETEPROJECTRESPONSE']._serialized_end=1166
+  _globals['_PROJECTSERVICE']._serialized_start=1169
+  _globals['_PROJECTSERVICE']._serialized_end=2063
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ProjectServiceStub:
-    """ProjectService creates and lists projects.
+    """ProjectService creates, lists and deletes projects.
     """
 
     def __init__(self, channel):
@@ -60,10 +60,20 @@ class ProjectServiceStub:
                 request_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaRequest.SerializeToString,
                 response_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaResponse.FromString,
                 _registered_method=True)
+        self.DeleteProject = channel.unary_unary(
+                '/loupe.storage.v1.ProjectService/DeleteProject',
+                request_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.DeleteProjectRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.DeleteProjectResponse.FromString,
+                _registered_method=True)
+        self.UndeleteProject = channel.unary_unary(
+                '/loupe.storage.v1.ProjectService/UndeleteProject',
+                request_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.UndeleteProjectRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.UndeleteProjectResponse.FromString,
+                _registered_method=True)
 
 
 class ProjectServiceServicer:
-    """ProjectService creates and lists projects.
+    """ProjectService creates, lists and deletes projects.
     """
 
     def CreateProject(self, request, context):
@@ -101,6 +111,21 @@ class ProjectServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteProject(self, request, context):
+        """DeleteProject deletes a project with all that is in it. It can be restored until its expire_time; meanwhile everything in it
+        is NOT_FOUND, also for its jobs: those that are not over fail with that. Its id is never given again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteProject(self, request, context):
+        """UndeleteProject restores a project that was deleted and is not purged yet, with all that was in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +154,16 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     request_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaRequest.FromString,
                     response_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaResponse.SerializeToString,
             ),
+            'DeleteProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProject,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.DeleteProjectRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.DeleteProjectResponse.SerializeToString,
+            ),
+            'UndeleteProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteProject,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.UndeleteProjectRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_project__service__pb2.UndeleteProjectResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'loupe.storage.v1.ProjectService', rpc_method_handlers)
@@ -138,7 +173,7 @@ def add_ProjectServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProjectService:
-    """ProjectService creates and lists projects.
+    """ProjectService creates, lists and deletes projects.
     """
 
     @staticmethod
@@ -266,6 +301,60 @@ class ProjectService:
             '/loupe.storage.v1.ProjectService/SetProjectQuota',
             loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaRequest.SerializeToString,
             loupe_dot_storage_dot_v1_dot_project__service__pb2.SetProjectQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ProjectService/DeleteProject',
+            loupe_dot_storage_dot_v1_dot_project__service__pb2.DeleteProjectRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_project__service__pb2.DeleteProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ProjectService/UndeleteProject',
+            loupe_dot_storage_dot_v1_dot_project__service__pb2.UndeleteProjectRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_project__service__pb2.UndeleteProjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ProjectServiceStub:
-    """ProjectService creates and lists projects."""
+    """ProjectService creates, lists and deletes projects."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,10 +43,16 @@ class ProjectServiceStub:
     """GetProjectUsage says what a project holds and how much it may hold."""
     SetProjectQuota: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.SetProjectQuotaRequest, _project_service_pb2.SetProjectQuotaResponse]
     """SetProjectQuota limits what a project may hold; what it holds already stays. It is a right in the whole mesh."""
+    DeleteProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.DeleteProjectRequest, _project_service_pb2.DeleteProjectResponse]
+    """DeleteProject deletes a project with all that is in it. It can be restored until its expire_time; meanwhile everything in it
+    is NOT_FOUND, also for its jobs: those that are not over fail with that. Its id is never given again.
+    """
+    UndeleteProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.UndeleteProjectRequest, _project_service_pb2.UndeleteProjectResponse]
+    """UndeleteProject restores a project that was deleted and is not purged yet, with all that was in it."""
 
 @_typing.type_check_only
 class ProjectServiceAsyncStub(ProjectServiceStub):
-    """ProjectService creates and lists projects."""
+    """ProjectService creates, lists and deletes projects."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.CreateProjectRequest, _project_service_pb2.CreateProjectResponse]  # type: ignore[assignment]
@@ -59,9 +65,15 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     """GetProjectUsage says what a project holds and how much it may hold."""
     SetProjectQuota: _aio.UnaryUnaryMultiCallable[_project_service_pb2.SetProjectQuotaRequest, _project_service_pb2.SetProjectQuotaResponse]  # type: ignore[assignment]
     """SetProjectQuota limits what a project may hold; what it holds already stays. It is a right in the whole mesh."""
+    DeleteProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.DeleteProjectRequest, _project_service_pb2.DeleteProjectResponse]  # type: ignore[assignment]
+    """DeleteProject deletes a project with all that is in it. It can be restored until its expire_time; meanwhile everything in it
+    is NOT_FOUND, also for its jobs: those that are not over fail with that. Its id is never given again.
+    """
+    UndeleteProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.UndeleteProjectRequest, _project_service_pb2.UndeleteProjectResponse]  # type: ignore[assignment]
+    """UndeleteProject restores a project that was deleted and is not purged yet, with all that was in it."""
 
 class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ProjectService creates and lists projects."""
+    """ProjectService creates, lists and deletes projects."""
 
     @_abc_1.abstractmethod
     def CreateProject(
@@ -102,5 +114,23 @@ class ProjectServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_project_service_pb2.SetProjectQuotaResponse, _abc.Awaitable[_project_service_pb2.SetProjectQuotaResponse]]:
         """SetProjectQuota limits what a project may hold; what it holds already stays. It is a right in the whole mesh."""
+
+    @_abc_1.abstractmethod
+    def DeleteProject(
+        self,
+        request: _project_service_pb2.DeleteProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_project_service_pb2.DeleteProjectResponse, _abc.Awaitable[_project_service_pb2.DeleteProjectResponse]]:
+        """DeleteProject deletes a project with all that is in it. It can be restored until its expire_time; meanwhile everything in it
+        is NOT_FOUND, also for its jobs: those that are not over fail with that. Its id is never given again.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteProject(
+        self,
+        request: _project_service_pb2.UndeleteProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_project_service_pb2.UndeleteProjectResponse, _abc.Awaitable[_project_service_pb2.UndeleteProjectResponse]]:
+        """UndeleteProject restores a project that was deleted and is not purged yet, with all that was in it."""
 
 def add_ProjectServiceServicer_to_server(servicer: ProjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

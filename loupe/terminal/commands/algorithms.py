@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loupe.terminal.commands.deleted import DeletedOption, show_deleted
 from loupe.terminal.commands.frame import Cli, command, new_group
 from loupe.terminal.commands.lazy import names
 from loupe.terminal.tables import facts, short, table
@@ -19,14 +20,19 @@ app = typer.Typer()
 algorithm_app = new_group(app, "algorithm", "The algorithm image library that all projects share.")
 
 
-@command(algorithm_app, "list", "loupe algorithm list", "loupe algorithm list finetune")
+@command(
+    algorithm_app, "list", "loupe algorithm list", "loupe algorithm list finetune", "loupe algorithm list --deleted"
+)
 async def algorithm_list(
     cli: Cli,
     algorithm: Annotated[str | None, typer.Argument(metavar="[ALGORITHM]", help="All versions of this one.")] = None,
+    deleted: DeletedOption = False,
 ) -> None:
-    """List the newest version of each algorithm, or all versions of one."""
+    """List the newest version of each algorithm, or all versions of one; with --deleted, what can be restored."""
     which = str(cli.name(names.AlgorithmName, algorithm)) if algorithm else ""
     async with cli.terminal() as loupe:
+        if deleted:
+            return await show_deleted(cli, loupe.algorithms.deleted(which))
         found = [one async for one in loupe.algorithms.list(which)]
     rows = [(short(one.name), one.task, "built in" if one.built_in else one.creator, one.summary) for one in found]
     cli.show({"algorithms": found}, lambda: table(("algorithm", "task", "from", "what it does"), rows))

@@ -64,10 +64,12 @@ async def project_create(
     cli.show(made, lambda: f"created {made.name}")
 
 
-@command(project_app, "list", "loupe project list")
-async def project_list(cli: Cli) -> None:
-    """List the projects that you are in."""
+@command(project_app, "list", "loupe project list", "loupe project list --deleted")
+async def project_list(cli: Cli, deleted: DeletedOption = False) -> None:
+    """List the projects that you are in; with --deleted, those that you can restore."""
     async with cli.terminal() as loupe:
+        if deleted:
+            return await show_deleted(cli, loupe.projects.deleted())
         found = [one async for one in loupe.projects.list()]
     rows = [(short(one.name), one.display_name, when(one.create_time)) for one in found]
     cli.show({"projects": found}, lambda: table(("project", "name", "created"), rows))
@@ -301,7 +303,7 @@ async def dataset_list(cli: Cli, deleted: DeletedOption = False) -> None:
     """
     async with cli.terminal() as loupe:
         if deleted:
-            return await show_deleted(cli, loupe.datasets)
+            return await show_deleted(cli, loupe.datasets.deleted(cli.project))
         found = [one async for one in loupe.datasets.list(cli.project)]
         newest = {
             one.latest_version: await loupe.datasets.version(one.latest_version) for one in found if one.latest_version

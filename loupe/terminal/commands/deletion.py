@@ -1,4 +1,4 @@
-"""loupe dataset | model delete | undelete"""
+"""loupe project | dataset | model | algorithm delete | undelete"""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.terminal.commands.data import dataset_app
+from loupe.terminal.commands.algorithms import algorithm_app
+from loupe.terminal.commands.data import dataset_app, project_app
 from loupe.terminal.commands.frame import Cli, command
-from loupe.terminal.commands.lazy import names
+from loupe.terminal.commands.lazy import errors, names
 from loupe.terminal.commands.models import model_app
 from loupe.terminal.tables import short, when
 
 if TYPE_CHECKING:
-    from loupe.storage.v1.dataset_pb2 import Dataset, DatasetVersion
-    from loupe.storage.v1.model_pb2 import Model, ModelVersion
+    from loupe.storage.v1.dataset_pb2 import Dataset
+    from loupe.storage.v1.model_pb2 import Model
+    from loupe.terminal.commands.deleted import Deleted
 
 app = typer.Typer()
-"""Nothing but what is added to the groups `dataset` and `model`."""
+"""Nothing but what is added to the groups of projects, data sets, models and algorithms."""
 
 VERSIONS = "/versions/"
+ProjectArgument = Annotated[str, typer.Argument(metavar="PROJECT", help="Id of the project.")]
+AlgorithmArgument = Annotated[
+    str, typer.Argument(metavar="ALGORITHM", help="A version of it: my-algorithm/versions/1.2.")
+]
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="Data set, or one version: screws, screws/versions/2.")
 ]
@@ -103,7 +109,53 @@ async def model_undelete(cli: Cli, model: ModelArgument) -> None:
             cli.show(whole, lambda: f"restored {whole.model.name}, {_count(whole.version_count)}")
 
 
-def _deleted(one: Dataset | DatasetVersion | Model | ModelVersion, more: str) -> str:
+@command(project_app, "delete", "loupe project delete line-7")
+async def project_delete(cli: Cli, project: ProjectArgument) -> None:
+    """Delete a project with all that is in it; `undelete` restores it for 30 days.
+
+    How many days is a setting of the mesh. Meanwhile nobody finds anything in it, and jobs that are not over fail.
+    After that all that it holds is removed, and its id is not given again.
+    """
+    async with cli.terminal() as loupe:
+        gone = await loupe.projects.delete(str(cli.name(names.ProjectName, project)))
+    cli.show(gone, lambda: _deleted(gone, "with all that is in it"))
+
+
+@command(project_app, "undelete", "loupe project undelete line-7")
+async def project_undelete(cli: Cli, project: ProjectArgument) -> None:
+    """Restore a deleted project, with all that was in it."""
+    async with cli.terminal() as loupe:
+        back = await loupe.projects.undelete(str(cli.name(names.ProjectName, project)))
+    cli.show(back, lambda: f"restored {back.name}, with all that was in it")
+
+
+@command(algorithm_app, "delete", "loupe algorithm delete my-algorithm/versions/1.2")
+async def algorithm_delete(cli: Cli, algorithm: AlgorithmArgument) -> None:
+    """Delete a version of an algorithm that does not ship with Loupe; `undelete` restores it for 30 days.
+
+    How many days is a setting of the mesh. No new job gets it; its image stays for as long as a model was made with it.
+    """
+    async with cli.terminal() as loupe:
+        gone = await loupe.algorithms.delete(_algorithm_version(cli, algorithm))
+    cli.show(gone, lambda: _deleted(gone, "which no new job gets"))
+
+
+@command(algorithm_app, "undelete", "loupe algorithm undelete my-algorithm/versions/1.2")
+async def algorithm_undelete(cli: Cli, algorithm: AlgorithmArgument) -> None:
+    """Restore a deleted version of an algorithm."""
+    async with cli.terminal() as loupe:
+        back = await loupe.algorithms.undelete(_algorithm_version(cli, algorithm))
+    cli.show(back, lambda: f"restored {back.name}")
+
+
+def _algorithm_version(cli: Cli, algorithm: str) -> str:
+    """Return a version's name; without a number it would be the newest one, which is easily another than is meant."""
+    if VERSIONS not in algorithm:
+        raise errors.invalid("ALGORITHM", algorithm, f"one of its versions, such as {algorithm}{VERSIONS}1.2")
+    return str(cli.name(names.AlgorithmVersionName, algorithm))
+
+
+def _deleted(one: Deleted, more: str) -> str:
     return f"deleted {one.name}, {more}; it can be restored until {when(one.expire_time)}"
 
 

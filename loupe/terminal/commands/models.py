@@ -48,7 +48,7 @@ async def model_list(cli: Cli, deleted: DeletedOption = False) -> None:
     """
     async with cli.terminal() as loupe:
         if deleted:
-            return await show_deleted(cli, loupe.models)
+            return await show_deleted(cli, loupe.models.deleted(cli.project))
         found = [one async for one in loupe.models.list(cli.project)]
         versions = await _versions(loupe, found)
     value = [_list_value(one, version) for one, version in zip(found, versions, strict=True)]

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,15 +26,18 @@ from loupe.errors import (
     UploadIncomplete,
     not_found,
 )
+from loupe.identity import AttemptGrant
 from loupe.limits import MAX_IMAGE_BYTES
 from loupe.names import AccountName, AlgorithmName, AlgorithmVersionName, check_sha256
 from services.storage.algorithms.messages import built_in, creator_of, encode_version, is_built_in
 from services.storage.algorithms.store import AlgorithmRow, AlgorithmTable
 from services.storage.algorithms.verification import VerifiedImage, verify
+from services.storage.database.lifetimes import READING_SECONDS, THERE, Lifetime, list_scope
 from services.storage.database.session import Database, Session
 from services.storage.files.chunks import ChunkedFile, Measured, read_chunks
 from services.storage.files.disk import Disk, full_disk_is_exhaustion
 from services.storage.files.files import Files
+from services.storage.models.store import ModelTable
 
 log = structlog.get_logger(__name__)
 
@@ -136,16 +139,19 @@ class Algorithms:
             document = built_in(row.document) if creator is None else row.document
             if document != row.document:
                 await table.replace_document(row, document)
-            await _settle_newest(table, row.algorithm)
+            if row.deleted:
+                row = await table.set_lifetime(row, Lifetime())
+            await settle_newest(table, row.algorithm)
             return replace(row, document=document)
         squatter = await table.find(verified.name.algorithm, verified.name.version)
         if squatter is not None:
-            log.warning(
-                "an upload had taken the version of an image that ships with Loupe; it was removed",
-                version=str(squatter.name),
-                creator=creator_of(squatter.document),
-                digest=squatter.digest,
-            )
+            if squatter.digest != verified.measured.digest:
+                log.warning(
+                    "an upload had taken the version of an image that ships with Loupe; it was removed",
+                    version=str(squatter.name),
+                    creator=creator_of(squatter.document),
+                    digest=squatter.digest,
+                )
             await table.remove(squatter)
         measured = verified.measured
         row = AlgorithmRow(
@@ -158,34 +164,61 @@ class Algorithms:
             encode_version(verified, uuid.uuid4().hex, creator, self._now()),
         )
         await table.add(row)
-        await _settle_newest(table, row.algorithm)
+        await settle_newest(table, row.algorithm)
         return row
 
-    async def get(self, name: AlgorithmVersionName) -> AlgorithmRow:
+    async def get(
+        self, name: AlgorithmVersionName, *, show_deleted: bool = False, grant: AttemptGrant | None = None
+    ) -> AlgorithmRow:
         """Return a version; "latest" is the one that joined last, of a built-in algorithm the last that is built in.
 
-        Raises NotFound.
+        Raises NotFound, also for a deleted one unless it is asked for. grant: the attempt that reads. It reads on what
+        was deleted after its job began, and puts off that it is purged.
         """
-        return await self._find(name)
+        async with self._database.read() as session:
+            row = await find_algorithm_version(session, name, show_deleted=show_deleted or grant is not None)
+        until = self._now() + READING_SECONDS
+        if grant is not None and row.expire_time is not None and row.expire_time < until:
+            async with self._database.write() as session:
+                await AlgorithmTable(session).extend(row, until)
+                return await find_algorithm_version(session, row.name, show_deleted=True)
+        return row
 
-    async def page(self, algorithm: str, page_size: int, page_token: str) -> tuple[Sequence[AlgorithmRow], str]:
-        """Return a page of the newest version of each algorithm, or of all versions of one, newest first."""
-        scope, size = f"algorithm versions of {algorithm}", paging.page_size(page_size)
+    async def page(
+        self, algorithm: str, page_size: int, page_token: str, *, show_deleted: bool = False
+    ) -> tuple[Sequence[AlgorithmRow], str]:
+        """Return a page of the newest version of each algorithm, or of all versions of one, newest first.
+
+        Deleted ones only when they are asked for; see AlgorithmTable.page_newest.
+        """
+        scope = list_scope(f"algorithm versions of {algorithm}", show_deleted=show_deleted)
+        size = paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
             if algorithm:
                 name = AlgorithmName.parse(algorithm, "algorithm")
                 before = int(last[0]) if last else _NO_LIMIT
-                rows = await AlgorithmTable(session).page_versions(name.algorithm, before, size + 1)
+                rows = await AlgorithmTable(session).page_versions(
+                    name.algorithm, before, size + 1, show_deleted=show_deleted
+                )
             else:
-                rows = await AlgorithmTable(session).page_newest(str(last[0]) if last else "", size + 1)
+                rows = await AlgorithmTable(session).page_newest(
+                    str(last[0]) if last else "", size + 1, show_deleted=show_deleted
+                )
         end = rows[size - 1] if len(rows) > size else None
         more = paging.encode(scope, [end.sequence if algorithm else end.algorithm]) if end else ""
         return rows[:size], more
 
-    async def download(self, name: AlgorithmVersionName) -> AsyncIterator[bytes]:
-        """Yield a packed image. Raises NotFound, DataLoss."""
-        row = await self._find(name)
+    async def download(self, name: AlgorithmVersionName, grant: AttemptGrant | None = None) -> AsyncIterator[bytes]:
+        """Yield a packed image, also of a deleted version that a model was made with. Raises NotFound, DataLoss.
+
+        grant: see get.
+        """
+        row = await self.get(name, show_deleted=True, grant=grant)
+        if row.deleted and grant is None:
+            async with self._database.read() as session:
+                if not await ModelTable(session).made_with(str(row.name)):
+                    raise not_found(name)
         file = ChunkedFile(_key(row.digest), Measured(row.digest, row.size, row.chunk_digests))
         async for _, data in read_chunks(self._files, file):
             yield data
@@ -198,7 +231,7 @@ class Algorithms:
         async with self._database.write() as session:
             table = AlgorithmTable(session)
             for algorithm in await table.algorithms():
-                await _settle_newest(table, algorithm)
+                await settle_newest(table, algorithm)
         for key in await self._files.keys("algorithms"):
             await self._remove_unknown(key.rsplit("/", 1)[1])
         await asyncio.to_thread(shutil.rmtree, self._staging, ignore_errors=True)
@@ -209,27 +242,42 @@ class Algorithms:
         if not known:
             await self._files.delete(_key(digest))
 
-    async def _find(self, name: AlgorithmVersionName) -> AlgorithmRow:
-        async with self._database.read() as session:
-            row = await AlgorithmTable(session).find(name.algorithm, name.version)
-        if row is None:
-            raise not_found(name)
-        return row
+    async def remove_images(self, digests: Iterable[str]) -> None:
+        """Delete the images of versions that are purged."""
+        async with self._publishing:
+            for digest in digests:
+                await self._remove_unknown(digest)
 
 
-async def _settle_newest(table: AlgorithmTable, algorithm: str) -> None:
-    """Of an algorithm that ships with Loupe, no upload from before its name was reserved is the newest version."""
+async def find_algorithm_version(
+    session: Session, name: AlgorithmVersionName, *, show_deleted: bool = False
+) -> AlgorithmRow:
+    """Return a version; see AlgorithmTable.find. Raises NotFound, with show_deleted only where none can be restored."""
+    row = await AlgorithmTable(session).find(name.algorithm, name.version)
+    if row is None or not row.visible(show_deleted=show_deleted):
+        raise not_found(name)
+    return row
+
+
+async def settle_newest(table: AlgorithmTable, algorithm: str) -> None:
+    """Make the version that joined last, of those that are not deleted, an algorithm's newest one.
+
+    Of an algorithm that ships with Loupe, no upload from before its name was reserved is that.
+    """
     rows = await table.page_versions(algorithm, _NO_LIMIT, _NO_LIMIT)
-    shipped = next((row.sequence for row in rows if is_built_in(row.document)), None)
-    if shipped is not None or is_reserved(algorithm):
-        await table.set_newest(algorithm, shipped)
+    built_in_ones = [row for row in rows if is_built_in(row.document)]
+    rows = built_in_ones if built_in_ones or is_reserved(algorithm) else rows
+    await table.set_newest(algorithm, rows[0].sequence if rows else None)
 
 
 async def _same_or_taken(session: Session, verified: VerifiedImage, creator: AccountName | None) -> AlgorithmRow | None:
     """Return the row of the very same image; None where this one is to join, also in an uploaded one's place."""
     table, name = AlgorithmTable(session), verified.name
     row = await table.find(name.algorithm, name.version)
-    if row is not None and row.digest == verified.measured.digest:
+    same = row is not None and row.digest == verified.measured.digest
+    if row is not None and same and row.purged == THERE:
+        if row.deleted and creator is not None:
+            raise AlreadyExists(f"{name} is there already, deleted; restore it", resource=name, state="DELETED")
         return row
     rows = await table.page_versions(name.algorithm, _NO_LIMIT, _NO_LIMIT)
     ships = is_reserved(name.algorithm) or any(is_built_in(each.document) for each in rows)
@@ -240,7 +288,7 @@ async def _same_or_taken(session: Session, verified: VerifiedImage, creator: Acc
             entry=FILE_NAME,
             problem="reserved_name",
         )
-    if row is not None and ships and not is_built_in(row.document):
+    if row is not None and (same or (ships and not is_built_in(row.document))):
         return None
     if row is not None:
         raise AlreadyExists(

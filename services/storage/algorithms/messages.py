@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from loupe.names import AccountName
 from loupe.storage.v1.algorithm_pb2 import AlgorithmVersion
+from loupe.storage.v1.algorithm_service_pb2 import DeleteAlgorithmVersionResponse, UndeleteAlgorithmVersionResponse
 from loupe.timestamps import timestamp
+from services.storage.algorithms.store import AlgorithmRow
 from services.storage.algorithms.verification import VerifiedImage
+from services.storage.database.messages import with_lifetime
 
 
 def encode_version(verified: VerifiedImage, uid: str, creator: AccountName | None, create_time: float) -> bytes:
@@ -44,6 +47,18 @@ def creator_of(document: bytes) -> str:
     return AlgorithmVersion.FromString(document).creator
 
 
-def pack_version(document: bytes) -> AlgorithmVersion:
-    """Pack a version: its document is the message already."""
-    return AlgorithmVersion.FromString(document)
+def pack_version(row: AlgorithmRow) -> AlgorithmVersion:
+    """Pack a version: its document is the message already, but for when it was deleted."""
+    return with_lifetime(AlgorithmVersion.FromString(row.document), row)
+
+
+def encode_deleted(row: AlgorithmRow) -> bytes:
+    """Encode the answer to who deleted a version."""
+    answer = DeleteAlgorithmVersionResponse(algorithm_version=pack_version(row))
+    return answer.SerializeToString(deterministic=True)
+
+
+def encode_restored(row: AlgorithmRow) -> bytes:
+    """Encode the answer to who restored a version."""
+    answer = UndeleteAlgorithmVersionResponse(algorithm_version=pack_version(row))
+    return answer.SerializeToString(deterministic=True)

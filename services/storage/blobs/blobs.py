@@ -64,6 +64,7 @@ class Blobs:
         """
         wanted = check_digests(digests)
         async with self._database.read() as session:
+            await find_project(session, project)
             await require_current(session, grant)
             table = BlobTable(session)
             missing = await table.missing(project.project, wanted, _job(grant))

@@ -21,6 +21,7 @@ from services.storage.files.chunks import CHUNK, READ_AHEAD, read_chunks
 from services.storage.files.files import Files
 from services.storage.pictures.packs import Packs
 from services.storage.pictures.store import PictureRow, PictureTable
+from services.storage.projects.projects import find_project
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +109,7 @@ class Downloads:
 
     async def _locate(self, project: str, digests: Sequence[str], grant: AttemptGrant | None) -> list[Located]:
         async with self._database.read() as session:
+            await find_project(session, ProjectName(project))
             await require_current(session, grant)
             found: dict[str, Located] = {**await PictureTable(session).locate(project, digests)}
             left = [digest for digest in digests if digest not in found]

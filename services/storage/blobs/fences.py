@@ -19,12 +19,13 @@ class Fences:
     async def raise_to(self, job: JobName, attempt: int, *, over: bool = False) -> int:
         """Refuse, from now on, attempts below; return the attempt that holds, which never goes down.
 
-        over: no further attempt will follow, and nobody needs the job's checkpoint any more.
+        over: no further attempt will follow, and nobody needs the job's checkpoint any more. Jobs of a deleted project
+        are shut out, too.
         """
         if attempt < 1:
             raise invalid("attempt", attempt, "1 or more")
         async with self._database.write() as session:
-            await find_project(session, ProjectName(job.project), job)
+            await find_project(session, ProjectName(job.project), job, show_deleted=True)
             return await BlobTable(session).raise_fence(str(job), attempt, over=over)
 
 

@@ -22,6 +22,12 @@ class Memberships(Protocol):
     async def of(self, account: AccountName) -> list[ProjectName]:
         """Return the projects that an account is in. Raises Unavailable."""
 
+    async def may(self, account: AccountName, project: ProjectName, action: str, login: str) -> bool:
+        """Say whether an account may do something in a project. Raises Unavailable."""
+
+    async def forget_project(self, project: ProjectName, uid: str) -> None:
+        """Forget a purged project's groups and who is in them. Idempotent per uid. Raises Unavailable."""
+
 
 class AuthMemberships:
     """Asks auth's PolicyService.
@@ -42,6 +48,19 @@ class AuthMemberships:
         request = policy_service_pb2.ListMembershipsRequest(account=str(account))
         answer = await (await self._stub()).ListMemberships(request, timeout=_SECONDS)
         return [ProjectName.parse(name, "projects") for name in answer.projects]
+
+    async def may(self, account: AccountName, project: ProjectName, action: str, login: str) -> bool:
+        """Say whether an account may do something in a project."""
+        request = policy_service_pb2.AuthorizeRequest(
+            account=str(account), project=str(project), action=action, login=login
+        )
+        decision = (await (await self._stub()).Authorize(request, timeout=_SECONDS)).decision
+        return decision.allowed and decision.active
+
+    async def forget_project(self, project: ProjectName, uid: str) -> None:
+        """Forget a purged project's groups and who is in them."""
+        request = policy_service_pb2.RemoveProjectRequest(project=str(project), project_uid=uid)
+        await (await self._stub()).RemoveProject(request, timeout=_SECONDS)
 
     async def _stub(self) -> policy_service_pb2_grpc.PolicyServiceAsyncStub:
         return policy_service_pb2_grpc.PolicyServiceStub(await self._channel())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,11 +11,13 @@ from dataclasses import asdict, dataclass
 import structlog
 
 from loupe.concurrency import shielded
-from loupe.names import JobName, ModelVersionName
+from loupe.names import JobName, ModelVersionName, ProjectName
 from loupe.steady_clock import SteadyClock
+from services.storage.algorithms.library import Algorithms
 from services.storage.blobs.blobs import Blobs
 from services.storage.blobs.staging import Staging
 from services.storage.blobs.store import CHECKPOINT, MODEL, PARAMETERS, BlobTable, Holder
+from services.storage.clients.auth import Memberships
 from services.storage.collection.store import CollectionTable, DatasetVersionKey, ModelVersionKey
 from services.storage.database.lifetimes import PURGED, PURGING
 from services.storage.database.session import Database, Session
@@ -23,6 +26,7 @@ from services.storage.models.messages import decode_checkpoint, encode_remains, 
 from services.storage.models.store import ModelTable
 from services.storage.pictures.compaction import Compaction
 from services.storage.pictures.store import PictureTable
+from services.storage.projects.store import ProjectTable
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +53,8 @@ class Keeping:
 class Collected:
     """What a pass came to: how many things were purged or removed, and the bytes of packs that were given back."""
 
+    projects: int = 0
+    algorithm_versions: int = 0
     dataset_versions: int = 0
     model_versions: int = 0
     checkpoints: int = 0
@@ -67,14 +73,18 @@ class Collector:
     def __init__(
         self,
         database: Database,
+        memberships: Memberships,
+        algorithms: Algorithms,
         blobs: Blobs,
         staging: Staging,
-        compaction: Compaction,
         *,
+        compaction: Compaction,
         keeping: Keeping,
         now: Callable[[], float],
     ) -> None:
         self._database = database
+        self._memberships = memberships
+        self._algorithms = algorithms
         self._blobs = blobs
         self._staging = staging
         self._compaction = compaction
@@ -100,19 +110,24 @@ class Collector:
     async def collect(self) -> Collected:
         """Do one pass and say what it came to. Raises ResourceExhausted; what was done before stays done."""
         collected = Collected()
+        async with self._database.write() as session:
+            purging = await CollectionTable(session).begin_to_purge(self._now())
         collected.model_versions = await self._repeat(self._purge_model_versions)
         collected.dataset_versions = await self._repeat(self._purge_dataset_versions)
         await self._purge_parents()
+        collected.algorithm_versions = await shielded(self._purge_algorithm_versions())
         collected.checkpoints = await self._repeat(self._remove_checkpoints)
         collected.blobs = await self._repeat(self._remove_blobs)
         await asyncio.to_thread(self._staging.remove_old)
         async with self._database.read() as session:
             projects = await PictureTable(session).pack_projects()
         for project in projects:
+            kept = -math.inf if project in purging else self._keeping.pictures
             await self._mark(project)
-            while removed := await shielded(self._remove_pictures(project)):
+            while removed := await shielded(self._remove_pictures(project, kept)):
                 collected.pictures += removed
             collected.pack_bytes += await self._compaction.compact(project)
+        collected.projects = sum([await self._finish_to_purge(project) for project in purging])
         return collected
 
     async def _repeat(self, step: Callable[[], Awaitable[int]]) -> int:
@@ -158,6 +173,20 @@ class Collector:
                 await table.purge_models(self._now())
                 more = await table.purge_datasets(self._now(), _ITEMS_AT_ONCE)
 
+    async def _purge_algorithm_versions(self) -> int:
+        async with self._database.write() as session:
+            digests = await CollectionTable(session).purge_algorithm_versions(self._now())
+        await self._algorithms.remove_images(digests)
+        return len(digests)
+
+    async def _finish_to_purge(self, project: str) -> bool:
+        async with self._database.read() as session:
+            row = await ProjectTable(session).find(project)
+        assert row is not None, "of a purged project its id is left"
+        await self._memberships.forget_project(ProjectName(project), row.uid)
+        async with self._database.write() as session:
+            return await CollectionTable(session).finish_to_purge(project)
+
     async def _remove_checkpoints(self) -> int:
         freed: list[tuple[str, list[str]]] = []
         async with self._database.write() as session:
@@ -191,11 +220,11 @@ class Collector:
                     return  # a version was made since, which may name them: the next pass looks again
                 await MarkTable(session).mark(project, unnamed.digests[start : start + _MARKED_AT_ONCE], self._now())
 
-    async def _remove_pictures(self, project: str) -> int:
-        """Remove some pictures that have been marked for long enough, and return how many."""
+    async def _remove_pictures(self, project: str, kept: float) -> int:
+        """Remove some pictures that have been marked for longer than `kept` seconds, and return how many."""
         async with self._database.write() as session:
             marks = MarkTable(session)
-            due = await marks.due(project, self._now() - self._keeping.pictures, _PICTURES_AT_ONCE)
+            due = await marks.due(project, self._now() - kept, _PICTURES_AT_ONCE)
             if not due:
                 return 0
             table = CollectionTable(session)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from loupe.annotations import UNLABELLED
+from services.storage.algorithms.store import versions as algorithm_versions
 from services.storage.blobs.store import blobs, fences, held_blobs, held_pictures
 from services.storage.database.array_parameter import ArrayParameter
 from services.storage.database.lifetimes import PURGED, PURGING, THERE
@@ -17,8 +18,8 @@ from services.storage.datasets.store import versions as dataset_versions
 from services.storage.marks.store import picture_marks
 from services.storage.models.store import checkpoints, models
 from services.storage.models.store import versions as model_versions
-from services.storage.pictures.store import pictures
-from services.storage.projects.store import ProjectTable
+from services.storage.pictures.store import packs, pictures
+from services.storage.projects.store import ProjectTable, projects
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,31 @@ def _name(table: sa.Table, collection: str, parent: str) -> sa.ColumnElement[str
     return of_parent + "/versions/" + sa.cast(table.c.number, sa.Text)
 
 
+def _algorithm_name() -> sa.ColumnElement[str]:
+    return (
+        sa.literal("algorithms/", sa.Text)
+        + algorithm_versions.c.algorithm
+        + "/versions/"
+        + algorithm_versions.c.version
+    )
+
+
 _MADE = model_versions.alias("made")
 """The model versions that were made from what is looked at."""
-_OF_A_MODEL, _BASE_OF_A_MODEL = (
+_OF_A_MODEL, _BASE_OF_A_MODEL, _ALGORITHM_OF_A_MODEL = (
     sa.exists().where(origin == name, _MADE.c.purged == THERE)
     for origin, name in (
         (_MADE.c.dataset_version, _name(dataset_versions, "datasets", "dataset")),
         (_MADE.c.base_model, _name(model_versions, "models", "model")),
+        (_MADE.c.algorithm_version, _algorithm_name()),
     )
 )
+_PURGING = projects.c.purged == PURGING
+_OF_A_PURGING_PROJECT = sa.exists().where(
+    _PURGING, checkpoints.c.job.like(sa.literal("projects/", sa.Text) + projects.c.project + "/jobs/%")
+)
+_EXPIRING = (dataset_versions, datasets, model_versions, models)
+"""What can be deleted in a project."""
 
 
 class CollectionTable:
@@ -73,6 +90,52 @@ class CollectionTable:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._connection = session.connection
+
+    async def begin_to_purge(self, now: float) -> list[str]:
+        """Return the projects that can no longer be restored and are not purged yet; all that is in them expires.
+
+        Nobody restores them any more once this transaction has ended.
+        """
+        expired = projects.update().where(projects.c.purged == THERE, projects.c.expire_time < now)
+        await self._connection.execute(expired.values(purged=PURGING))
+        purging = list((await self._connection.execute(sa.select(projects.c.project).where(_PURGING))).scalars())
+        for table in _EXPIRING if purging else ():
+            there = table.update().where(table.c.project.in_(purging), table.c.purged == THERE)
+            delete_time = sa.func.coalesce(table.c.delete_time, now)
+            await self._connection.execute(there.values(delete_time=delete_time, expire_time=0.0))
+        return purging
+
+    async def finish_to_purge(self, project: str) -> bool:
+        """Leave of a project that is being purged its id, if nothing is left in it; say whether this call did."""
+        jobs = f"projects/{project}/jobs/"
+        left = (
+            sa.select(checkpoints.c.job).where(checkpoints.c.job.startswith(jobs)),
+            sa.select(pictures.c.digest).where(pictures.c.project == project),
+            sa.select(blobs.c.digest).where(blobs.c.project == project),
+            sa.select(packs.c.pack).where(packs.c.project == project, packs.c.length > 0),
+            *(
+                sa.select(each.c.project).where(each.c.project == project, each.c.purged != PURGED)
+                for each in _EXPIRING
+            ),
+        )
+        for query in left:
+            if (await self._connection.execute(query.limit(1))).first() is not None:
+                return False
+        await self._connection.execute(fences.delete().where(fences.c.job.startswith(jobs)))
+        for table in (*_EXPIRING, packs, picture_marks):
+            await self._connection.execute(table.delete().where(table.c.project == project))
+        purged = projects.update().where(projects.c.project == project, _PURGING)
+        found = await self._connection.execute(purged.values(purged=PURGED, display_name=""))
+        return found.rowcount == 1
+
+    async def purge_algorithm_versions(self, now: float) -> list[str]:
+        """Purge versions of algorithms that can no longer be restored and that no model was made with.
+
+        Return the digests of their images. Of a version its digest is remembered, so that no other takes its name.
+        """
+        expired = (algorithm_versions.c.purged == THERE) & (algorithm_versions.c.expire_time < now)
+        purge = algorithm_versions.update().where(expired, ~_ALGORITHM_OF_A_MODEL).values(purged=PURGED)
+        return list((await self._connection.execute(purge.returning(algorithm_versions.c.digest))).scalars())
 
     async def expired_model_versions(self, now: float, limit: int) -> list[ModelVersionKey]:
         """Return model versions that can no longer be restored and from which no other was made.
@@ -94,10 +157,13 @@ class CollectionTable:
         await self._connection.execute(update.values(purged=PURGED, document=remains))
 
     async def ended_checkpoints(self, limit: int) -> list[str]:
-        """Return the jobs that have a checkpoint and are over: by the scheduler's word, or as their model is there."""
+        """Return the jobs that have a checkpoint and are over: by the scheduler's word, or as their model is there.
+
+        So are those of projects that are being purged.
+        """
         over = sa.exists().where(fences.c.job == checkpoints.c.job, fences.c.over)
         published = sa.exists().where(model_versions.c.job == checkpoints.c.job)
-        query = sa.select(checkpoints.c.job).where(over | published).limit(limit)
+        query = sa.select(checkpoints.c.job).where(over | published | _OF_A_PURGING_PROJECT).limit(limit)
         return list((await self._connection.execute(query)).scalars())
 
     async def remove_checkpoint(self, job: str) -> None:
@@ -105,9 +171,13 @@ class CollectionTable:
         await self._connection.execute(checkpoints.delete().where(checkpoints.c.job == job))
 
     async def remove_unheld_blobs(self, before: float, limit: int) -> list[tuple[str, str]]:
-        """Remove blobs that nothing holds and that nobody asked for since then; return their projects and digests."""
+        """Remove blobs that nothing holds and that nobody asked for since then; return their projects and digests.
+
+        Of projects that are being purged it does not matter when somebody asked.
+        """
         held = sa.exists().where(held_blobs.c.project == blobs.c.project, held_blobs.c.digest == blobs.c.digest)
-        unheld = (blobs.c.use_time < before) & ~held
+        unasked = (blobs.c.use_time < before) | blobs.c.project.in_(sa.select(projects.c.project).where(_PURGING))
+        unheld = unasked & ~held
         found = sa.select(*blobs.c["project", "digest"]).where(unheld).limit(limit)
         removed = []
         for project, digest in (await self._connection.execute(found)).all():

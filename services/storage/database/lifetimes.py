@@ -11,6 +11,10 @@ THERE, PURGING, PURGED = 0, 1, 2
 """What is left of a thing: all of it, deleted or not; less and less; its name, which is not given again."""
 
 
+READING_SECONDS = 7 * 24 * 3600.0
+"""For how long what is deleted stays at least once a training attempt has begun to read it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lifetime:
     """When a thing was deleted and until when it can be restored, in wall-clock seconds; None: it is not deleted."""

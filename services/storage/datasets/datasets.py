@@ -13,7 +13,7 @@ from loupe.errors import AlreadyExists, DataLoss, invalid, not_found
 from loupe.idempotency import Request
 from loupe.identity import AttemptGrant
 from loupe.names import AccountName, DatasetName, DatasetVersionName, ProjectName, check_id
-from services.storage.database.lifetimes import PURGED, list_scope
+from services.storage.database.lifetimes import PURGED, READING_SECONDS, list_scope
 from services.storage.database.session import Database, Session
 from services.storage.datasets.digest import VersionDigest
 from services.storage.datasets.messages import decode_dataset, digest_of, encode_dataset
@@ -26,8 +26,6 @@ log = structlog.get_logger(__name__)
 _ITEMS_AT_ONCE = 5_000
 _ANNOTATION_CHARACTERS_AT_ONCE = 1 << 20
 _NO_LIMIT = 1 << 30
-READING_SECONDS = 7 * 24 * 3600.0
-"""For how long a deleted version stays at least once a training attempt has begun to read it."""
 
 
 class Datasets:
@@ -78,6 +76,7 @@ class Datasets:
         scope, size = list_scope(f"datasets of {project}", show_deleted=show_deleted), paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
+            await find_project(session, project)
             after = str(last[0]) if last else ""
             rows = await DatasetTable(session).page(project.project, after, size + 1, show_deleted=show_deleted)
         more = paging.encode(scope, [rows[size - 1].dataset]) if len(rows) > size else ""
@@ -155,6 +154,7 @@ async def find_dataset(
     session: Session, name: DatasetName, *, lock: bool = False, show_deleted: bool = False
 ) -> DatasetRow:
     """Return a data set; see DatasetTable.find. Raises NotFound, with show_deleted only where none can be restored."""
+    await find_project(session, ProjectName(name.project), name)
     row = await DatasetTable(session).find(name.project, name.dataset, lock=lock)
     if row is None or not row.visible(show_deleted=show_deleted):
         raise not_found(name)
@@ -163,6 +163,7 @@ async def find_dataset(
 
 async def find_version(session: Session, name: DatasetVersionName, *, show_deleted: bool = False) -> VersionRow:
     """Return a version; "latest" is the newest that is not deleted. Raises NotFound, see find_dataset."""
+    await find_project(session, ProjectName(name.project), name)
     table = DatasetTable(session)
     if name.number == "latest":
         dataset = await table.find(name.project, name.dataset)

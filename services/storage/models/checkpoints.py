@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loupe.errors import PermissionDenied, StaleAttempt, not_found
 from loupe.identity import AttemptGrant
-from loupe.names import JobName
+from loupe.names import JobName, ProjectName
 from services.storage.blobs.blob_references import check_files, hold_files
 from services.storage.blobs.blobs import Blobs
 from services.storage.blobs.fences import require_current
@@ -12,6 +12,7 @@ from services.storage.blobs.store import CHECKPOINT, BlobTable, Holder
 from services.storage.database.session import Database
 from services.storage.models.messages import decode_checkpoint, encode_checkpoint
 from services.storage.models.store import Checkpoint, ModelTable
+from services.storage.projects.projects import find_project
 
 
 class Checkpoints:
@@ -37,6 +38,7 @@ class Checkpoints:
             )
         check_files(checkpoint.files)
         async with self._database.write() as session:
+            await find_project(session, ProjectName(job.project), job)
             await require_current(session, grant)
             table = ModelTable(session)
             before = await table.checkpoint(str(job))
@@ -50,6 +52,7 @@ class Checkpoints:
         """Return the job's last whole checkpoint, of any attempt; None when there is none. Raises StaleAttempt."""
         grant = _own(job, grant)
         async with self._database.read() as session:
+            await find_project(session, ProjectName(job.project), job)
             await require_current(session, grant)
             document = await ModelTable(session).checkpoint(str(job))
         return decode_checkpoint(document) if document is not None else None

@@ -73,6 +73,7 @@ class Models:
             trained.released,
             trained.dataset_version,
             trained.base_model,
+            trained.algorithm_version,
         )
         await table.add_version(row)
         await table.settle_latest(model)
@@ -90,6 +91,7 @@ class Models:
         scope, size = list_scope(f"models of {project}", show_deleted=show_deleted), paging.page_size(page_size)
         last = paging.decode(scope, page_token)
         async with self._database.read() as session:
+            await find_project(session, project)
             after = str(last[0]) if last else ""
             rows = await ModelTable(session).page(project.project, after, size + 1, show_deleted=show_deleted)
         more = paging.encode(scope, [rows[size - 1].model]) if len(rows) > size else ""
@@ -139,6 +141,7 @@ def _check_lineage(parent: ModelName, trained: TrainedModel) -> None:
 
 async def find_model(session: Session, name: ModelName, *, lock: bool = False, show_deleted: bool = False) -> ModelRow:
     """Return a model; see ModelTable.find. Raises NotFound, with show_deleted only where none can be restored."""
+    await find_project(session, ProjectName(name.project), name)
     row = await ModelTable(session).find(name.project, name.model, lock=lock)
     if row is None or not row.visible(show_deleted=show_deleted):
         raise not_found(name)
@@ -149,6 +152,7 @@ async def find_model_version(
     session: Session, name: ModelVersionName, *, show_deleted: bool = False
 ) -> ModelVersionRow:
     """Return a version; "latest" is the newest released one that is not deleted. Raises NotFound, see find_model."""
+    await find_project(session, ProjectName(name.project), name)
     if name.number == "latest":
         number = (await find_model(session, ModelName(name.project, name.model))).latest_released
     else:

@@ -36,6 +36,7 @@ def unpack_trained(version: ModelVersion) -> TrainedModel:
         attempt=version.lineage.attempt,
         dataset_version=version.lineage.dataset_version,
         base_model=version.lineage.base_model,
+        algorithm_version=version.lineage.algorithm_version,
         parameter_files=_parameter_files(version.lineage.parameters_json),
         released=version.released,
         files=_unpack_files(version.files),

@@ -36,14 +36,16 @@ versions = sa.Table(
     Column("job", String(160), nullable=False, unique=True),
     # document is the loupe.storage.v1.ModelVersion, encoded.
     Column("document", LargeBinary, nullable=False),
-    # released, and the names of the data set version and of the model version that it was made from, are those of the
+    # released, and the names of the data set, model and algorithm versions that it was made from, are those of the
     # document.
     Column("released", Boolean, nullable=False, server_default=sa.false()),
     Column("dataset_version", Text, nullable=False, server_default=""),
     Column("base_model", Text, nullable=False, server_default=""),
+    Column("algorithm_version", Text, nullable=False, server_default=""),
     *lifetime_columns(),
     sa.Index("model_versions_by_dataset_version", "dataset_version"),
     sa.Index("model_versions_by_base_model", "base_model"),
+    sa.Index("model_versions_by_algorithm_version", "algorithm_version"),
     sa.ForeignKeyConstraint(["project", "model"], [models.c.project, models.c.model]),
 )
 
@@ -80,6 +82,7 @@ class ModelVersionRow(Lifetime):
     released: bool
     dataset_version: str
     base_model: str = ""
+    algorithm_version: str = ""
 
     @property
     def name(self) -> ModelVersionName:
@@ -98,6 +101,7 @@ class TrainedModel:
     attempt: int
     dataset_version: str
     base_model: str
+    algorithm_version: str
     parameter_files: Mapping[str, str]
     released: bool
     files: Sequence[BlobReference]
@@ -227,6 +231,13 @@ class ModelTable:
         )
         count, deleted = (await self._connection.execute(query)).one()
         return count, deleted
+
+    async def made_with(self, algorithm_version: str) -> bool:
+        """Say whether any version of any project that is not purged was made with a version of an algorithm."""
+        query = sa.select(versions.c.number).where(
+            versions.c.algorithm_version == algorithm_version, versions.c.purged == THERE
+        )
+        return (await self._connection.execute(query.limit(1))).first() is not None
 
     async def checkpoint(self, job: str) -> bytes | None:
         """Return the document of a job's checkpoint."""

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from loupe.names import ProjectName
 from loupe.storage.v1.project_pb2 import Project, ProjectQuota, ProjectUsage, StoredCount
+from loupe.storage.v1.project_service_pb2 import DeleteProjectResponse, UndeleteProjectResponse
 from loupe.timestamps import timestamp
+from services.storage.database.messages import with_lifetime
 from services.storage.projects.quotas import Parts, Quota, Room
 from services.storage.projects.store import ProjectRow
 
 
 def pack_project(row: ProjectRow) -> Project:
     """Pack a project."""
-    return Project(
+    project = Project(
         name=str(ProjectName(row.project)),
         uid=row.uid,
         display_name=row.display_name,
         create_time=timestamp(row.create_time),
     )
+    return with_lifetime(project, row)
 
 
 def encode_project(row: ProjectRow) -> bytes:
     """Encode a project as the answer to the request that made it is remembered."""
     return pack_project(row).SerializeToString(deterministic=True)
+
+
+def encode_deleted(row: ProjectRow) -> bytes:
+    """Encode the answer to who deleted a project."""
+    return DeleteProjectResponse(project=pack_project(row)).SerializeToString(deterministic=True)
+
+
+def encode_restored(row: ProjectRow) -> bytes:
+    """Encode the answer to who restored a project."""
+    return UndeleteProjectResponse(project=pack_project(row)).SerializeToString(deterministic=True)
 
 
 def pack_usage(room: Room, parts: Parts) -> ProjectUsage:

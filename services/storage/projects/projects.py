@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from loupe import paging
 from loupe.errors import AlreadyExists, invalid, not_found
 from loupe.idempotency import Request
+from loupe.identity import Caller
 from loupe.names import SYSTEM, AccountName, ProjectName, check_id
 from services.storage.clients.auth import Memberships
+from services.storage.database.lifetimes import list_scope
 from services.storage.database.session import Database, Session
 from services.storage.projects.messages import encode_project
 from services.storage.projects.store import ProjectRow, ProjectTable
@@ -48,29 +50,53 @@ class Projects:
             await ProjectTable(session).activate(project_id)
         return row
 
-    async def get(self, name: ProjectName) -> ProjectRow:
-        """Return a project. Raises NotFound."""
+    async def get(self, name: ProjectName, caller: Caller, *, show_deleted: bool = False) -> ProjectRow:
+        """Return a project, a deleted one only to a caller who asks for it and may restore it. Raises NotFound."""
         async with self._database.read() as session:
-            row = await find_project(session, name)
-        if not row.active:
+            row = await find_project(session, name, show_deleted=show_deleted)
+        if not row.active or (row.deleted and not await self._may_restore(caller, row.project)):
             raise not_found(name)
         return row
 
-    async def page(self, account: AccountName, page_size: int, page_token: str) -> tuple[Sequence[ProjectRow], str]:
-        """Return a page of the projects that an account is in, by id, and the next page's token."""
-        scope, size = f"projects of {account}", paging.page_size(page_size)
+    async def page(
+        self, caller: Caller, page_size: int, page_token: str, *, show_deleted: bool = False
+    ) -> tuple[Sequence[ProjectRow], str]:
+        """Return a page of the projects that the caller is in, by id, and the next page's token.
+
+        Deleted ones: see get.
+        """
+        account = _account(caller)
+        scope, size = list_scope(f"projects of {account}", show_deleted=show_deleted), paging.page_size(page_size)
         last = paging.decode(scope, page_token)
-        mine = [name.project for name in await self._memberships.of(account)]
+        mine = {name.project for name in await self._memberships.of(account)}
+        if show_deleted:
+            async with self._database.read() as session:
+                deleted = mine.intersection(await ProjectTable(session).deleted())
+            mine -= {project for project in deleted if not await self._may_restore(caller, project)}
         async with self._database.read() as session:
-            rows = await ProjectTable(session).page(mine, str(last[0]) if last else "", size + 1)
+            after, table = str(last[0]) if last else "", ProjectTable(session)
+            rows = await table.page(sorted(mine), after, size + 1, show_deleted=show_deleted)
         more = paging.encode(scope, [rows[size - 1].project]) if len(rows) > size else ""
         return rows[:size], more
 
+    async def _may_restore(self, caller: Caller, project: str) -> bool:
+        return await self._memberships.may(_account(caller), ProjectName(project), "projects.delete", caller.login)
 
-async def find_project(session: Session, name: ProjectName, wanted: object = None) -> ProjectRow:
-    """Return a project in any state. Raises NotFound, naming what is wanted of it."""
-    row = await ProjectTable(session).find(name.project)
-    if row is None:
+
+def _account(caller: Caller) -> AccountName:
+    assert caller.account is not None
+    return caller.account
+
+
+async def find_project(
+    session: Session, name: ProjectName, wanted: object = None, *, lock: bool = False, show_deleted: bool = False
+) -> ProjectRow:
+    """Return a project, also one whose groups are still being made; lock: see ProjectTable.find.
+
+    Raises NotFound, naming what is wanted of it, also for a deleted one unless it is asked for.
+    """
+    row = await ProjectTable(session).find(name.project, lock=lock)
+    if row is None or not row.visible(show_deleted=show_deleted):
         raise not_found(wanted or name)
     return row
 

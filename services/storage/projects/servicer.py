@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from loupe.identity import current_caller
 from loupe.names import ProjectName
-from loupe.rpc.calls import acting_account
+from loupe.rpc.calls import acting_account, idempotent
 from loupe.storage.v1 import project_service_pb2 as rpc
 from loupe.storage.v1.project_service_pb2_grpc import ProjectServiceServicer
+from services.storage.projects.deletion import ProjectDeletion
 from services.storage.projects.messages import pack_project, pack_quota, pack_usage
 from services.storage.projects.projects import Projects
 from services.storage.projects.usage import Usages
@@ -14,8 +16,9 @@ from services.storage.projects.usage import Usages
 class ProjectServicer(ProjectServiceServicer):
     """Serves loupe.storage.v1.ProjectService."""
 
-    def __init__(self, projects: Projects, usages: Usages) -> None:
+    def __init__(self, projects: Projects, deletion: ProjectDeletion, usages: Usages) -> None:
         self._projects = projects
+        self._deletion = deletion
         self._usages = usages
 
     async def CreateProject(self, request: rpc.CreateProjectRequest, context: object) -> rpc.CreateProjectResponse:
@@ -27,12 +30,15 @@ class ProjectServicer(ProjectServiceServicer):
 
     async def GetProject(self, request: rpc.GetProjectRequest, context: object) -> rpc.GetProjectResponse:
         """Return a project."""
-        project = await self._projects.get(ProjectName.parse(request.name))
+        name = ProjectName.parse(request.name)
+        project = await self._projects.get(name, current_caller(), show_deleted=request.show_deleted)
         return rpc.GetProjectResponse(project=pack_project(project))
 
     async def ListProjects(self, request: rpc.ListProjectsRequest, context: object) -> rpc.ListProjectsResponse:
         """List the caller's projects, by id."""
-        page, more = await self._projects.page(acting_account(), request.page_size, request.page_token)
+        page, more = await self._projects.page(
+            current_caller(), request.page_size, request.page_token, show_deleted=request.show_deleted
+        )
         return rpc.ListProjectsResponse(projects=map(pack_project, page), next_page_token=more)
 
     async def GetProjectUsage(
@@ -50,3 +56,15 @@ class ProjectServicer(ProjectServiceServicer):
         size = request.max_bytes if request.HasField("max_bytes") else None
         quota = await self._usages.set_quota(ProjectName.parse(request.name), pictures, size)
         return rpc.SetProjectQuotaResponse(quota=pack_quota(quota))
+
+    async def DeleteProject(self, request: rpc.DeleteProjectRequest, context: object) -> rpc.DeleteProjectResponse:
+        """Delete a project with all that is in it."""
+        answer = await self._deletion.delete(ProjectName.parse(request.name), idempotent("DeleteProject", request))
+        return rpc.DeleteProjectResponse.FromString(answer)
+
+    async def UndeleteProject(
+        self, request: rpc.UndeleteProjectRequest, context: object
+    ) -> rpc.UndeleteProjectResponse:
+        """Restore a project."""
+        answer = await self._deletion.restore(ProjectName.parse(request.name), idempotent("UndeleteProject", request))
+        return rpc.UndeleteProjectResponse.FromString(answer)

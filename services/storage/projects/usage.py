@@ -32,6 +32,7 @@ class Quotas:
         lock: nobody else changes either before this transaction ends.
         """
         usage, pictures, size = await ProjectTable(session).usage(project, lock=lock)
+        await find_project(session, ProjectName(project))
         defaults = self._defaults
         quota = Quota(defaults.pictures if pictures is None else pictures, defaults.bytes if size is None else size)
         return Room(project, usage, quota)

@@ -9,12 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from services.storage.blobs.fences import Fences
+from services.storage.database.metadata import metadata
 from services.storage.marks.store import MarkTable
 from tests.storage.mortal import BLOB, COLLECTION, GRANT, PICTURES, PROJECT, store
 from tests.storage.photographs import sha256
@@ -59,6 +61,23 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return state
 
 
+@pytest.fixture(scope="module")
+def expired(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage's folder of which all is to go: the project and the algorithm in it can no longer be restored."""
+    state = tmp_path_factory.mktemp("expired") / "state"
+    asyncio.run(let_expire(state))
+    return state
+
+
+async def let_expire(state: Path) -> None:
+    await make_project(state)
+    async with open_storage(state) as storage:
+        await store(storage, os.open(os.devnull, os.O_WRONLY))
+        async with storage.database.write() as session:
+            for table in ("projects", "algorithm_versions"):
+                await session.connection.execute(sa.text(f"UPDATE {table} SET delete_time = 1, expire_time = 2"))
+
+
 async def fill(state: Path) -> None:
     await make_project(state)
     async with open_storage(state) as storage:
@@ -73,10 +92,25 @@ async def test_a_death_leaves_the_old_or_the_new(
     mortal: subprocess.Popen[str], full: Path, tmp_path: Path, step: str, when: str
 ) -> None:
     """At each such step of a pass, one after the other, until there are no more."""
+    await die_at_each(mortal, f"{COLLECTION} {step} {when}", full, tmp_path / "state", check)
+
+
+@pytest.mark.parametrize(("step", "when"), [each for each in MOMENTS if each.values[0] in ("remove", "commit")])
+async def test_a_death_leaves_a_project_to_the_next_pass(
+    mortal: subprocess.Popen[str], expired: Path, tmp_path: Path, step: str, when: str
+) -> None:
+    """Whatever went already: nobody gets it back then, and the next pass takes all the rest."""
+    await die_at_each(mortal, f"{COLLECTION} {step} {when}", expired, tmp_path / "state", check_project)
+
+
+async def die_at_each(
+    mortal: subprocess.Popen[str], fate: str, before: Path, state: Path, check: Callable[[Path], Awaitable[None]]
+) -> None:
+    """Let storages that are alike die at the first such step, at the second, and so on, and check what each leaves."""
     deaths = 0
     while True:
-        state = shutil.copytree(full, tmp_path / "state")
-        ended = live_and_die(mortal, f"{COLLECTION} {step} {when} {deaths + 1}", state)
+        shutil.copytree(before, state)
+        ended = live_and_die(mortal, f"{fate} {deaths + 1}", state)
         await check(state)
         shutil.rmtree(state)
         if ended == 0:
@@ -84,6 +118,20 @@ async def test_a_death_leaves_the_old_or_the_new(
         assert ended == signal.SIGKILL
         deaths += 1
     assert deaths > 0
+
+
+async def check_project(state: Path) -> None:
+    """What is there is whole, and another pass leaves nothing but the project's id and the algorithm's digest."""
+    async with open_storage(state) as storage:
+        check_the_counters(state)
+        check_every_file_has_a_row(state)
+        await storage.collector.collect()
+        for table in metadata.tables:
+            left = select(state, f"SELECT COUNT(*) FROM {table}")
+            assert left == ({1} if table in ("projects", "algorithm_versions") else {0}), table
+        assert select(state, "SELECT purged FROM projects UNION SELECT purged FROM algorithm_versions") == {2}
+        assert [path for path in (state / "files").rglob("*") if path.is_file()] == []
+        check_the_counters(state)
 
 
 async def check(state: Path) -> None:

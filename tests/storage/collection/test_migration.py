@@ -22,6 +22,7 @@ PICTURE, BLOB = "d1", "d3"
 
 
 BASE = "projects/a/models/m/versions/0"
+ALGORITHM = "algorithms/detect/versions/1"
 PARAMETERS = {"weights": BLOB, "look": PICTURE, "size": 128, "gone": "d9"}
 
 
@@ -33,6 +34,7 @@ def version(number: int, *, released: bool) -> bytes:
         lineage={  # type: ignore[arg-type]
             "dataset_version": DATASET_VERSION,
             "base_model": BASE,
+            "algorithm_version": ALGORITHM,
             "parameters_json": json.dumps(PARAMETERS),
         },
         files=[{"filename": "model.onnx", "digest": BLOB}, {"filename": "look.jpg", "digest": PICTURE}],  # type: ignore[list-item]
@@ -60,10 +62,9 @@ async def test_the_migration_reads_what_model_versions_say(tmp_path: Path) -> No
     tables = Database(engine, RequestLog())
     await tables.migrate()
     await tables.close()
-    found = (
-        "SELECT number, released, dataset_version, base_model, delete_time, purged FROM model_versions ORDER BY number"
-    )
-    made_from = (DATASET_VERSION, BASE)
+    origins = "dataset_version, base_model, algorithm_version"
+    found = f"SELECT number, released, {origins}, delete_time, purged FROM model_versions ORDER BY number"
+    made_from = (DATASET_VERSION, BASE, ALGORITHM)
     assert select(tmp_path, found) == [(1, 1, *made_from, None, 0), (2, 0, *made_from, None, 0)]
     held = "SELECT kind, holder, filename, digest FROM {} ORDER BY holder, kind"
     names = [f"projects/a/models/m/versions/{number}" for number in (1, 2)]
