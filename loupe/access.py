@@ -27,6 +27,7 @@ DEFAULT_THRESHOLDS: dict[str, int] = {
     "groups.read": 20,
     "groups.write": 40,
     "jobs.cancel": 30,
+    "jobs.delete": 40,
     "jobs.read": 10,
     "jobs.submit": 30,
     "models.delete": 40,

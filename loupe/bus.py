@@ -148,6 +148,15 @@ class ProgressBus:
                 raise _too_large(job, sequence, size) from error
             raise Unavailable(f"NATS did not take an event: {error!r}", dependency="nats") from error
 
+    async def purge(self, job: JobName) -> None:
+        """Remove all events of a job; where there are none, do nothing. Raises Unavailable."""
+        try:
+            await self._stream.purge_stream(STREAM, subject=subject_of(job))
+        except NotFoundError:
+            return
+        except (TimeoutError, nats.errors.Error) as error:
+            raise Unavailable(f"NATS did not purge the events of {job}: {error!r}", dependency="nats") from error
+
     async def close(self) -> None:
         """End the connection."""
         await self._client.close()

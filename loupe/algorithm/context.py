@@ -49,7 +49,8 @@ class Context:
         self._spec = host.spec()
         torch.set_num_threads(self._spec.threads)
         self._began = time.monotonic()
-        self._elapsed_before = 0.0
+        self._elapsed_before = self._not_ours = 0.0
+        self._winding_up = False
         self._reported = -1e9
         self._checkpoints = 0
         self.history: list[dict[str, Any]] = []
@@ -117,17 +118,27 @@ class Context:
 
     @property
     def max_epochs(self) -> int | None:
-        """The budget in passes over the data; None means no bound."""
+        """The budget in passes over the data, those of a job that this one resumes included; None means no bound."""
         return self._spec.max_epochs
 
     @property
     def elapsed(self) -> float:
-        """The seconds this job has run, earlier attempts up to their last checkpoint included."""
+        """The seconds of training until now: this run's, and those of earlier attempts up to their last checkpoint.
+
+        Those of a job that this one resumes count here, and not against its budget.
+        """
         return self._elapsed_before + time.monotonic() - self._began
+
+    @property
+    def resumes(self) -> bool:
+        """Whether `restore` gives the state of another job, which had another budget and perhaps another target."""
+        return self._spec.resumes
 
     def seconds_left(self) -> float:
         """Return what is left of the budget; infinite without one, negative once it is overdrawn."""
-        return float("inf") if self._spec.max_seconds is None else self._spec.max_seconds - self.elapsed
+        if self._spec.max_seconds is None:
+            return float("inf")
+        return self._spec.max_seconds - (self.elapsed - self._not_ours)
 
     def out_of_budget(self) -> bool:
         """Say whether the job's time is used up: then keep the best so far and finish with it."""
@@ -189,17 +200,27 @@ class Context:
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep a state: dicts and lists of tensors, arrays, numbers and text. Durable on return.
 
-        It replaces the one before. A run that is started again gets it from `restore`. Raises BadCheckpoint.
+        It replaces the one before, unless `wind_up` was called. A run that is started again gets it from `restore`.
+        Raises BadCheckpoint.
         """
+        if self._winding_up:
+            return
         self._checkpoints += 1
         folder = self.work / f"checkpoint-{self._checkpoints}"
-        context = {"elapsed": self.elapsed, "history": self.history}
+        context = {"elapsed": self.elapsed, "not_ours": self._not_ours, "history": self.history}
         write_checkpoint(folder, {"context": context, "algorithm": state})
         self._host.save_checkpoint(folder)
         shutil.rmtree(folder)
 
+    def wind_up(self) -> None:
+        """Note that the budget has cut training off: whoever goes on does so from the last checkpoint, which stays.
+
+        What the run does from here on, it does to finish with what it has.
+        """
+        self._winding_up = True
+
     def restore(self) -> dict[str, Any] | None:
-        """Return the state of the job's last whole checkpoint, of any attempt; None when there is none.
+        """Return the state of the job's last whole checkpoint, of any attempt, or of the job that it resumes, or None.
 
         Arrays come back as tensors on the CPU; the history and the elapsed time go on from there.
         Raises BadCheckpoint.
@@ -208,8 +229,11 @@ class Context:
         if folder is None:
             return None
         state = read_checkpoint(folder)
-        self._elapsed_before = state["context"]["elapsed"]
-        self.history = state["context"]["history"]
+        before = state["context"]
+        self._elapsed_before = before["elapsed"]
+        # A checkpoint of an earlier Loupe knows of no job that is resumed.
+        self._not_ours = before["elapsed"] if self.resumes else before.get("not_ours", 0.0)
+        self.history = before["history"]
         kept: dict[str, Any] = state["algorithm"]
         return kept
 

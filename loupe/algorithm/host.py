@@ -65,7 +65,8 @@ class RunSpec:
     """Everything that a run is asked to do.
 
     objective: what the VALIDATION pictures must reach for training to be done, by a metric of the image's task.
-    max_seconds, max_epochs: the budget; None means no bound.
+    max_seconds, max_epochs: the budget; None means no bound. resumes: whether the checkpoint that there is was written
+    by an earlier job, which had a budget of its own; its epochs count, its seconds do not.
     threads: CPU threads that the run may use. device: "cpu" or "cuda".
     weights: uploaded weight files by parameter name; read-only safetensors.
     """
@@ -79,6 +80,7 @@ class RunSpec:
     max_seconds: float | None = None
     max_epochs: int | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
+    resumes: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,10 @@ class Host(Protocol):
         """Keep a whole folder (safetensors and JSON files only); return when it is durable."""
 
     def restore_checkpoint(self) -> Path | None:
-        """Return the folder of the last whole checkpoint of this job, of any attempt; None when there is none."""
+        """Return the folder of the last whole checkpoint of this job, of any attempt, or of the job that it resumes.
+
+        None when there is none.
+        """
 
     def stop_requested(self) -> bool:
         """Say whether to stop soon: cancelled, lease lost, far beyond the budget, or the trainer is to go."""

@@ -119,6 +119,7 @@ class PipeHost:
             max_seconds=job["max_seconds"],
             max_epochs=job["max_epochs"],
             weights={name: self._data / file for name, file in job["weights"].items()},
+            resumes=job["resumes"],
         )
 
     def pictures(self, height: int, width: int, fit: Fit = "stretch") -> Path:

@@ -64,7 +64,8 @@ def fit(
     network: float [B, 3, size, size], normalised, to logits [B, C]; it is moved to the run's device and changed.
     Every epoch ends with a look at the validation pictures and, unless checkpoints would take more than
     CHECKPOINT_SHARE of the time, with a checkpoint. It draws its random numbers from (seed, epoch) alone: a run that
-    goes on from a checkpoint ends with the same weights as one that never stopped.
+    goes on from a checkpoint ends with the same weights as one that never stopped. Where the budget cuts it off, there
+    is a checkpoint of that moment, which stays: a job that resumes this one trains on from there.
     phase: the word for it in reports. frozen: modules whose batch norms keep their statistics. inputs: what the network
     gets instead of pictures, when it is a part of one.
     keep and resume: how an algorithm that has more to remember stores this training's state and gives it back; by
@@ -83,11 +84,13 @@ def fit(
             loop.train_epoch()
             loop.validate_epoch()
             outcome = loop.verdict()
-            if time.monotonic() >= due:
+            if time.monotonic() >= due or outcome is Outcome.BUDGET:
                 began = time.monotonic()
                 keep(loop.state())
                 saved = time.monotonic()
                 due = saved + max(CHECKPOINT_SECONDS, (saved - began) * (1 / CHECKPOINT_SHARE - 1))
+    if outcome is Outcome.BUDGET and context.out_of_budget():
+        context.wind_up()
     if plan.blends and loop.best:
         with on_threads(loop.threads):
             loop.blend()
@@ -164,7 +167,8 @@ class TrainingLoop:
         self.best_score = state.get("best_score", self.best_accuracy)
         self._steps_done, self._below = state.get("steps", 0), state.get("below", 0)
         self.left = state.get("left", False)
-        self._seconds = state.get("seconds") or self._seconds
+        if not self.context.resumes:  # another job's budget says nothing of when this one ends
+            self._seconds = state.get("seconds") or self._seconds
         if self.plan.average:
             self._judged.load_state_dict(state["average"])
 

@@ -15,6 +15,7 @@ from loupe.terminal.commands import (
     deletion,
     detect,
     doctor,
+    ended_jobs,
     follow,
     frame,
     guard,
@@ -50,7 +51,7 @@ def build() -> typer.Typer:
     app.callback()(frame.root_options)
     for commands in (
         login, doctor, people, audit, data, changes, blobs, storage,
-        training, jobs, algorithms, models, deletion, follow, classify, detect, inspect,
+        training, jobs, ended_jobs, algorithms, models, deletion, follow, classify, detect, inspect,
     ):  # fmt: skip
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands

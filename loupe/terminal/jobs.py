@@ -49,6 +49,16 @@ def _objective(target: float | str | Objective) -> objective_pb2.Objective:
     return pack_objective(target if isinstance(target, Objective) else parse_objective(str(target)))
 
 
+def _changed(
+    changes: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> tuple[training_job_pb2.TrainingJob, FieldMask]:
+    """Return the fields that are not None, and the parameters, as a job, and the mask that names them."""
+    given = {field: value for field, value in changes.items() if value is not None}
+    job = training_job_pb2.TrainingJob(**given)
+    job.parameters.update({each: value for each, value in parameters.items() if value is not None})
+    return job, FieldMask(paths=[*given, *(f"parameters.{each}" for each in parameters)])
+
+
 class Jobs:
     """Requests to make a model; they outlive the terminal."""
 
@@ -145,15 +155,50 @@ class Jobs:
             "labels": labels,
             "note": note,
         }
-        changes = {field: value for field, value in changes.items() if value is not None}
-        parameters = parameters or {}
-        job = training_job_pb2.TrainingJob(**changes)
-        job.parameters.update({each: value for each, value in parameters.items() if value is not None})
-        mask = FieldMask(paths=[*changes, *(f"parameters.{each}" for each in parameters)])
+        job, mask = _changed(changes, parameters or {})
         request = service.RerunTrainingJobRequest(
             name=name, training_job=job, update_mask=mask, job_id=job_id, request_id=str(uuid.uuid4())
         )
         return (await self._jobs.call(lambda stub: stub.RerunTrainingJob, request)).training_job
+
+    async def resume(
+        self,
+        name: str,
+        *,
+        target: float | str | Objective | None = None,
+        allow_small_validation: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        job_id: str = "",
+        priority: int | None = None,
+        max_minutes: float | None = None,
+        max_epochs: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        note: str | None = None,
+    ) -> training_job_pb2.TrainingJob:
+        """Go on from the last checkpoint of a job that is over, as a new job with a budget of its own, and return it.
+
+        What is None stays as it was, but for the note, and for the epochs, which have no bound then. target: another
+        value of the same metric. max_epochs: those of the earlier job included. parameters: those that change, as in
+        `rerun`; they must leave the network as it is. Raises NotFound, FailedPrecondition for a job that is not over,
+        that reached its target, or that has no checkpoint.
+        """
+        _check_numbers(0, priority or 0, max_epochs or 0, max_minutes)
+        changes: dict[str, Any] = {
+            "objective": None if target is None else _objective(target),
+            "allow_small_validation": allow_small_validation,
+            "model": model,
+            "priority": priority,
+            "max_duration": None if max_minutes is None else _duration(max_minutes),
+            "max_epochs": max_epochs,
+            "labels": labels,
+            "note": note,
+        }
+        job, mask = _changed(changes, parameters or {})
+        request = service.ResumeTrainingJobRequest(
+            name=name, training_job=job, update_mask=mask, job_id=job_id, request_id=str(uuid.uuid4())
+        )
+        return (await self._jobs.call(lambda stub: stub.ResumeTrainingJob, request)).training_job
 
     async def update(
         self, name: str, *, labels: Mapping[str, str] | None = None, note: str | None = None
@@ -163,6 +208,19 @@ class Jobs:
         mask = FieldMask(paths=[each for each, given in (("labels", labels), ("note", note)) if given is not None])
         request = service.UpdateTrainingJobRequest(training_job=job, update_mask=mask, request_id=str(uuid.uuid4()))
         return (await self._jobs.call(lambda stub: stub.UpdateTrainingJob, request)).training_job
+
+    async def delete(self, name: str) -> training_job_pb2.TrainingJob:
+        """Delete a job that is over and return it; until its expire_time it can be restored.
+
+        Raises NotFound, FailedPrecondition for a job that is not over.
+        """
+        request = service.DeleteTrainingJobRequest(name=name, request_id=str(uuid.uuid4()))
+        return (await self._jobs.call(lambda stub: stub.DeleteTrainingJob, request)).training_job
+
+    async def undelete(self, name: str) -> training_job_pb2.TrainingJob:
+        """Restore a job and return it. Raises NotFound once it is purged, AlreadyExists when it is not deleted."""
+        request = service.UndeleteTrainingJobRequest(name=name, request_id=str(uuid.uuid4()))
+        return (await self._jobs.call(lambda stub: stub.UndeleteTrainingJob, request)).training_job
 
     async def get(self, name: str) -> training_job_pb2.TrainingJob:
         """Return a job with its report. Raises NotFound."""
@@ -181,6 +239,19 @@ class Jobs:
         """
         request = service.ListTrainingJobsRequest(parent=project, states=states, labels=labels)
         return flatten(self._jobs.pages(lambda stub: stub.ListTrainingJobs, request), lambda page: page.training_jobs)
+
+    async def deleted(
+        self,
+        project: str,
+        states: Sequence[training_job_pb2.JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[training_job_pb2.TrainingJob]:
+        """Yield a project's jobs that are deleted and can be restored, newest first; states, labels as in `list`."""
+        request = service.ListTrainingJobsRequest(parent=project, states=states, labels=labels, show_deleted=True)
+        pages = self._jobs.pages(lambda stub: stub.ListTrainingJobs, request)
+        async for job in flatten(pages, lambda page: page.training_jobs):
+            if job.HasField("delete_time"):
+                yield job
 
     async def cancel(self, name: str) -> training_job_pb2.TrainingJob:
         """Cancel a job that is neither publishing nor final, and return it as it is then."""

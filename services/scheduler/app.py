@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import grpc
@@ -27,9 +27,12 @@ from services.scheduler.clients.storage import StorageClient
 from services.scheduler.clients.trainers import TrainerClient
 from services.scheduler.clusters.fleet import Fleet, follow_fleet
 from services.scheduler.clusters.servicer import ClusterServicer
+from services.scheduler.collection.collector import Collector
+from services.scheduler.collection.store import CollectionStore
 from services.scheduler.database.session import Database
 from services.scheduler.dispatch.dependencies import Dependencies
 from services.scheduler.dispatch.dispatcher import Dispatcher
+from services.scheduler.jobs.deletion import JobDeletion
 from services.scheduler.jobs.servicer import TrainingJobServicer
 from services.scheduler.jobs.signals import Signals
 from services.scheduler.jobs.store import JobStore
@@ -79,6 +82,14 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
             sweep_seconds=settings.sweep_seconds,
         )
         self._outbox = Outbox(self._events, partial(connect_bus, settings), self._signals.any)
+        self._collector = Collector(
+            CollectionStore(self._database),
+            self._storage,
+            partial(connect_bus, settings),
+            self._leadership,
+            kept=timedelta(days=settings.keep_checkpoints_days),
+            now=utc_now,
+        )
         self.serves(
             [
                 (add_TrainingJobServiceServicer_to_server, self._job_servicer()),
@@ -111,6 +122,7 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
         return TrainingJobServicer(
             self._store,
             Submission(self._store, self._storage, self._leadership, utc_now),
+            JobDeletion(self._store, timedelta(days=self.settings.keep_deleted_days), utc_now),
             self._fleet,
             Watch(self._store, self._events, self._signals, self._watch_timeout).follow,
             load_threshold=self.settings.load_threshold,
@@ -131,4 +143,5 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
         self.work("dispatch", self._dispatcher.run())
         self.work("leadership", self._leadership.follow(self.discovery))
         self.work("outbox", self._outbox.run())
+        self.work("collection", self._collector.keep(self.settings.collect_seconds))
         self.work("audit", self._audit.keep(self.settings.audit_days))

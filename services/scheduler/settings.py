@@ -37,5 +37,14 @@ class SchedulerSettings(ServiceSettings):
     sweep_seconds: float = Field(default=2.0, gt=0)
     """How often the database is asked for what other replicas wrote; inside one process nothing is polled."""
 
+    keep_deleted_days: float = Field(default=30.0, ge=0, le=36_500)
+    """How many days jobs can be restored once they are deleted."""
+
+    keep_checkpoints_days: float = Field(default=7.0, ge=0, le=36_500)
+    """How many days after its end a job can be resumed: then its last checkpoint is removed."""
+
+    collect_seconds: float = Field(default=3600.0, gt=0)
+    """How far apart the passes are that remove what is to be removed; the first one comes that long after the start."""
+
     audit_days: int = Field(default=400, ge=1)
     """How many days the rows of the audit log are kept."""

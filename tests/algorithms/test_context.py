@@ -180,3 +180,23 @@ def test_history_and_elapsed_time_go_on_from_the_checkpoint(bench, textures) -> 
     assert 60.0 <= second.elapsed < 70.0
     assert not second.out_of_budget()
     assert second.seconds_left() < 40.0
+
+
+def test_a_job_that_resumes_another_has_a_budget_of_its_own(bench, textures) -> None:
+    """The other's seconds are told and not counted, also where its own run is cut and goes on; the history goes on."""
+    asked = {"target": 0.9, "max_seconds": 100.0}
+    first = Context(bench.host("scratch", textures, **asked), CLASSIFICATION)
+    first.report("head", validation_accuracy=0.5)
+    first._elapsed_before = 150.0
+    first.checkpoint({"stage": 1})
+    second = Context(bench.host("scratch", textures, resumes=True, **asked), CLASSIFICATION)
+    assert second.restore() == {"stage": 1} and len(second.history) == 1
+    assert second.elapsed >= 150.0 and 90.0 < second.seconds_left() <= 100.0
+    second._elapsed_before += 60.0
+    second.checkpoint({"stage": 2})
+    third = Context(bench.host("scratch", textures, **asked), CLASSIFICATION)
+    assert third.restore() == {"stage": 2}
+    assert third.elapsed >= 210.0 and 30.0 < third.seconds_left() <= 40.0
+    third.wind_up()
+    third.checkpoint({"stage": 3})
+    assert third.restore() == {"stage": 2}

@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from loupe.algorithm.context import Context
+from loupe.algorithm.host import Outcome
 from loupe.algorithm.plan import TrainingPlan, learning_rate
-from loupe.algorithm.training import TrainingLoop
+from loupe.algorithm.training import TrainingLoop, fit
 from loupe.tasks.objective import Objective
 from tests.algorithms.conftest import CLASSIFICATION
 
@@ -38,8 +39,8 @@ class ByLight(nn.Module):
 def loop_for(bench, textures) -> Callable[..., TrainingLoop]:
     """Make loops over the textures, with a plan's own settings."""
 
-    def make(*, seconds: float | None = None, **plan: Any) -> TrainingLoop:
-        host = bench.host("scratch", textures, target=1.0, max_seconds=seconds)
+    def make(*, seconds: float | None = None, resumes: bool = False, **plan: Any) -> TrainingLoop:
+        host = bench.host("scratch", textures, target=1.0, max_seconds=seconds, resumes=resumes)
         settings = {"epochs": 4, "batch_size": 6, "augmentation": None, "label_smoothing": 0.0, "balance": 0.0}
         return TrainingLoop(Context(host, CLASSIFICATION), ByLight(), TrainingPlan(SIZE, **{**settings, **plan}))
 
@@ -118,6 +119,27 @@ def test_without_a_budget_the_rate_depends_on_the_steps_alone(loop_for) -> None:
     assert math.isinf(loop.context.seconds_left())
     assert [loop._place(1, 1), loop._place(2, 3)] == [0, loop.steps + 2]
     assert loop.state()["seconds"] is None
+
+
+def test_what_is_written_after_the_budget_has_cut_a_training_off_replaces_nothing(bench, textures) -> None:
+    """An image that winds up takes what was cut for done; who resumes it does not."""
+    host = bench.host("scratch", textures, target=1.0, max_seconds=1e-6)
+    context = Context(host, CLASSIFICATION)
+    plan = TrainingPlan(SIZE, epochs=4, batch_size=6, augmentation=None)
+    assert fit(context, ByLight(), plan).outcome is Outcome.BUDGET
+    context.checkpoint({"done": True})
+    kept = Context(host, CLASSIFICATION).restore()
+    assert kept is not None and kept["epoch"] == 1
+
+
+def test_a_job_that_resumes_another_ends_with_its_own_budget(loop_for) -> None:
+    """The rate would be that of the other's last seconds."""
+    state = loop_for(seconds=14_400.0).state()
+    resumed, restarted = loop_for(seconds=60.0, resumes=True), loop_for(seconds=60.0)
+    for loop in (resumed, restarted):
+        loop.load({**state, "best": {}})
+    assert resumed._place(1, 1) == 0
+    assert restarted._place(1, 1) > 0.9 * restarted.steps * restarted.epochs
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,6 +214,59 @@ def test_scratch_cut_off_in_mid_epoch_ends_like_one_that_never_was(bench, textur
     resumed = bench.run("scratch", textures, work="cut", recorder=after, **asked)
     assert next(report.epoch for report in after.reports if report.phase == "train") == 3
     same(whole, resumed)
+
+
+def scratch(weights: Path, *, parameters: dict[str, Any], **more):
+    return {"parameters": {"network": "squeezenet1_1", "size": 32, **parameters}, **more}
+
+
+PHASES = {"finetune": (finetune, "finetune"), "scratch": (scratch, "train")}
+
+
+@pytest.mark.usefixtures("no_pauses", "weights_only")
+@pytest.mark.parametrize("image", PHASES)
+def test_a_training_that_the_budget_cut_off_is_resumed_where_it_was(
+    bench, tmp_path, weights, monkeypatch, image: str
+) -> None:
+    """In the very epoch after the last one, and not as if the stage were done; checkpoints were due long ago."""
+    folder = read_folder(write_pictures(tmp_path / "p", {"a": 16, "b": 16, "c": 16}, scrambled=True))
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1e9)
+    ask, phase = PHASES[image]
+    asked = ask(weights, parameters={"epochs": 4, "batch_size": 8}, target=1.0)
+    out = False
+
+    def in_epoch_two(seen) -> bool:
+        nonlocal out
+        out = out or (seen.phase, seen.epoch) == (phase, 2)
+        return False
+
+    monkeypatch.setattr(context_module.Context, "seconds_left", lambda context: -1.0 if out else 100.0)
+    before = bench.run(image, folder, work="r", max_seconds=9.0, recorder=Recorder(stop_after=in_epoch_two), **asked)
+    assert before.outcome is Outcome.BUDGET
+    out = False
+    after = Recorder()
+    resumed = bench.run(image, folder, work="r", max_seconds=9.0, resumes=True, recorder=after, **asked)
+    assert resumed.outcome is Outcome.PLATEAU and "features" not in after.phases()
+    assert next(seen.epoch for seen in after.reports if seen.phase == phase and seen.epoch) == 3
+    epochs = [row["epoch"] for row in resumed.report["history"] if row["phase"] == phase]
+    assert list(dict.fromkeys(epochs)) == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("no_pauses", "weights_only")
+@pytest.mark.parametrize(("epochs", "goes_on"), [(2, 3), (4, 1)])
+def test_a_stage_that_the_bound_of_epochs_cut_off_is_not_taken_for_done(
+    bench, tmp_path, weights, epochs: int, goes_on: int
+) -> None:
+    """Nor is the one after it, which had no epoch left: a job without that bound does both."""
+    folder = read_folder(write_pictures(tmp_path / "p", {"a": 16, "b": 16, "c": 16}, scrambled=True))
+    asked = finetune(weights, parameters={"epochs": 4, "batch_size": 8}, target=1.0)
+    before = bench.run("finetune", folder, work="r", max_epochs=epochs, **asked)
+    assert before.outcome is Outcome.BUDGET
+    after = Recorder()
+    resumed = bench.run("finetune", folder, work="r", resumes=True, recorder=after, **asked)
+    assert resumed.outcome is Outcome.PLATEAU and "features" not in after.phases()
+    assert next(seen.epoch for seen in after.reports if seen.phase == "finetune" and seen.epoch) == goes_on
+    assert [stage["depth"] for stage in resumed.report["notes"]["rungs"]] == ["head", "blocks", "full"]
 
 
 @pytest.mark.usefixtures("weights_only")

@@ -17,7 +17,15 @@ from jwt.algorithms import OKPAlgorithm
 from loupe.access import Decision
 from loupe.auth.v1 import policy_service_pb2, policy_service_pb2_grpc, session_service_pb2, session_service_pb2_grpc
 from loupe.discovery import Discovery, Instance
-from loupe.errors import AttemptUnknown, StaleAttempt, TrainerBusy, Unauthenticated, Unavailable, not_found
+from loupe.errors import (
+    AttemptUnknown,
+    FailedPrecondition,
+    StaleAttempt,
+    TrainerBusy,
+    Unauthenticated,
+    Unavailable,
+    not_found,
+)
 from loupe.identity import Caller
 from loupe.load import RunningAttempt, TrainerLoad, catalogue_name_of, key_of
 from loupe.names import AccountName, ProjectName, TrainerName
@@ -138,7 +146,10 @@ class FakeStorage(
     algorithm_service_pb2_grpc.AlgorithmServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
 ):
-    """Data set versions by name, one algorithm, fences that only go up, one model version a job."""
+    """Data set versions by name, one algorithm, fences that only go up, one model version a job.
+
+    checkpoints: by job, who wrote it.
+    """
 
     def __init__(self) -> None:
         self.versions = {"projects/line-7/datasets/screws/versions/latest": self.version("screws", 3)}
@@ -146,7 +157,7 @@ class FakeStorage(
         self.algorithms = {"algorithms/finetune/versions/latest": finetune, finetune.name: finetune}
         self.models: dict[str, ModelVersion] = {}
         self.fences: dict[str, int] = {}
-        self.over: set[str] = set()
+        self.checkpoints: dict[str, str] = {}
         self.calls: list[tuple[str, str, int]] = []
         self.published: dict[str, ModelVersion] = {}
         self.publish_calls = 0
@@ -185,9 +196,24 @@ class FakeStorage(
     async def RaiseFence(self, request, context):
         self.calls.append(("fence", request.job, request.attempt))
         self.fences[request.job] = max(self.fences.get(request.job, 0), request.attempt)
-        if request.over:
-            self.over.add(request.job)
         return model_service_pb2.RaiseFenceResponse(attempt=self.fences[request.job])
+
+    async def GetCheckpoint(self, request, context):
+        written_by = self.checkpoints.get(request.job)
+        kept = model_service_pb2.Checkpoint(job=written_by) if written_by else None
+        return model_service_pb2.GetCheckpointResponse(checkpoint=kept)
+
+    async def CopyCheckpoint(self, request, context):
+        if request.job not in self.checkpoints:
+            if request.source not in self.checkpoints:
+                raise FailedPrecondition(f"{request.source} has no checkpoint", resource=request.source)
+            self.checkpoints[request.job] = self.checkpoints[request.source]
+        return model_service_pb2.CopyCheckpointResponse()
+
+    async def RemoveCheckpoint(self, request, context):
+        self.calls.append(("remove", request.job, 0))
+        self.checkpoints.pop(request.job, None)
+        return model_service_pb2.RemoveCheckpointResponse()
 
     async def PublishModelVersion(self, request, context):
         self.publish_calls += 1

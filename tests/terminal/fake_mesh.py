@@ -511,6 +511,7 @@ class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
         wanted, labels = set(request.states), request.labels.items()
         jobs = (job for job in self.mesh.jobs.values() if not wanted or job.state in wanted)
         jobs = (job for job in jobs if labels <= dict(job.labels).items())
+        jobs = (job for job in jobs if request.show_deleted or not job.HasField("delete_time"))
         found = sorted(jobs, key=lambda job: job.name)
         start = int(request.page_token or 0)
         page = found[start : start + 1]
@@ -531,6 +532,30 @@ class Jobs(Servicer, training_job_service_pb2_grpc.TrainingJobServiceServicer):
         job = training_job_pb2.TrainingJob(name="projects/line-7/jobs/j2", rerun_of=request.name)
         self.mesh.jobs[job.name] = self.mesh.job_results.get(job.name, job)
         return training_job_service_pb2.RerunTrainingJobResponse(training_job=job)
+
+    @guarded
+    async def ResumeTrainingJob(self, request: Any, context: Any) -> Any:
+        self.mesh.resumptions.append(request)
+        job = training_job_pb2.TrainingJob(name="projects/line-7/jobs/j2", resume_of=request.name)
+        self.mesh.jobs[job.name] = self.mesh.job_results.get(job.name, job)
+        return training_job_service_pb2.ResumeTrainingJobResponse(training_job=job)
+
+    @guarded
+    async def DeleteTrainingJob(self, request: Any, context: Any) -> Any:
+        if request.name not in self.mesh.jobs or self.mesh.jobs[request.name].HasField("delete_time"):
+            raise not_found(request.name)
+        assert request.request_id
+        self.mesh.jobs[request.name].delete_time.FromSeconds(1_800_000_000)
+        self.mesh.jobs[request.name].expire_time.FromSeconds(1_802_592_000)
+        return training_job_service_pb2.DeleteTrainingJobResponse(training_job=self.mesh.jobs[request.name])
+
+    @guarded
+    async def UndeleteTrainingJob(self, request: Any, context: Any) -> Any:
+        job = self.mesh.jobs[request.name]
+        if not job.HasField("delete_time"):
+            raise errors.AlreadyExists(f"{job.name} is not deleted", resource=job.name)
+        job.ClearField("delete_time")
+        return training_job_service_pb2.UndeleteTrainingJobResponse(training_job=job)
 
     @guarded
     async def WatchTrainingJob(self, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -622,6 +647,7 @@ class FakeMesh:
         self.manifest = ""
         self.asked_algorithms: list[str] = []
         self.reruns: list[Any] = []
+        self.resumptions: list[Any] = []
         self.datasets: dict[str, list[list[Any]]] = {}
         self.headers: list[Any] = []
         self.largest_batch = 0

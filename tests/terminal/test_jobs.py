@@ -73,10 +73,13 @@ def test_a_list_is_filtered_by_labels_and_states(command_line: Callable[..., Any
     for index, state in enumerate((jobs.JOB_STATE_FAILED, jobs.JOB_STATE_TARGET_MISSED, jobs.JOB_STATE_RUNNING) * 2):
         name = f"projects/line-7/jobs/j{index}"
         mesh.jobs[name] = jobs.TrainingJob(name=name, state=state, labels={"line": str(index // 3), "n": str(index)})
-    words = ("job", "list", "--state", "failed", "--state", "target-missed", "--label", "line=1")
+    words = ("job", "list", "--state", "failed", "--state", "missed", "--label", "line=1")
     assert [one["name"][-2:] for one in json.loads(command_line(*words, "--json").stdout)["jobs"]] == ["j3", "j4"]
     assert re.search(r"labels.*line=1 n=3", command_line(*words).stdout, re.DOTALL)
     assert not json.loads(command_line("job", "list", "-l", "line=1", "-l", "n=1", "--json").stdout)["jobs"]
+    wrong = command_line("job", "list", "--state", "sleeping")
+    told = " ".join(wrong.stderr.replace("│", " ").split())
+    assert wrong.exit_code == 2 and "'sleeping'" in told and "'running'" in told and "'missed'" in told
 
 
 def test_rerun_sends_what_is_named_and_nothing_else(command_line: Callable[..., Any], mesh: FakeMesh) -> None:
@@ -157,3 +160,51 @@ async def test_the_sdk_updates_one_or_both(mesh: FakeMesh, store: ProfileStore) 
         made = await loupe.jobs.rerun(JOB, seed=0, parameters={"size": None}, job_id="mine")
     assert made.rerun_of == JOB
     assert list(mesh.reruns[0].update_mask.paths) == ["seed", "parameters.size"] and mesh.reruns[0].job_id == "mine"
+
+
+def test_resume_sends_what_is_named_and_nothing_else(command_line: Callable[..., Any], mesh: FakeMesh) -> None:
+    mesh.jobs[JOB] = jobs.TrainingJob(name=JOB, labels={"line": "7"})
+    result = command_line("job", "resume", "j1")
+    assert result.exit_code == 0 and f"submitted {AGAIN}, which resumes {JOB}" in result.stdout
+    plain = mesh.resumptions.pop()
+    assert plain.name == JOB and plain.request_id and not plain.update_mask.paths
+    words = ("--max-minutes", "1.5", "--max-epochs", "0", "-t", "0.8", "--param", "epochs=40", "--param", "flips-")
+    assert command_line("job", "resume", "j1", *words, "--label", "a=b").exit_code == 0
+    sent = mesh.resumptions.pop()
+    named = ["max_duration", "max_epochs", "objective", "labels", "parameters.epochs", "parameters.flips"]
+    assert sorted(sent.update_mask.paths) == sorted(named)
+    job = sent.training_job
+    assert (job.max_duration.seconds, job.max_epochs, job.objective.at_least) == (90, 0, 0.8)
+    assert (dict(job.parameters), dict(job.labels)) == ({"epochs": 40}, {"line": "7", "a": "b"})
+    assert re.search(rf"resumes\s+{JOB}", command_line("job", "show", "j2").stdout)
+    assert command_line("job", "resume", "j9").exit_code == 4
+
+
+def test_a_resumed_job_can_be_watched(command_line: Callable[..., Any], mesh: FakeMesh) -> None:
+    mesh.jobs[JOB] = jobs.TrainingJob(name=JOB)
+    mesh.job_results[AGAIN] = finished(jobs.JOB_STATE_TARGET_MISSED)
+    mesh.events = job_events(jobs.JOB_STATE_TARGET_MISSED)
+    result = command_line("job", "resume", "j1", "--watch")
+    assert result.exit_code == 3 and f"submitted {AGAIN}" in result.stderr, result.output
+
+
+def test_a_job_is_deleted_listed_and_restored(command_line: Callable[..., Any], mesh: FakeMesh) -> None:
+    for index, state in enumerate((jobs.JOB_STATE_FAILED, jobs.JOB_STATE_CANCELLED, jobs.JOB_STATE_FAILED)):
+        name = f"projects/line-7/jobs/j{index}"
+        mesh.jobs[name] = jobs.TrainingJob(name=name, state=state)
+    for name in ("j0", "j1"):
+        done = command_line("job", "delete", name)
+        assert (
+            done.exit_code == 0
+            and f"deleted projects/line-7/jobs/{name}; it can be restored until 2027-" in done.stdout
+        )
+
+    def listed(*words: str) -> list[str]:
+        value = json.loads(command_line("job", "list", *words, "--json").stdout)
+        return [one["name"][-2:] for one in value["deleted" if "--deleted" in words else "jobs"]]
+
+    assert (listed(), listed("--deleted"), listed("--deleted", "--state", "failed")) == (["j2"], ["j0", "j1"], ["j0"])
+    assert "can be restored until" in command_line("job", "list", "--deleted").stdout
+    assert f"restored {JOB}" in command_line("job", "undelete", "j1").stdout and listed() == ["j1", "j2"]
+    assert command_line("job", "undelete", "j1").exit_code == 8
+    assert command_line("job", "delete", "j9").exit_code == 4

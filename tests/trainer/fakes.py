@@ -182,14 +182,14 @@ class MemoryAttempt:
         content = {file.filename: file.path.read_bytes() for file in files}
         self.storage.checkpoints[self.job] = (self.attempt, content)
 
-    async def load_checkpoint(self, folder: Path) -> bool:
+    async def load_checkpoint(self, folder: Path) -> str:
         kept = self.storage.checkpoints.get(self.job)
         if kept is None:
-            return False
+            return ""
         await asyncio.to_thread(folder.mkdir)
         for name, data in kept[1].items():
             await asyncio.to_thread((folder / name).write_bytes, data)
-        return True
+        return kept[2] if len(kept) > 2 else self.job
 
     async def save_artifacts(self, files: Sequence[LocalFile]) -> tuple[StoredFile, ...]:
         self._check_fence()

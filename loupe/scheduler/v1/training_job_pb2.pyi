@@ -37,7 +37,7 @@ JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
 
 class TrainingJob(_message.Message):
-    __slots__ = ("name", "uid", "dataset_version", "algorithm_version", "parameters", "model", "seed", "priority", "max_duration", "max_epochs", "labels", "note", "state", "state_message", "attempt", "trainer", "submitter", "rerun_of", "create_time", "start_time", "end_time", "result", "failure", "latest_progress", "allow_small_validation", "objective", "base_model")
+    __slots__ = ("name", "uid", "dataset_version", "algorithm_version", "parameters", "model", "seed", "priority", "max_duration", "max_epochs", "labels", "note", "state", "state_message", "attempt", "trainer", "submitter", "rerun_of", "create_time", "start_time", "end_time", "result", "failure", "latest_progress", "allow_small_validation", "objective", "base_model", "resume_of", "delete_time", "expire_time")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,9 @@ class TrainingJob(_message.Message):
     ALLOW_SMALL_VALIDATION_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    RESUME_OF_FIELD_NUMBER: _ClassVar[int]
+    DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     dataset_version: str
@@ -99,7 +102,10 @@ class TrainingJob(_message.Message):
     allow_small_validation: bool
     objective: _objective_pb2.Objective
     base_model: str
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., note: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., state_message: _Optional[str] = ..., attempt: _Optional[int] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ..., rerun_of: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., failure: _Optional[_Union[JobFailure, _Mapping]] = ..., latest_progress: _Optional[_Union[JobProgress, _Mapping]] = ..., allow_small_validation: _Optional[bool] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ..., base_model: _Optional[str] = ...) -> None: ...
+    resume_of: str
+    delete_time: _timestamp_pb2.Timestamp
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., note: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., state_message: _Optional[str] = ..., attempt: _Optional[int] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ..., rerun_of: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., failure: _Optional[_Union[JobFailure, _Mapping]] = ..., latest_progress: _Optional[_Union[JobProgress, _Mapping]] = ..., allow_small_validation: _Optional[bool] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ..., base_model: _Optional[str] = ..., resume_of: _Optional[str] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class JobResult(_message.Message):
     __slots__ = ("outcome", "model_version", "metrics", "verdict", "report_json")

@@ -75,6 +75,21 @@ class TrainingJobServiceStub:
                 request_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.WatchTrainingJobRequest.SerializeToString,
                 response_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.WatchTrainingJobResponse.FromString,
                 _registered_method=True)
+        self.ResumeTrainingJob = channel.unary_unary(
+                '/loupe.scheduler.v1.TrainingJobService/ResumeTrainingJob',
+                request_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ResumeTrainingJobRequest.SerializeToString,
+                response_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ResumeTrainingJobResponse.FromString,
+                _registered_method=True)
+        self.DeleteTrainingJob = channel.unary_unary(
+                '/loupe.scheduler.v1.TrainingJobService/DeleteTrainingJob',
+                request_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.DeleteTrainingJobRequest.SerializeToString,
+                response_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.DeleteTrainingJobResponse.FromString,
+                _registered_method=True)
+        self.UndeleteTrainingJob = channel.unary_unary(
+                '/loupe.scheduler.v1.TrainingJobService/UndeleteTrainingJob',
+                request_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UndeleteTrainingJobRequest.SerializeToString,
+                response_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UndeleteTrainingJobResponse.FromString,
+                _registered_method=True)
 
 
 class TrainingJobServiceServicer:
@@ -138,6 +153,30 @@ class TrainingJobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResumeTrainingJob(self, request, context):
+        """ResumeTrainingJob submits a job that goes on from the last checkpoint of one that failed, was cancelled or missed its target,
+        with a budget of its own. The versions of data set and algorithm, base model and seed stay. The caller becomes the submitter.
+        A job without a checkpoint is refused: it never got that far, or the checkpoint was collected some days after its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTrainingJob(self, request, context):
+        """DeleteTrainingJob deletes a job that is over, with its events and its checkpoint. It can be restored until its expire_time.
+        Its name is never given again, and the model that it made stays, with all that is told of its origin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteTrainingJob(self, request, context):
+        """UndeleteTrainingJob restores a job that was deleted and is not purged yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainingJobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +219,21 @@ def add_TrainingJobServiceServicer_to_server(servicer, server):
                     servicer.WatchTrainingJob,
                     request_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.WatchTrainingJobRequest.FromString,
                     response_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.WatchTrainingJobResponse.SerializeToString,
+            ),
+            'ResumeTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTrainingJob,
+                    request_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ResumeTrainingJobRequest.FromString,
+                    response_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ResumeTrainingJobResponse.SerializeToString,
+            ),
+            'DeleteTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTrainingJob,
+                    request_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.DeleteTrainingJobRequest.FromString,
+                    response_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.DeleteTrainingJobResponse.SerializeToString,
+            ),
+            'UndeleteTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteTrainingJob,
+                    request_deserializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UndeleteTrainingJobRequest.FromString,
+                    response_serializer=loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UndeleteTrainingJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +453,87 @@ class TrainingJobService:
             '/loupe.scheduler.v1.TrainingJobService/WatchTrainingJob',
             loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.WatchTrainingJobRequest.SerializeToString,
             loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.WatchTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.scheduler.v1.TrainingJobService/ResumeTrainingJob',
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ResumeTrainingJobRequest.SerializeToString,
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.ResumeTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.scheduler.v1.TrainingJobService/DeleteTrainingJob',
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.DeleteTrainingJobRequest.SerializeToString,
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.DeleteTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.scheduler.v1.TrainingJobService/UndeleteTrainingJob',
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UndeleteTrainingJobRequest.SerializeToString,
+            loupe_dot_scheduler_dot_v1_dot_training__job__service__pb2.UndeleteTrainingJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

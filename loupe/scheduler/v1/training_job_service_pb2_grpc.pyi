@@ -51,6 +51,17 @@ class TrainingJobServiceStub:
     """ExplainPlacement says where the job would go now and why."""
     WatchTrainingJob: _grpc.UnaryStreamMultiCallable[_training_job_service_pb2.WatchTrainingJobRequest, _training_job_service_pb2.WatchTrainingJobResponse]
     """WatchTrainingJob sends a job's events after a cursor, then live ones; it ends after the final state's event."""
+    ResumeTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_job_service_pb2.ResumeTrainingJobRequest, _training_job_service_pb2.ResumeTrainingJobResponse]
+    """ResumeTrainingJob submits a job that goes on from the last checkpoint of one that failed, was cancelled or missed its target,
+    with a budget of its own. The versions of data set and algorithm, base model and seed stay. The caller becomes the submitter.
+    A job without a checkpoint is refused: it never got that far, or the checkpoint was collected some days after its end.
+    """
+    DeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_job_service_pb2.DeleteTrainingJobRequest, _training_job_service_pb2.DeleteTrainingJobResponse]
+    """DeleteTrainingJob deletes a job that is over, with its events and its checkpoint. It can be restored until its expire_time.
+    Its name is never given again, and the model that it made stays, with all that is told of its origin.
+    """
+    UndeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_job_service_pb2.UndeleteTrainingJobRequest, _training_job_service_pb2.UndeleteTrainingJobResponse]
+    """UndeleteTrainingJob restores a job that was deleted and is not purged yet."""
 
 @_typing.type_check_only
 class TrainingJobServiceAsyncStub(TrainingJobServiceStub):
@@ -75,6 +86,17 @@ class TrainingJobServiceAsyncStub(TrainingJobServiceStub):
     """ExplainPlacement says where the job would go now and why."""
     WatchTrainingJob: _aio.UnaryStreamMultiCallable[_training_job_service_pb2.WatchTrainingJobRequest, _training_job_service_pb2.WatchTrainingJobResponse]  # type: ignore[assignment]
     """WatchTrainingJob sends a job's events after a cursor, then live ones; it ends after the final state's event."""
+    ResumeTrainingJob: _aio.UnaryUnaryMultiCallable[_training_job_service_pb2.ResumeTrainingJobRequest, _training_job_service_pb2.ResumeTrainingJobResponse]  # type: ignore[assignment]
+    """ResumeTrainingJob submits a job that goes on from the last checkpoint of one that failed, was cancelled or missed its target,
+    with a budget of its own. The versions of data set and algorithm, base model and seed stay. The caller becomes the submitter.
+    A job without a checkpoint is refused: it never got that far, or the checkpoint was collected some days after its end.
+    """
+    DeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_training_job_service_pb2.DeleteTrainingJobRequest, _training_job_service_pb2.DeleteTrainingJobResponse]  # type: ignore[assignment]
+    """DeleteTrainingJob deletes a job that is over, with its events and its checkpoint. It can be restored until its expire_time.
+    Its name is never given again, and the model that it made stays, with all that is told of its origin.
+    """
+    UndeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_training_job_service_pb2.UndeleteTrainingJobRequest, _training_job_service_pb2.UndeleteTrainingJobResponse]  # type: ignore[assignment]
+    """UndeleteTrainingJob restores a job that was deleted and is not purged yet."""
 
 class TrainingJobServiceServicer(metaclass=_abc_1.ABCMeta):
     """TrainingJobService runs training jobs."""
@@ -144,5 +166,34 @@ class TrainingJobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_job_service_pb2.WatchTrainingJobResponse], _abc.AsyncIterator[_training_job_service_pb2.WatchTrainingJobResponse]]:
         """WatchTrainingJob sends a job's events after a cursor, then live ones; it ends after the final state's event."""
+
+    @_abc_1.abstractmethod
+    def ResumeTrainingJob(
+        self,
+        request: _training_job_service_pb2.ResumeTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_service_pb2.ResumeTrainingJobResponse, _abc.Awaitable[_training_job_service_pb2.ResumeTrainingJobResponse]]:
+        """ResumeTrainingJob submits a job that goes on from the last checkpoint of one that failed, was cancelled or missed its target,
+        with a budget of its own. The versions of data set and algorithm, base model and seed stay. The caller becomes the submitter.
+        A job without a checkpoint is refused: it never got that far, or the checkpoint was collected some days after its end.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTrainingJob(
+        self,
+        request: _training_job_service_pb2.DeleteTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_service_pb2.DeleteTrainingJobResponse, _abc.Awaitable[_training_job_service_pb2.DeleteTrainingJobResponse]]:
+        """DeleteTrainingJob deletes a job that is over, with its events and its checkpoint. It can be restored until its expire_time.
+        Its name is never given again, and the model that it made stays, with all that is told of its origin.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteTrainingJob(
+        self,
+        request: _training_job_service_pb2.UndeleteTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_service_pb2.UndeleteTrainingJobResponse, _abc.Awaitable[_training_job_service_pb2.UndeleteTrainingJobResponse]]:
+        """UndeleteTrainingJob restores a job that was deleted and is not purged yet."""
 
 def add_TrainingJobServiceServicer_to_server(servicer: TrainingJobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

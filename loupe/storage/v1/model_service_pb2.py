@@ -26,7 +26,7 @@ from loupe.common.v1 import access_pb2 as loupe_dot_common_dot_v1_dot_access__pb
 from loupe.storage.v1 import model_pb2 as loupe_dot_storage_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$loupe/storage/v1/model_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a\x1cloupe/storage/v1/model.proto\"c\n\x1aPublishModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x35\n\rmodel_version\x18\x02 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\"T\n\x1bPublishModelVersionResponse\x12\x35\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\"5\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x02 \x01(\x08\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.loupe.storage.v1.Model\"`\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"V\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.loupe.storage.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x02 \x01(\x08\"P\n\x17GetModelVersionResponse\x12\x35\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\"g\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"l\n\x19ListModelVersionsResponse\x12\x36\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x18\x44ownloadModelFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"*\n\x19\x44ownloadModelFileResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"?\n\x11RaiseFenceRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04over\x18\x03 \x01(\x08\"%\n\x12RaiseFenceResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\"V\n\nCheckpoint\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12*\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x1b.loupe.storage.v1.ModelFile\"I\n\x15SaveCheckpointRequest\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.loupe.storage.v1.Checkpoint\"\x18\n\x16SaveCheckpointResponse\"#\n\x14GetCheckpointRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"I\n\x15GetCheckpointResponse\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.loupe.storage.v1.Checkpoint\"=\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"{\n\x1a\x44\x65leteModelVersionResponse\x12\x35\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\x12&\n\x05model\x18\x02 \x01(\x0b\x32\x17.loupe.storage.v1.Model\"?\n\x1bUndeleteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"}\n\x1cUndeleteModelVersionResponse\x12\x35\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\x12&\n\x05model\x18\x02 \x01(\x0b\x32\x17.loupe.storage.v1.Model\"6\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"T\n\x13\x44\x65leteModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.loupe.storage.v1.Model\x12\x15\n\rversion_count\x18\x02 \x01(\x03\"8\n\x14UndeleteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"V\n\x15UndeleteModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.loupe.storage.v1.Model\x12\x15\n\rversion_count\x18\x02 \x01(\x03\x32\x8a\r\n\x0cModelService\x12\x85\x01\n\x13PublishModelVersion\x12,.loupe.storage.v1.PublishModelVersionRequest\x1a-.loupe.storage.v1.PublishModelVersionResponse\"\x11\x92\x82\x19\r\"\tscheduler0\x01\x12l\n\x08GetModel\x12!.loupe.storage.v1.GetModelRequest\x1a\".loupe.storage.v1.GetModelResponse\"\x19\x92\x82\x19\x15\x1a\x13\n\x0bmodels.read\x12\x04name\x12t\n\nListModels\x12#.loupe.storage.v1.ListModelsRequest\x1a$.loupe.storage.v1.ListModelsResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\x0bmodels.read\x12\x06parent\x12\x8c\x01\n\x0fGetModelVersion\x12(.loupe.storage.v1.GetModelVersionRequest\x1a).loupe.storage.v1.GetModelVersionResponse\"$\x92\x82\x19 \x1a\x13\n\x0bmodels.read\x12\x04name\"\tscheduler\x12\x89\x01\n\x11ListModelVersions\x12*.loupe.storage.v1.ListModelVersionsRequest\x1a+.loupe.storage.v1.ListModelVersionsResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\x0bmodels.read\x12\x06parent\x12\x89\x01\n\x11\x44ownloadModelFile\x12*.loupe.storage.v1.DownloadModelFileRequest\x1a+.loupe.storage.v1.DownloadModelFileResponse\"\x19\x92\x82\x19\x15\x1a\x13\n\x0bmodels.read\x12\x04name0\x01\x12j\n\nRaiseFence\x12#.loupe.storage.v1.RaiseFenceRequest\x1a$.loupe.storage.v1.RaiseFenceResponse\"\x11\x92\x82\x19\r\"\tscheduler0\x00\x12m\n\x0eSaveCheckpoint\x12\'.loupe.storage.v1.SaveCheckpointRequest\x1a(.loupe.storage.v1.SaveCheckpointResponse\"\x08\x92\x82\x19\x04(\x01\x30\x00\x12h\n\rGetCheckpoint\x12&.loupe.storage.v1.GetCheckpointRequest\x1a\'.loupe.storage.v1.GetCheckpointResponse\"\x06\x92\x82\x19\x02(\x01\x12\x8e\x01\n\x12\x44\x65leteModelVersion\x12+.loupe.storage.v1.DeleteModelVersionRequest\x1a,.loupe.storage.v1.DeleteModelVersionResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rmodels.delete\x12\x04name0\x01\x12\x94\x01\n\x14UndeleteModelVersion\x12-.loupe.storage.v1.UndeleteModelVersionRequest\x1a..loupe.storage.v1.UndeleteModelVersionResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rmodels.delete\x12\x04name0\x01\x12y\n\x0b\x44\x65leteModel\x12$.loupe.storage.v1.DeleteModelRequest\x1a%.loupe.storage.v1.DeleteModelResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rmodels.delete\x12\x04name0\x01\x12\x7f\n\rUndeleteModel\x12&.loupe.storage.v1.UndeleteModelRequest\x1a\'.loupe.storage.v1.UndeleteModelResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rmodels.delete\x12\x04name0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$loupe/storage/v1/model_service.proto\x12\x10loupe.storage.v1\x1a\x1cloupe/common/v1/access.proto\x1a\x1cloupe/storage/v1/model.proto\"c\n\x1aPublishModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x35\n\rmodel_version\x18\x02 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\"T\n\x1bPublishModelVersionResponse\x12\x35\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\"5\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x02 \x01(\x08\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.loupe.storage.v1.Model\"`\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"V\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.loupe.storage.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x02 \x01(\x08\"P\n\x17GetModelVersionResponse\x12\x35\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\"g\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"l\n\x19ListModelVersionsResponse\x12\x36\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x18\x44ownloadModelFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"*\n\x19\x44ownloadModelFileResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"1\n\x11RaiseFenceRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"%\n\x12RaiseFenceResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\"V\n\nCheckpoint\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12*\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x1b.loupe.storage.v1.ModelFile\"I\n\x15SaveCheckpointRequest\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.loupe.storage.v1.Checkpoint\"\x18\n\x16SaveCheckpointResponse\"#\n\x14GetCheckpointRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"I\n\x15GetCheckpointResponse\x12\x30\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1c.loupe.storage.v1.Checkpoint\"=\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"{\n\x1a\x44\x65leteModelVersionResponse\x12\x35\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\x12&\n\x05model\x18\x02 \x01(\x0b\x32\x17.loupe.storage.v1.Model\"?\n\x1bUndeleteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"}\n\x1cUndeleteModelVersionResponse\x12\x35\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelVersion\x12&\n\x05model\x18\x02 \x01(\x0b\x32\x17.loupe.storage.v1.Model\"6\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"T\n\x13\x44\x65leteModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.loupe.storage.v1.Model\x12\x15\n\rversion_count\x18\x02 \x01(\x03\"8\n\x14UndeleteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"V\n\x15UndeleteModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.loupe.storage.v1.Model\x12\x15\n\rversion_count\x18\x02 \x01(\x03\"4\n\x15\x43opyCheckpointRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"\x18\n\x16\x43opyCheckpointResponse\"&\n\x17RemoveCheckpointRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\x1a\n\x18RemoveCheckpointResponse2\x8b\x0f\n\x0cModelService\x12\x85\x01\n\x13PublishModelVersion\x12,.loupe.storage.v1.PublishModelVersionRequest\x1a-.loupe.storage.v1.PublishModelVersionResponse\"\x11\x92\x82\x19\r\"\tscheduler0\x01\x12l\n\x08GetModel\x12!.loupe.storage.v1.GetModelRequest\x1a\".loupe.storage.v1.GetModelResponse\"\x19\x92\x82\x19\x15\x1a\x13\n\x0bmodels.read\x12\x04name\x12t\n\nListModels\x12#.loupe.storage.v1.ListModelsRequest\x1a$.loupe.storage.v1.ListModelsResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\x0bmodels.read\x12\x06parent\x12\x8c\x01\n\x0fGetModelVersion\x12(.loupe.storage.v1.GetModelVersionRequest\x1a).loupe.storage.v1.GetModelVersionResponse\"$\x92\x82\x19 \x1a\x13\n\x0bmodels.read\x12\x04name\"\tscheduler\x12\x89\x01\n\x11ListModelVersions\x12*.loupe.storage.v1.ListModelVersionsRequest\x1a+.loupe.storage.v1.ListModelVersionsResponse\"\x1b\x92\x82\x19\x17\x1a\x15\n\x0bmodels.read\x12\x06parent\x12\x89\x01\n\x11\x44ownloadModelFile\x12*.loupe.storage.v1.DownloadModelFileRequest\x1a+.loupe.storage.v1.DownloadModelFileResponse\"\x19\x92\x82\x19\x15\x1a\x13\n\x0bmodels.read\x12\x04name0\x01\x12j\n\nRaiseFence\x12#.loupe.storage.v1.RaiseFenceRequest\x1a$.loupe.storage.v1.RaiseFenceResponse\"\x11\x92\x82\x19\r\"\tscheduler0\x00\x12m\n\x0eSaveCheckpoint\x12\'.loupe.storage.v1.SaveCheckpointRequest\x1a(.loupe.storage.v1.SaveCheckpointResponse\"\x08\x92\x82\x19\x04(\x01\x30\x00\x12s\n\rGetCheckpoint\x12&.loupe.storage.v1.GetCheckpointRequest\x1a\'.loupe.storage.v1.GetCheckpointResponse\"\x11\x92\x82\x19\r\"\tscheduler(\x01\x12v\n\x0e\x43opyCheckpoint\x12\'.loupe.storage.v1.CopyCheckpointRequest\x1a(.loupe.storage.v1.CopyCheckpointResponse\"\x11\x92\x82\x19\r\"\tscheduler0\x00\x12|\n\x10RemoveCheckpoint\x12).loupe.storage.v1.RemoveCheckpointRequest\x1a*.loupe.storage.v1.RemoveCheckpointResponse\"\x11\x92\x82\x19\r\"\tscheduler0\x00\x12\x8e\x01\n\x12\x44\x65leteModelVersion\x12+.loupe.storage.v1.DeleteModelVersionRequest\x1a,.loupe.storage.v1.DeleteModelVersionResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rmodels.delete\x12\x04name0\x01\x12\x94\x01\n\x14UndeleteModelVersion\x12-.loupe.storage.v1.UndeleteModelVersionRequest\x1a..loupe.storage.v1.UndeleteModelVersionResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rmodels.delete\x12\x04name0\x01\x12y\n\x0b\x44\x65leteModel\x12$.loupe.storage.v1.DeleteModelRequest\x1a%.loupe.storage.v1.DeleteModelResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rmodels.delete\x12\x04name0\x01\x12\x7f\n\rUndeleteModel\x12&.loupe.storage.v1.UndeleteModelRequest\x1a\'.loupe.storage.v1.UndeleteModelResponse\"\x1d\x92\x82\x19\x19\x1a\x15\n\rmodels.delete\x12\x04name0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,7 +50,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['SaveCheckpoint']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['SaveCheckpoint']._serialized_options = b'\222\202\031\004(\0010\000'
   _globals['_MODELSERVICE'].methods_by_name['GetCheckpoint']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\222\202\031\002(\001'
+  _globals['_MODELSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\222\202\031\r\"\tscheduler(\001'
+  _globals['_MODELSERVICE'].methods_by_name['CopyCheckpoint']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['CopyCheckpoint']._serialized_options = b'\222\202\031\r\"\tscheduler0\000'
+  _globals['_MODELSERVICE'].methods_by_name['RemoveCheckpoint']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['RemoveCheckpoint']._serialized_options = b'\222\202\031\r\"\tscheduler0\000'
   _globals['_MODELSERVICE'].methods_by_name['DeleteModelVersion']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['DeleteModelVersion']._serialized_options = b'\222\202\031\031\032\025\n\rmodels.delete\022\004name0\001'
   _globals['_MODELSERVICE'].methods_by_name['UndeleteModelVersion']._loaded_options = None
@@ -84,35 +88,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADMODELFILERESPONSE']._serialized_start=1041
   _globals['_DOWNLOADMODELFILERESPONSE']._serialized_end=1083
   _globals['_RAISEFENCEREQUEST']._serialized_start=1085
-  _globals['_RAISEFENCEREQUEST']._serialized_end=1148
-  _globals['_RAISEFENCERESPONSE']._serialized_start=1150
-  _globals['_RAISEFENCERESPONSE']._serialized_end=1187
-  _globals['_CHECKPOINT']._serialized_start=1189
-  _globals['_CHECKPOINT']._serialized_end=1275
-  _globals['_SAVECHECKPOINTREQUEST']._serialized_start=1277
-  _globals['_SAVECHECKPOINTREQUEST']._serialized_end=1350
-  _globals['_SAVECHECKPOINTRESPONSE']._serialized_start=1352
-  _globals['_SAVECHECKPOINTRESPONSE']._serialized_end=1376
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1378
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1413
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1415
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1488
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=1490
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=1551
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=1553
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=1676
-  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_start=1678
-  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_end=1741
-  _globals['_UNDELETEMODELVERSIONRESPONSE']._serialized_start=1743
-  _globals['_UNDELETEMODELVERSIONRESPONSE']._serialized_end=1868
-  _globals['_DELETEMODELREQUEST']._serialized_start=1870
-  _globals['_DELETEMODELREQUEST']._serialized_end=1924
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1926
-  _globals['_DELETEMODELRESPONSE']._serialized_end=2010
-  _globals['_UNDELETEMODELREQUEST']._serialized_start=2012
-  _globals['_UNDELETEMODELREQUEST']._serialized_end=2068
-  _globals['_UNDELETEMODELRESPONSE']._serialized_start=2070
-  _globals['_UNDELETEMODELRESPONSE']._serialized_end=2156
-  _globals['_MODELSERVICE']._serialized_start=2159
-  _globals['_MODELSERVICE']._serialized_end=3833
+  _globals['_RAISEFENCEREQUEST']._serialized_end=1134
+  _globals['_RAISEFENCERESPONSE']._serialized_start=1136
+  _globals['_RAISEFENCERESPONSE']._serialized_end=1173
+  _globals['_CHECKPOINT']._serialized_start=1175
+  _globals['_CHECKPOINT']._serialized_end=1261
+  _globals['_SAVECHECKPOINTREQUEST']._serialized_start=1263
+  _globals['_SAVECHECKPOINTREQUEST']._serialized_end=1336
+  _globals['_SAVECHECKPOINTRESPONSE']._serialized_start=1338
+  _globals['_SAVECHECKPOINTRESPONSE']._serialized_end=1362
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1364
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1399
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1401
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1474
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=1476
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=1537
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=1539
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=1662
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_start=1664
+  _globals['_UNDELETEMODELVERSIONREQUEST']._serialized_end=1727
+  _globals['_UNDELETEMODELVERSIONRESPONSE']._serialized_start=1729
+  _globals['_UNDELETEMODELVERSIONRESPONSE']._serialized_end=1854
+  _globals['_DELETEMODELREQUEST']._serialized_start=1856
+  _globals['_DELETEMODELREQUEST']._serialized_end=1910
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1912
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1996
+  _globals['_UNDELETEMODELREQUEST']._serialized_start=1998
+  _globals['_UNDELETEMODELREQUEST']._serialized_end=2054
+  _globals['_UNDELETEMODELRESPONSE']._serialized_start=2056
+  _globals['_UNDELETEMODELRESPONSE']._serialized_end=2142
+  _globals['_COPYCHECKPOINTREQUEST']._serialized_start=2144
+  _globals['_COPYCHECKPOINTREQUEST']._serialized_end=2196
+  _globals['_COPYCHECKPOINTRESPONSE']._serialized_start=2198
+  _globals['_COPYCHECKPOINTRESPONSE']._serialized_end=2222
+  _globals['_REMOVECHECKPOINTREQUEST']._serialized_start=2224
+  _globals['_REMOVECHECKPOINTREQUEST']._serialized_end=2262
+  _globals['_REMOVECHECKPOINTRESPONSE']._serialized_start=2264
+  _globals['_REMOVECHECKPOINTRESPONSE']._serialized_end=2290
+  _globals['_MODELSERVICE']._serialized_start=2293
+  _globals['_MODELSERVICE']._serialized_end=4224
 # @@protoc_insertion_point(module_scope)

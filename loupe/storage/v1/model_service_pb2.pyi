@@ -107,14 +107,12 @@ class DownloadModelFileResponse(_message.Message):
     def __init__(self, chunk: _Optional[bytes] = ...) -> None: ...
 
 class RaiseFenceRequest(_message.Message):
-    __slots__ = ("job", "attempt", "over")
+    __slots__ = ("job", "attempt")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-    OVER_FIELD_NUMBER: _ClassVar[int]
     job: str
     attempt: int
-    over: bool
-    def __init__(self, job: _Optional[str] = ..., attempt: _Optional[int] = ..., over: _Optional[bool] = ...) -> None: ...
+    def __init__(self, job: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class RaiseFenceResponse(_message.Message):
     __slots__ = ("attempt",)
@@ -217,3 +215,25 @@ class UndeleteModelResponse(_message.Message):
     model: _model_pb2.Model
     version_count: int
     def __init__(self, model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ..., version_count: _Optional[int] = ...) -> None: ...
+
+class CopyCheckpointRequest(_message.Message):
+    __slots__ = ("job", "source")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    source: str
+    def __init__(self, job: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class CopyCheckpointResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RemoveCheckpointRequest(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    def __init__(self, job: _Optional[str] = ...) -> None: ...
+
+class RemoveCheckpointResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -80,6 +80,16 @@ class ModelServiceStub:
                 request_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.CopyCheckpoint = channel.unary_unary(
+                '/loupe.storage.v1.ModelService/CopyCheckpoint',
+                request_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.CopyCheckpointRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.CopyCheckpointResponse.FromString,
+                _registered_method=True)
+        self.RemoveCheckpoint = channel.unary_unary(
+                '/loupe.storage.v1.ModelService/RemoveCheckpoint',
+                request_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.RemoveCheckpointRequest.SerializeToString,
+                response_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.RemoveCheckpointResponse.FromString,
+                _registered_method=True)
         self.DeleteModelVersion = channel.unary_unary(
                 '/loupe.storage.v1.ModelService/DeleteModelVersion',
                 request_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.SerializeToString,
@@ -171,6 +181,22 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CopyCheckpoint(self, request, context):
+        """CopyCheckpoint has a job begin where another job of the same project ended: the last checkpoint of the one becomes that of the
+        other. A job that has a checkpoint keeps it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveCheckpoint(self, request, context):
+        """RemoveCheckpoint removes the last checkpoint of a job that is over, and those of its files that nothing else has. Removing it
+        again does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteModelVersion(self, request, context):
         """DeleteModelVersion deletes a version. It can be restored until its expire_time.
         Its number is never given again. The model's latest is the newest one that is left.
@@ -247,6 +273,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointRequest.FromString,
                     response_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'CopyCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyCheckpoint,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.CopyCheckpointRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.CopyCheckpointResponse.SerializeToString,
+            ),
+            'RemoveCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveCheckpoint,
+                    request_deserializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.RemoveCheckpointRequest.FromString,
+                    response_serializer=loupe_dot_storage_dot_v1_dot_model__service__pb2.RemoveCheckpointResponse.SerializeToString,
             ),
             'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModelVersion,
@@ -513,6 +549,60 @@ class ModelService:
             '/loupe.storage.v1.ModelService/GetCheckpoint',
             loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointRequest.SerializeToString,
             loupe_dot_storage_dot_v1_dot_model__service__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ModelService/CopyCheckpoint',
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.CopyCheckpointRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.CopyCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loupe.storage.v1.ModelService/RemoveCheckpoint',
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.RemoveCheckpointRequest.SerializeToString,
+            loupe_dot_storage_dot_v1_dot_model__service__pb2.RemoveCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,14 @@ class ModelServiceStub:
     """SaveCheckpoint names the blobs from which a job can go on. It replaces the job's last checkpoint."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetCheckpointRequest, _model_service_pb2.GetCheckpointResponse]
     """GetCheckpoint returns the job's last whole checkpoint, of any attempt."""
+    CopyCheckpoint: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CopyCheckpointRequest, _model_service_pb2.CopyCheckpointResponse]
+    """CopyCheckpoint has a job begin where another job of the same project ended: the last checkpoint of the one becomes that of the
+    other. A job that has a checkpoint keeps it.
+    """
+    RemoveCheckpoint: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.RemoveCheckpointRequest, _model_service_pb2.RemoveCheckpointResponse]
+    """RemoveCheckpoint removes the last checkpoint of a job that is over, and those of its files that nothing else has. Removing it
+    again does nothing.
+    """
     DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _model_service_pb2.DeleteModelVersionResponse]
     """DeleteModelVersion deletes a version. It can be restored until its expire_time.
     Its number is never given again. The model's latest is the newest one that is left.
@@ -93,6 +101,14 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """SaveCheckpoint names the blobs from which a job can go on. It replaces the job's last checkpoint."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetCheckpointRequest, _model_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """GetCheckpoint returns the job's last whole checkpoint, of any attempt."""
+    CopyCheckpoint: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CopyCheckpointRequest, _model_service_pb2.CopyCheckpointResponse]  # type: ignore[assignment]
+    """CopyCheckpoint has a job begin where another job of the same project ended: the last checkpoint of the one becomes that of the
+    other. A job that has a checkpoint keeps it.
+    """
+    RemoveCheckpoint: _aio.UnaryUnaryMultiCallable[_model_service_pb2.RemoveCheckpointRequest, _model_service_pb2.RemoveCheckpointResponse]  # type: ignore[assignment]
+    """RemoveCheckpoint removes the last checkpoint of a job that is over, and those of its files that nothing else has. Removing it
+    again does nothing.
+    """
     DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _model_service_pb2.DeleteModelVersionResponse]  # type: ignore[assignment]
     """DeleteModelVersion deletes a version. It can be restored until its expire_time.
     Its number is never given again. The model's latest is the newest one that is left.
@@ -182,6 +198,26 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.GetCheckpointResponse, _abc.Awaitable[_model_service_pb2.GetCheckpointResponse]]:
         """GetCheckpoint returns the job's last whole checkpoint, of any attempt."""
+
+    @_abc_1.abstractmethod
+    def CopyCheckpoint(
+        self,
+        request: _model_service_pb2.CopyCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.CopyCheckpointResponse, _abc.Awaitable[_model_service_pb2.CopyCheckpointResponse]]:
+        """CopyCheckpoint has a job begin where another job of the same project ended: the last checkpoint of the one becomes that of the
+        other. A job that has a checkpoint keeps it.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveCheckpoint(
+        self,
+        request: _model_service_pb2.RemoveCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.RemoveCheckpointResponse, _abc.Awaitable[_model_service_pb2.RemoveCheckpointResponse]]:
+        """RemoveCheckpoint removes the last checkpoint of a job that is over, and those of its files that nothing else has. Removing it
+        again does nothing.
+        """
 
     @_abc_1.abstractmethod
     def DeleteModelVersion(

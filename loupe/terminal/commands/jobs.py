@@ -56,8 +56,14 @@ class StateChoice(StrEnum):
     PUBLISHING = "publishing"
     SUCCEEDED = "succeeded"
     TARGET_MISSED = "target-missed"
+    MISSED = "missed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+    @property
+    def state(self) -> str:
+        """The JobState's name."""
+        return f"JOB_STATE_{StateChoice.TARGET_MISSED.name if self is StateChoice.MISSED else self.name}"
 
 
 @command(
@@ -65,7 +71,8 @@ class StateChoice(StrEnum):
     "list",
     "loupe job list --project line-7",
     "loupe job list --state running --state queued",
-    "loupe job list --state failed --label line=7",
+    "loupe job list --state failed --state missed --label line=7",
+    "loupe job list --deleted",
 )
 async def job_list(
     cli: Cli,
@@ -82,13 +89,17 @@ async def job_list(
         list[str] | None,
         typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only jobs with this label; repeatable: with all."),
     ] = None,
+    deleted: Annotated[bool, typer.Option("--deleted", help="What is deleted and can be restored.")] = False,
 ) -> None:
-    """List the project's jobs, newest first."""
+    """List the project's jobs, newest first; with --deleted, those that can be restored."""
     from loupe.terminal.live import state_word
 
-    states = [f"JOB_STATE_{one.name}" for one in state or []]
+    states, labels = [one.state for one in state or []], parse_labels(label or [])
     async with cli.terminal() as loupe:
-        found = [one async for one in loupe.jobs.list(cli.project, states, parse_labels(label or []))]
+        if deleted:
+            gone = [one async for one in loupe.jobs.deleted(cli.project, states, labels)]
+            return cli.show({"deleted": gone}, lambda: _deleted_table(gone))
+        found = [one async for one in loupe.jobs.list(cli.project, states, labels)]
     rows: list[Sequence[object]] = [
         (short(one.name), state_word(one.state), short(one.dataset_version), target_text(one),
          short(one.result.model_version), when(one.create_time))
@@ -99,6 +110,11 @@ async def job_list(
         columns.append("labels")
         rows = [(*row, labels_text(one)) for row, one in zip(rows, found, strict=True)]
     cli.show({"jobs": found}, lambda: table(columns, rows, right=(3,)))
+
+
+def _deleted_table(found: Sequence[TrainingJob]) -> RenderableType:
+    rows = [(short(one.name), when(one.delete_time), when(one.expire_time)) for one in found]
+    return table(("deleted", "when", "can be restored until"), rows)
 
 
 @command(
@@ -141,6 +157,7 @@ def _job_view(job: TrainingJob, filenames: dict[str, str], *, told: str = "", wh
         ("labels", labels_text(job)),
         ("note", job.note),
         ("reruns", job.rerun_of),
+        ("resumes", job.resume_of),
         ("starts from", job.base_model),
         ("trainer", f"{job.trainer}, attempt {job.attempt}" if job.trainer else ""),
         ("submitted", f"{when(job.create_time)} by {job.submitter}"),

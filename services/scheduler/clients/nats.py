@@ -23,7 +23,7 @@ class Bus(Protocol):
         """End the connection."""
 
 
-async def connect_bus(settings: ServiceSettings) -> Bus:
+async def connect_bus(settings: ServiceSettings) -> ProgressBus:
     """Return a bus that is ready to publish. Raises Unavailable."""
     bus = await ProgressBus.connect(settings)
     try:

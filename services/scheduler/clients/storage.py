@@ -156,11 +156,29 @@ class StorageClient:
             parameters=json.loads(found.lineage.parameters_json or "{}"),
         )
 
-    async def raise_fence(self, job: JobName, attempt: int, *, over: bool = False) -> None:
-        """Refuse what older attempts write from now on; over: no further one follows, and the checkpoint may go."""
+    async def raise_fence(self, job: JobName, attempt: int) -> None:
+        """Refuse what older attempts write from now on."""
         stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
-        request = model_service_pb2.RaiseFenceRequest(job=str(job), attempt=attempt, over=over)
+        request = model_service_pb2.RaiseFenceRequest(job=str(job), attempt=attempt)
         await stub.RaiseFence(request, timeout=self._timeout)
+
+    async def has_checkpoint(self, job: JobName) -> bool:
+        """Say whether there is a checkpoint that the job, or another in its place, can go on from."""
+        stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
+        request = model_service_pb2.GetCheckpointRequest(job=str(job))
+        return (await stub.GetCheckpoint(request, timeout=self._timeout)).HasField("checkpoint")
+
+    async def copy_checkpoint(self, job: JobName, source: JobName) -> None:
+        """Have a job begin with the checkpoint of another one; one that it has stays. Raises FailedPrecondition."""
+        stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
+        request = model_service_pb2.CopyCheckpointRequest(job=str(job), source=str(source))
+        await stub.CopyCheckpoint(request, timeout=self._timeout)
+
+    async def remove_checkpoint(self, job: JobName) -> None:
+        """Remove the checkpoint of a job that is over; without one, do nothing."""
+        stub = model_service_pb2_grpc.ModelServiceStub(await self._channel())
+        request = model_service_pb2.RemoveCheckpointRequest(job=str(job))
+        await stub.RemoveCheckpoint(request, timeout=self._timeout)
 
     async def publish(self, model: ModelName, version: ModelVersion) -> str:
         """Return the name of the job's one model version, made now or before."""

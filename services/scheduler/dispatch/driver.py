@@ -27,6 +27,7 @@ from loupe.errors import (
     Unavailable,
 )
 from loupe.escapes import escaped
+from loupe.names import JobName
 from services.scheduler.clients.auth import StorageToken
 from services.scheduler.clients.trainers import AttemptKey, AttemptSpec
 from services.scheduler.dispatch.attempt_events import absorb, batches
@@ -34,7 +35,7 @@ from services.scheduler.dispatch.dependencies import Dependencies
 from services.scheduler.dispatch.lease import LeaseClock
 from services.scheduler.dispatch.publication import prepare
 from services.scheduler.jobs.job import Job, JobFailure
-from services.scheduler.jobs.states import ACTIVE, FINAL, State
+from services.scheduler.jobs.states import ACTIVE, State
 from services.scheduler.jobs.store import Conflict
 from services.scheduler.jobs.transitions import Change, Loss, conclude, fail, give_up_or_requeue, requeue, start
 
@@ -82,7 +83,7 @@ class Driver:
                 self._cancellation.clear()
                 job = await self._retry(partial(self._with.store.load, job.uid))
         published = job.attempt == self._job.attempt and job.state in (State.SUCCEEDED, State.TARGET_MISSED)
-        await gather(self._shut_out(over=job.state in FINAL), *([] if published else [self._dismiss()]))
+        await gather(self._shut_out(), *([] if published else [self._dismiss()]))
 
     async def _cancelled(self) -> Job:
         await self._cancellation.wait()
@@ -91,7 +92,7 @@ class Driver:
     async def _start(self, job: Job) -> Job:
         """Fence off older attempts, get the token, and tell the trainer."""
         try:
-            token, *_ = await gather(self._issue_token(job), *self._fences(job))
+            token, *_ = await gather(self._issue_token(job), *self._fences(job), *self._beginnings(job))
         except LoupeError as error:
             return await self._commit(fail(job, error.reason_name(), error.message, self._with.now()))
         return await self._commit(await self._tell_trainer(job, token.value))
@@ -101,6 +102,13 @@ class Driver:
         if job.attempt == 1:
             return []
         return [self._retry(lambda: self._with.storage.raise_fence(job.name, job.attempt))]
+
+    def _beginnings(self, job: Job) -> list[Awaitable[None]]:
+        """Return the calls after which a job that resumes another begins where that one ended."""
+        if not job.spec.resume_of:
+            return []
+        source = JobName.parse(job.spec.resume_of)
+        return [self._retry(lambda: self._with.storage.copy_checkpoint(job.name, source))]
 
     async def _issue_token(self, job: Job) -> StorageToken:
         token = await self._retry(lambda: self._with.tokens.issue(job.spec.submitter, job.name, job.attempt))
@@ -253,10 +261,8 @@ class Driver:
                 log.info("a trainer was not told that a job is over", **told)
             await asyncio.sleep(_CANCEL_PAUSE)
 
-    async def _shut_out(self, *, over: bool) -> None:
+    async def _shut_out(self) -> None:
         """Have storage take nothing more from this attempt, whose token may outlive the job by hours.
-
-        over: no other attempt follows, so that storage need not keep the job's checkpoint.
 
         The job's end is committed by now, and the model published where there is one, so no call of the scheduler for
         this attempt is still to come; another replica's that is late finds the job moved on. Nothing depends on the
@@ -267,7 +273,7 @@ class Driver:
         try:
             while True:
                 try:
-                    return await self._with.storage.raise_fence(self._key.job, self._key.attempt + 1, over=over)
+                    return await self._with.storage.raise_fence(self._key.job, self._key.attempt + 1)
                 except TRANSIENT as error:
                     await backoff.wait(error)
         except LoupeError as error:

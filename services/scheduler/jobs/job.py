@@ -27,7 +27,8 @@ class JobSpec:
     objective: what the model must reach, by a metric of the task. shortfall: what the validation pictures lack to say
     that it does; empty where they do, or where the order asked for a release all the same.
     max_seconds: bound of the training time. max_epochs: 0 for no bound. base_model: the name of the model version
-    whose weights training starts from, and rerun_of that of the job that it repeats; empty for none.
+    whose weights training starts from, rerun_of that of the job that it repeats, and resume_of that of the job whose
+    checkpoint training goes on from; empty for none.
     """
 
     dataset_version: DatasetVersionName
@@ -48,6 +49,7 @@ class JobSpec:
     max_epochs: int = 0
     base_model: str = ""
     rerun_of: str = ""
+    resume_of: str = ""
 
     @property
     def task(self) -> Task:
@@ -91,7 +93,7 @@ class Job:
 
     failures counts attempts that crashed, losses the trainers that vanished since the job's last checkpoint.
     trainer_sequence is the last event of the current attempt that was written, last_sequence the last event of the job.
-    finished is kept while PUBLISHING.
+    finished is kept while PUBLISHING. delete_time, expire_time: when it was deleted, and until when it can be restored.
     """
 
     name: JobName
@@ -115,6 +117,8 @@ class Job:
     last_sequence: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    delete_time: datetime | None = None
+    expire_time: datetime | None = None
 
     @property
     def final(self) -> bool:

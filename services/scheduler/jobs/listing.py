@@ -23,17 +23,22 @@ async def list_jobs(
     page_token: str,
     *,
     labels: Mapping[str, str] | None = None,
+    show_deleted: bool = False,
 ) -> tuple[list[Job], str]:
     """Return a page and the next page's token, empty for the last. Raises InvalidArgument, BadPageToken.
 
-    Jobs are in one of the states, or in any where there are none, and have all of the labels.
+    Jobs are in one of the states, or in any where there are none, and have all of the labels. show_deleted: those that
+    can be restored are among them.
     """
     wanted = sorted(_state(number) for number in set(states))
     labelled = check_labels("labels", labels or {})
     scope = f"{project}/jobs?states={wanted}"
     if labelled:
         scope += f"&labels={json.dumps(labelled)}"
-    jobs = await store.page(project, wanted, labelled, size + 1, _after(scope, page_token))
+    if show_deleted:
+        scope += "&deleted"
+    after = _after(scope, page_token)
+    jobs = await store.page(project, wanted, labelled, size + 1, after, show_deleted=show_deleted)
     if len(jobs) <= size:
         return jobs, ""
     last = jobs[size - 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from loupe.scheduler.v1 import cluster_pb2
 from loupe.scheduler.v1 import training_job_pb2 as messages
 from loupe.scheduler.v1.training_job_service_pb2 import (
     RerunTrainingJobRequest,
+    ResumeTrainingJobRequest,
     SubmitTrainingJobRequest,
     UpdateTrainingJobRequest,
 )
@@ -39,6 +40,7 @@ from services.scheduler.jobs.base_model import WEIGHTS
 from services.scheduler.jobs.events import Event, StateChange
 from services.scheduler.jobs.job import Job, JobFailure, JobResult
 from services.scheduler.jobs.order import Order, Origin
+from services.scheduler.jobs.resumption import check_field
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -46,8 +48,8 @@ P = TypeVar("P", bound=Message)
 
 _ANNOTATIONS = ("labels", "note")
 _OUTPUT_ONLY = frozenset(
-    {"name", "uid", "rerun_of", "state", "state_message", "attempt", "trainer", "submitter"}
-    | {"create_time", "start_time", "end_time", "result", "failure", "latest_progress"}
+    {"name", "uid", "rerun_of", "resume_of", "state", "state_message", "attempt", "trainer", "submitter"}
+    | {"create_time", "start_time", "end_time", "result", "failure", "latest_progress", "delete_time", "expire_time"}
 )
 _ASKED = tuple(each.name for each in messages.TrainingJob.DESCRIPTOR.fields if each.name not in _OUTPUT_ONLY)
 """The fields in which somebody says what a job is to be."""
@@ -72,6 +74,7 @@ def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
         note=job.note,
         base_model=spec.base_model,
         rerun_of=spec.rerun_of,
+        resume_of=spec.resume_of,
         state=f"JOB_STATE_{job.state.name}",
         state_message=job.state_message,
         attempt=job.attempt,
@@ -83,6 +86,8 @@ def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
         result=_maybe(pack_result, job.result),
         failure=_maybe(pack_failure, job.failure),
         latest_progress=_maybe(pack_progress, job.progress),
+        delete_time=_maybe(timestamp, job.delete_time),
+        expire_time=_maybe(timestamp, job.expire_time),
     )
     message.max_duration.FromNanoseconds(round(spec.max_seconds * 1e9))
     if not with_report and job.result is not None:
@@ -235,11 +240,36 @@ def unpack_rerun(request: RerunTrainingJobRequest, old: Job) -> Order:
 
     Raises InvalidArgument for a mask that names what cannot be asked for.
     """
+    return _repeated(request, old, _paths(request), "note")  # it was written of the other run
+
+
+def unpack_resume(request: ResumeTrainingJobRequest, old: Job) -> Order:
+    """Return the order of a job that goes on from an old one's checkpoint, with the changes that somebody asks for.
+
+    Raises InvalidArgument for a mask that names what has to stay.
+    """
+    paths = _paths(request)
+    for path in paths:
+        check_field(path)
+    order = _repeated(request, old, paths, "note", "max_epochs")  # which would end it where the old one ended
+    assert order.origin is not None
+    return replace(order, origin=replace(order.origin, resumes=True))
+
+
+def _paths(request: RerunTrainingJobRequest | ResumeTrainingJobRequest) -> list[str]:
+    return sorted(request.update_mask.paths or _present(request.training_job))
+
+
+def _repeated(
+    request: RerunTrainingJobRequest | ResumeTrainingJobRequest, old: Job, paths: Sequence[str], *left_out: str
+) -> Order:
+    """Return the order of an old job with what the paths name of the request, less the fields that are left out."""
     asked, merged = request.training_job, pack_job(old, with_report=False)
-    merged.ClearField("note")  # it was written of the other run
+    for field in left_out:
+        merged.ClearField(field)
     if old.spec.base_model:
         merged.parameters.fields.pop(WEIGHTS, None)  # they are those of the base model, whichever that will be
-    for path in sorted(request.update_mask.paths or _present(asked)):
+    for path in paths:
         _take(path, asked, merged)
     order = unpack_order(
         SubmitTrainingJobRequest(parent=str(ProjectName(old.name.project)), job_id=request.job_id, training_job=merged)

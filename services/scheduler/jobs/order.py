@@ -18,10 +18,14 @@ _MAX_PRIORITY = 100
 
 @dataclass(frozen=True)
 class Origin:
-    """The job that an order repeats. given: the parameters that the order gives itself."""
+    """The job that an order repeats. given: the parameters that the order gives itself.
+
+    resumes: whether it goes on from the job's checkpoint, and does not begin anew.
+    """
 
     job: Job
     given: frozenset[str] = frozenset()
+    resumes: bool = False
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def row_of(job: Job) -> dict[str, Any]:
         "project": job.name.project,
         "job": job.name.job,
         "priority": job.spec.priority,
+        "resumes": JobName.parse(job.spec.resume_of).job if job.spec.resume_of else None,
         "spec": dump_spec(job.spec),
     }
 
@@ -120,6 +121,8 @@ def _job_of(row: Row[Any]) -> Job:
         last_sequence=row.last_sequence,
         labels=_labels(row.labels),
         note=row.note,
+        delete_time=_maybe(datetime_of_micros, row.delete_time),
+        expire_time=_maybe(datetime_of_micros, row.expire_time),
     )
 
 

@@ -17,9 +17,16 @@ from services.scheduler.clusters.fleet import Fleet
 from services.scheduler.clusters.messages import pack_placement
 from services.scheduler.clusters.placement import rank_clusters
 from services.scheduler.jobs.cancellation import cancel_job
+from services.scheduler.jobs.deletion import JobDeletion
 from services.scheduler.jobs.events import StoredEvent
 from services.scheduler.jobs.listing import list_jobs
-from services.scheduler.jobs.messages import pack_job, unpack_annotation, unpack_order, unpack_rerun
+from services.scheduler.jobs.messages import (
+    pack_job,
+    unpack_annotation,
+    unpack_order,
+    unpack_rerun,
+    unpack_resume,
+)
 from services.scheduler.jobs.store import JobStore
 from services.scheduler.jobs.submission import Submission, Submitter
 
@@ -34,6 +41,7 @@ class TrainingJobServicer(TrainingJobServiceServicer):
         self,
         store: JobStore,
         submission: Submission,
+        deletion: JobDeletion,
         fleet: Fleet,
         follow: Callable[[JobName, int], AsyncGenerator[StoredEvent, None]],
         *,
@@ -42,6 +50,7 @@ class TrainingJobServicer(TrainingJobServiceServicer):
     ) -> None:
         self._store = store
         self._submission = submission
+        self._deletion = deletion
         self._fleet = fleet
         self._follow = follow
         self._threshold = load_threshold
@@ -57,7 +66,7 @@ class TrainingJobServicer(TrainingJobServiceServicer):
 
     async def GetTrainingJob(self, request: rpc.GetTrainingJobRequest, context: object) -> rpc.GetTrainingJobResponse:
         """Return a job."""
-        job = await self._store.get(JobName.parse(request.name))
+        job = await self._store.get(JobName.parse(request.name), show_deleted=request.show_deleted)
         return rpc.GetTrainingJobResponse(training_job=pack_job(job))
 
     async def ListTrainingJobs(
@@ -66,7 +75,13 @@ class TrainingJobServicer(TrainingJobServiceServicer):
         """List a project's jobs, newest first."""
         project, size = ProjectName.parse(request.parent, "parent"), paging.page_size(request.page_size)
         jobs, token = await list_jobs(
-            self._store, project, request.states, size, request.page_token, labels=request.labels
+            self._store,
+            project,
+            request.states,
+            size,
+            request.page_token,
+            labels=request.labels,
+            show_deleted=request.show_deleted,
         )
         packed = [pack_job(job, with_report=False) for job in jobs]
         return rpc.ListTrainingJobsResponse(training_jobs=packed, next_page_token=token)
@@ -112,6 +127,31 @@ class TrainingJobServicer(TrainingJobServiceServicer):
         async with aclosing(self._follow(JobName.parse(request.name), request.after_sequence)) as events:
             async for event in events:
                 yield rpc.WatchTrainingJobResponse(event=JobEvent.FromString(event.body))
+
+    async def ResumeTrainingJob(
+        self, request: rpc.ResumeTrainingJobRequest, context: object
+    ) -> rpc.ResumeTrainingJobResponse:
+        """Submit a job that goes on from the checkpoint of one that is over."""
+        once = idempotent("ResumeTrainingJob", request)
+        old = await self._store.get(JobName.parse(request.name))
+        job = await self._submission.submit(unpack_resume(request, old), _submitter(), once)
+        return rpc.ResumeTrainingJobResponse(training_job=pack_job(job))
+
+    async def DeleteTrainingJob(
+        self, request: rpc.DeleteTrainingJobRequest, context: object
+    ) -> rpc.DeleteTrainingJobResponse:
+        """Delete a job that is over."""
+        once = idempotent("DeleteTrainingJob", request)
+        job = await self._deletion.delete(JobName.parse(request.name), once)
+        return rpc.DeleteTrainingJobResponse(training_job=pack_job(job))
+
+    async def UndeleteTrainingJob(
+        self, request: rpc.UndeleteTrainingJobRequest, context: object
+    ) -> rpc.UndeleteTrainingJobResponse:
+        """Restore a deleted job."""
+        once = idempotent("UndeleteTrainingJob", request)
+        job = await self._deletion.restore(JobName.parse(request.name), once)
+        return rpc.UndeleteTrainingJobResponse(training_job=pack_job(job))
 
 
 def _submitter() -> Submitter:

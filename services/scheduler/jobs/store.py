@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any, NoReturn, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -23,9 +24,11 @@ from services.scheduler.database.session import Database, Session
 from services.scheduler.jobs.annotations import Annotation
 from services.scheduler.jobs.events import Event
 from services.scheduler.jobs.job import Job, QueueEntry
+from services.scheduler.jobs.lifetimes import THERE
 from services.scheduler.jobs.messages import pack_event
+from services.scheduler.jobs.resumption import no_checkpoint
 from services.scheduler.jobs.rows import columns_of, entry_of, job_of, row_of
-from services.scheduler.jobs.states import ACTIVE, State
+from services.scheduler.jobs.states import ACTIVE, FINAL, State
 from services.scheduler.jobs.transitions import Change, state_event
 
 log = structlog.get_logger(__name__)
@@ -61,12 +64,21 @@ jobs = sa.Table(
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Column("labels", sa.Text, nullable=False, server_default="{}"),
     sa.Column("note", sa.Text, nullable=False, server_default=""),
+    sa.Column("resumes", sa.String(63)),
+    sa.Column("checkpoint", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("delete_time", sa.BigInteger),
+    sa.Column("expire_time", sa.BigInteger),
+    sa.Column("purged", sa.SmallInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("project", "job", name="jobs_by_name"),
     sa.Index("jobs_by_state", "state"),
     sa.Index("jobs_by_age", "project", "create_time", "uid", "state"),
+    sa.Index("jobs_by_resumed", "project", "resumes"),
+    sa.Index("jobs_by_checkpoint", "checkpoint", "end_time"),
+    sa.Index("jobs_by_expiry", "purged", "expire_time"),
 )
 """A row a job. Times are microseconds since 1970 in UTC; spec and labels are JSON; binary columns are messages of the
-contract."""
+contract. resumes is the id of the project's job from whose checkpoint this one goes on. checkpoint and purged say what
+is left of the checkpoint, and of the job: see `lifetimes`."""
 
 job_labels = sa.Table(
     "job_labels",
@@ -141,13 +153,16 @@ class JobStore:
         """Insert a new job with its first event; the same request again returns the job of the first.
 
         Raises AlreadyExists when the name is taken, RequestIdReused when the id came with another body, QuotaExceeded
-        when as many jobs of the project wait as may.
+        when as many jobs of the project wait as may, FailedPrecondition when the checkpoint of a job that it resumes
+        is being collected.
         """
         async with self._database.write() as session:
             answer = await self._requests.replay(session, request)
             if answer is None:
                 if self._max_queued:
                     await _require_room(session, job.name, self._max_queued)
+                if job.spec.resume_of:
+                    await _require_checkpoint(session, JobName.parse(job.spec.resume_of))
                 try:
                     await session.execute(jobs.insert().values(**row_of(job) | {"last_sequence": 1}))
                     await _append(session, job, (state_event(job, job.create_time),), last_sequence=1)
@@ -183,20 +198,50 @@ class JobStore:
         return await self.load(answer.decode())
 
     @shielded_method
-    async def get(self, name: JobName) -> Job:
-        """Return a job. Raises NotFound."""
-        return await self._one((jobs.c.project == name.project) & (jobs.c.job == name.job), name)
+    async def delete(self, name: JobName, now: datetime, expire_time: datetime, request: Request) -> Job:
+        """Delete a job, and return it; the same request again returns it as it is then.
+
+        Raises NotFound, RequestIdReused, FailedPrecondition for a job that is not over.
+        """
+        async with self._database.write() as session:
+            answer = await self._requests.replay(session, request)
+            if answer is None:
+                over = jobs.c.state.in_([int(state) for state in FINAL])
+                written = {"delete_time": now, "expire_time": expire_time}
+                job = await _change(session, _named(name) & over, written) or _not_over(await _find(session, name))
+                answer = job.uid.encode()
+                await self._requests.record(session, request, answer)
+        return await self.load(answer.decode())
+
+    @shielded_method
+    async def restore(self, name: JobName, request: Request) -> Job:
+        """Restore a deleted job, and return it; the same request again returns it as it is then.
+
+        Raises NotFound once it is purged, RequestIdReused, AlreadyExists for a job that is not deleted.
+        """
+        async with self._database.write() as session:
+            answer = await self._requests.replay(session, request)
+            if answer is None:
+                deleted = _named(name, show_deleted=True) & jobs.c.delete_time.is_not(None)
+                written = {"delete_time": None, "expire_time": None}
+                job = await _change(session, deleted, written) or _not_deleted(await _find(session, name))
+                answer = job.uid.encode()
+                await self._requests.record(session, request, answer)
+        return await self.load(answer.decode())
+
+    @shielded_method
+    async def get(self, name: JobName, *, show_deleted: bool = False) -> Job:
+        """Return a job; show_deleted: also one that can be restored. Raises NotFound."""
+        async with self._database.read() as session:
+            return await _find(session, name, show_deleted=show_deleted)
 
     @shielded_method
     async def load(self, uid: str) -> Job:
-        """Return a job by its uid. Raises NotFound."""
-        return await self._one(jobs.c.uid == uid, uid)
-
-    async def _one(self, where: sa.ColumnElement[bool], name: object) -> Job:
+        """Return a job by its uid, deleted or not. Raises NotFound once it is purged."""
         async with self._database.read() as session:
-            row = (await session.execute(sa.select(jobs).where(where))).first()
+            row = (await session.execute(sa.select(jobs).where(jobs.c.uid == uid, jobs.c.purged == THERE))).first()
         if row is None:
-            raise not_found(name)
+            raise not_found(uid)
         return job_of(row)
 
     @shielded_method
@@ -213,13 +258,17 @@ class JobStore:
         labels: Mapping[str, str],
         size: int,
         after: tuple[int, str] | None,
+        *,
+        show_deleted: bool = False,
     ) -> list[Job]:
         """Return up to size jobs, newest first, after a row's (create_time in microseconds, uid).
 
-        states: one of which they are in; empty for any. labels: all of which they have.
+        states: one of which they are in; empty for any. labels: all of which they have. show_deleted: those that can be
+        restored are among them.
         """
         async with self._database.read() as session:
             query = _page_query(project, states, await _rarest_first(session, project, labels), size, after)
+            query = query.where(_visible(show_deleted=show_deleted))
             return [job_of(row) for row in await session.execute(query)]
 
     @shielded_method
@@ -346,13 +395,45 @@ async def _rarest_first(session: Session, project: ProjectName, labels: Mapping[
     return sorted(counts, key=lambda label: (counts[label], label))
 
 
-async def _annotate(session: Session, name: JobName, annotation: Annotation) -> Job:
-    written = {each: value for each, value in vars(annotation).items() if value is not None}
-    where = (jobs.c.project == name.project) & (jobs.c.job == name.job)
-    row = (await session.execute(jobs.update().where(where).values(**columns_of(written)).returning(jobs))).first()
+def _visible(*, show_deleted: bool = False) -> sa.ColumnElement[bool]:
+    """Return the condition on the jobs that a reader sees."""
+    return jobs.c.purged == THERE if show_deleted else jobs.c.delete_time.is_(None)
+
+
+def _named(name: JobName, *, show_deleted: bool = False) -> sa.ColumnElement[bool]:
+    return (jobs.c.project == name.project) & (jobs.c.job == name.job) & _visible(show_deleted=show_deleted)
+
+
+async def _find(session: Session, name: JobName, *, show_deleted: bool = False) -> Job:
+    row = (await session.execute(sa.select(jobs).where(_named(name, show_deleted=show_deleted)))).first()
     if row is None:
         raise not_found(name)
-    job = job_of(row)
+    return job_of(row)
+
+
+async def _change(session: Session, where: sa.ColumnElement[bool], written: Mapping[str, Any]) -> Job | None:
+    """Write some fields of the one job there is, and return it; None where there is none."""
+    row = (await session.execute(jobs.update().where(where).values(**columns_of(written)).returning(jobs))).first()
+    return None if row is None else job_of(row)
+
+
+def _not_over(job: Job) -> NoReturn:
+    raise FailedPrecondition(
+        f"{job.name} is {job.state.name}; cancel it first, or wait for its end: `loupe job cancel {job.name}`",
+        resource=job.name,
+        state=job.state.name,
+    )
+
+
+def _not_deleted(job: Job) -> NoReturn:
+    raise AlreadyExists(f"{job.name} is not deleted", resource=job.name)
+
+
+async def _annotate(session: Session, name: JobName, annotation: Annotation) -> Job:
+    written = {each: value for each, value in vars(annotation).items() if value is not None}
+    job = await _change(session, _named(name), written)
+    if job is None:
+        raise not_found(name)
     if annotation.labels is not None:
         await session.execute(job_labels.delete().where(job_labels.c.uid == job.uid))
         await _add_labels(session, job)
@@ -383,6 +464,13 @@ async def _require_room(session: Session, name: JobName, most: int) -> None:
             used=used,
             limit=most,
         )
+
+
+async def _require_checkpoint(session: Session, name: JobName) -> None:
+    """Raise FailedPrecondition for a job whose checkpoint is collected; it stays from now until its heir has begun."""
+    where = _named(name) & (jobs.c.checkpoint == THERE)
+    if (await session.execute(sa.select(jobs.c.uid).where(where).with_for_update())).first() is None:
+        raise no_checkpoint(name)
 
 
 async def _apply_audited(session: Session, waiting: _Waiting) -> Job | Conflict:

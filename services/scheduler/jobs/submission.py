@@ -31,6 +31,7 @@ from services.scheduler.clusters.placement import Requirements
 from services.scheduler.jobs.base_model import base_model_name, started_from
 from services.scheduler.jobs.job import Job, JobSpec
 from services.scheduler.jobs.order import Order, Origin, check_order
+from services.scheduler.jobs.resumption import check_changes, check_resumable, no_checkpoint
 from services.scheduler.jobs.store import JobStore
 
 DEFAULT_SECONDS = 4 * 3600.0
@@ -79,8 +80,8 @@ class Submission:
     async def submit(self, order: Order, submitter: Submitter, request: Request) -> Job:
         """Return a job that is durable; the same request again returns the same job.
 
-        Raises InvalidArgument, NotFound, BadDataset, BadParameter, AlreadyExists, RequestIdReused, and Unavailable
-        while storage is away.
+        Raises InvalidArgument, NotFound, BadDataset, BadParameter, AlreadyExists, RequestIdReused, FailedPrecondition,
+        and Unavailable while storage is away.
         """
         if (earlier := await self._store.answered(request)) is not None:
             return earlier
@@ -131,6 +132,12 @@ class Submission:
             given = started_from(base, manifest, given)
         objective = check_objective("training_job.objective", order.objective, task)
         _check_fit(task, dataset, objective)
+        rerun_of, resume_of = "", ""
+        if (origin := order.origin) is not None and origin.resumes:
+            check_changes(origin.job, objective, manifest, given)
+            resume_of = await self._checkpointed(origin.job)
+        elif origin is not None:
+            rerun_of = str(origin.job.name)
         return JobSpec(
             dataset_version=dataset.name,
             dataset_digest=dataset.digest,
@@ -149,8 +156,16 @@ class Submission:
             max_seconds=DEFAULT_SECONDS if order.max_seconds is None else order.max_seconds,
             max_epochs=order.max_epochs,
             base_model=str(base.name) if base else "",
-            rerun_of="" if order.origin is None else str(order.origin.job.name),
+            rerun_of=rerun_of,
+            resume_of=resume_of,
         )
+
+    async def _checkpointed(self, job: Job) -> str:
+        """Return the name of a job that can be resumed. Raises FailedPrecondition."""
+        check_resumable(job)
+        if not await self._storage.has_checkpoint(job.name):
+            raise no_checkpoint(job.name)
+        return str(job.name)
 
     async def _carried_over(
         self, parameters: Mapping[str, Any], origin: Origin, algorithm: AlgorithmVersion

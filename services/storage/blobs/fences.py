@@ -16,17 +16,16 @@ class Fences:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def raise_to(self, job: JobName, attempt: int, *, over: bool = False) -> int:
+    async def raise_to(self, job: JobName, attempt: int) -> int:
         """Refuse, from now on, attempts below; return the attempt that holds, which never goes down.
 
-        over: no further attempt will follow, and nobody needs the job's checkpoint any more. Jobs of a deleted project
-        are shut out, too.
+        Jobs of a deleted project are shut out, too.
         """
         if attempt < 1:
             raise invalid("attempt", attempt, "1 or more")
         async with self._database.write() as session:
             await find_project(session, ProjectName(job.project), job, show_deleted=True)
-            return await BlobTable(session).raise_fence(str(job), attempt, over=over)
+            return await BlobTable(session).raise_fence(str(job), attempt)
 
 
 async def require_current(session: Session, grant: AttemptGrant | None) -> None:

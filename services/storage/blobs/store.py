@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, LargeBinary, String
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, LargeBinary, String
 
 from services.storage.database.array_parameter import ArrayParameter
 from services.storage.database.metadata import metadata
@@ -62,8 +62,6 @@ fences = sa.Table(
     metadata,
     Column("job", String(160), primary_key=True),
     Column("attempt", Integer, nullable=False),
-    # over is set once no further attempt will follow.
-    Column("over", Boolean, nullable=False, server_default=sa.false()),
 )
 
 
@@ -195,16 +193,11 @@ class BlobTable:
         query = sa.select(fences.c.attempt).where(fences.c.job == job)
         return (await self._connection.execute(query)).scalar_one_or_none() or 0
 
-    async def raise_fence(self, job: str, attempt: int, *, over: bool = False) -> int:
-        """Set the lowest attempt that may write, never lower than it is; return what holds.
-
-        over: no further attempt will follow; that is never taken back.
-        """
+    async def raise_fence(self, job: str, attempt: int) -> int:
+        """Set the lowest attempt that may write, never lower than it is; return what holds."""
         current = await self.fence(job)
         if current == 0:
-            await self._connection.execute(fences.insert().values(job=job, attempt=attempt, over=over))
-            return attempt
-        new = ({"attempt": attempt} if attempt > current else {}) | ({"over": True} if over else {})
-        if new:
-            await self._connection.execute(fences.update().where(fences.c.job == job).values(**new))
+            await self._connection.execute(fences.insert().values(job=job, attempt=attempt))
+        elif attempt > current:
+            await self._connection.execute(fences.update().where(fences.c.job == job).values(attempt=attempt))
         return max(current, attempt)

@@ -190,12 +190,12 @@ class Collector:
     async def _remove_checkpoints(self) -> int:
         freed: list[tuple[str, list[str]]] = []
         async with self._database.write() as session:
-            ended = await CollectionTable(session).ended_checkpoints(_VERSIONS_AT_ONCE)
-            for job in ended:
+            expired = await CollectionTable(session).expired_checkpoints(_VERSIONS_AT_ONCE)
+            for job in expired:
                 project = JobName.parse(job).project
                 freed.append((project, await _remove_checkpoint(session, project, job)))
         await self._remove_files(freed)
-        return len(ended)
+        return len(expired)
 
     async def _remove_blobs(self) -> int:
         before = self._now() - self._keeping.blobs

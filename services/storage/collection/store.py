@@ -156,14 +156,9 @@ class CollectionTable:
         update = model_versions.update().where(where, model_versions.c.number == key.number)
         await self._connection.execute(update.values(purged=PURGED, document=remains))
 
-    async def ended_checkpoints(self, limit: int) -> list[str]:
-        """Return the jobs that have a checkpoint and are over: by the scheduler's word, or as their model is there.
-
-        So are those of projects that are being purged.
-        """
-        over = sa.exists().where(fences.c.job == checkpoints.c.job, fences.c.over)
-        published = sa.exists().where(model_versions.c.job == checkpoints.c.job)
-        query = sa.select(checkpoints.c.job).where(over | published | _OF_A_PURGING_PROJECT).limit(limit)
+    async def expired_checkpoints(self, limit: int) -> list[str]:
+        """Return jobs with a checkpoint of projects that are being purged; of others the scheduler removes it."""
+        query = sa.select(checkpoints.c.job).where(_OF_A_PURGING_PROJECT).limit(limit)
         return list((await self._connection.execute(query)).scalars())
 
     async def remove_checkpoint(self, job: str) -> None:

@@ -114,7 +114,7 @@ class ModelServicer(ModelServiceServicer):
     async def RaiseFence(self, request: rpc.RaiseFenceRequest, context: object) -> rpc.RaiseFenceResponse:
         """Refuse what older attempts of a job write from now on."""
         job = JobName.parse(request.job, "job")
-        attempt = await self._fences.raise_to(job, request.attempt, over=request.over)
+        attempt = await self._fences.raise_to(job, request.attempt)
         return rpc.RaiseFenceResponse(attempt=attempt)
 
     async def SaveCheckpoint(self, request: rpc.SaveCheckpointRequest, context: object) -> rpc.SaveCheckpointResponse:
@@ -124,5 +124,18 @@ class ModelServicer(ModelServiceServicer):
 
     async def GetCheckpoint(self, request: rpc.GetCheckpointRequest, context: object) -> rpc.GetCheckpointResponse:
         """Return the job's last whole checkpoint; empty when there is none."""
-        checkpoint = await self._checkpoints.get(JobName.parse(request.job, "job"), current_caller().attempt)
+        job, caller = JobName.parse(request.job, "job"), current_caller()
+        checkpoint = await self._checkpoints.get(job, caller.attempt, of_any=caller.service == "scheduler")
         return rpc.GetCheckpointResponse(checkpoint=messages.pack_checkpoint(checkpoint) if checkpoint else None)
+
+    async def CopyCheckpoint(self, request: rpc.CopyCheckpointRequest, context: object) -> rpc.CopyCheckpointResponse:
+        """Have a job begin with the last checkpoint of another one."""
+        await self._checkpoints.copy(JobName.parse(request.job, "job"), JobName.parse(request.source, "source"))
+        return rpc.CopyCheckpointResponse()
+
+    async def RemoveCheckpoint(
+        self, request: rpc.RemoveCheckpointRequest, context: object
+    ) -> rpc.RemoveCheckpointResponse:
+        """Remove the last checkpoint of a job that is over."""
+        await self._checkpoints.remove(JobName.parse(request.job, "job"))
+        return rpc.RemoveCheckpointResponse()

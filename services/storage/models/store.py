@@ -246,5 +246,9 @@ class ModelTable:
 
     async def set_checkpoint(self, job: str, document: bytes) -> None:
         """Put a checkpoint in place of the job's last one."""
-        await self._connection.execute(checkpoints.delete().where(checkpoints.c.job == job))
+        await self.remove_checkpoint(job)
         await self._connection.execute(checkpoints.insert().values(job=job, document=document))
+
+    async def remove_checkpoint(self, job: str) -> None:
+        """Forget a job's checkpoint."""
+        await self._connection.execute(checkpoints.delete().where(checkpoints.c.job == job))

@@ -81,8 +81,11 @@ class AttemptStorage(PictureSource, Protocol):
     async def save_checkpoint(self, files: Sequence[LocalFile]) -> None:
         """Keep the one last checkpoint of the attempt's job; return when it is durable. Raises StaleAttempt."""
 
-    async def load_checkpoint(self, folder: Path) -> bool:
-        """Fill the folder, which is not there yet; False, and no folder, when there is no checkpoint."""
+    async def load_checkpoint(self, folder: Path) -> str:
+        """Fill the folder, which is not there yet, and return the job that wrote the checkpoint.
+
+        Empty, and no folder, when there is none.
+        """
 
     async def save_artifacts(self, files: Sequence[LocalFile]) -> tuple[StoredFile, ...]:
         """Keep what the attempt made; return when all of it is durable."""

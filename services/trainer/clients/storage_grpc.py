@@ -136,17 +136,17 @@ class GrpcAttemptStorage:
         request = model_service_pb2.SaveCheckpointRequest(checkpoint=checkpoint)
         await self._call(lambda channel: ModelServiceStub(channel).SaveCheckpoint, request)
 
-    async def load_checkpoint(self, folder: Path) -> bool:
+    async def load_checkpoint(self, folder: Path) -> str:
         request = model_service_pb2.GetCheckpointRequest(job=self._job)
         response = await self._call(lambda channel: ModelServiceStub(channel).GetCheckpoint, request)
         if not response.HasField("checkpoint"):
-            return False
+            return ""
         await asyncio.to_thread(folder.mkdir)
         for file in response.checkpoint.files:
             if not FILENAME.fullmatch(file.filename):
                 raise DataLoss(f"the checkpoint of {self._job} has a file {file.filename!r}")
             await self.file(file.digest, folder / file.filename)
-        return True
+        return response.checkpoint.job
 
     async def save_artifacts(self, files: Sequence[LocalFile]) -> tuple[StoredFile, ...]:
         await self._upload(files)

@@ -38,7 +38,10 @@ LEAST_OVERTIME_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Material:
-    """What an attempt runs on, fetched and checked. weights: files by parameter name."""
+    """What an attempt runs on, fetched and checked. weights: files by parameter name.
+
+    resumes: whether the checkpoint is another job's.
+    """
 
     task: Task
     dataset: TaskData
@@ -46,6 +49,7 @@ class Material:
     parameters: dict[str, Any]
     weights: dict[str, Path]
     checkpoint: Path | None
+    resumes: bool
 
 
 class Executor:
@@ -111,7 +115,7 @@ class Executor:
 
     async def _fetch(self, spec: AttemptSpec, storage: AttemptStorage, staging: Path) -> Material:
         checkpoint = staging / CHECKPOINT
-        dataset, (image, manifest), resumed = await gather(
+        dataset, (image, manifest), written_by = await gather(
             storage.dataset(spec.dataset_version),
             self._images.get(spec.algorithm_digest, partial(storage.image, spec.algorithm_version)),
             storage.load_checkpoint(checkpoint),
@@ -123,14 +127,15 @@ class Executor:
             if parameter.type == "file" and parameters[name] is not None:
                 weights[name] = staging / f"{name}.weights"
                 await storage.file(parameters[name], weights[name])
-        return Material(task, data, image, parameters, weights, checkpoint if resumed else None)
+        resumes = written_by not in ("", spec.key.job)
+        return Material(task, data, image, parameters, weights, checkpoint if written_by else None, resumes)
 
     def _fill(self, folder: JobFolder, spec: AttemptSpec, material: Material) -> None:
         folder.put_image(material.image)
         weights = {name: folder.put_weights(name, file) for name, file in material.weights.items()}
         if material.checkpoint is not None:
             shutil.copytree(material.checkpoint, folder.path / CHECKPOINT)
-        folder.write(spec, material.parameters, weights, material.dataset, self._resources)
+        folder.write(spec, material.parameters, weights, material.dataset, self._resources, resumes=material.resumes)
 
 
 def _parameters(manifest: Manifest, spec: AttemptSpec) -> dict[str, Any]:

@@ -44,10 +44,12 @@ class JobFolder:
         weights: Mapping[str, str],
         dataset: TaskData,
         resources: Resources,
+        *,
+        resumes: bool = False,
     ) -> None:
         """Put the run's description there; the labels and regions of test pictures are withheld.
 
-        weights: file below this folder by parameter name.
+        weights: file below this folder by parameter name. resumes: whether the checkpoint is another job's.
         """
         job = {
             "dataset": dataset.name,
@@ -60,6 +62,7 @@ class JobFolder:
             "device": resources.device,
             "max_seconds": spec.max_seconds,
             "max_epochs": spec.max_epochs,
+            "resumes": resumes,
         }
         withheld = np.where(dataset.splits == Split.TEST, NO_CLASS, dataset.classes).astype(np.int32)
         digests = np.frombuffer(bytes.fromhex("".join(dataset.digests)), np.uint8).reshape(-1, 32)

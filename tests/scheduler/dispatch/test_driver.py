@@ -503,10 +503,8 @@ async def test_an_attempt_that_ended_is_shut_out_of_storage(rig: Rig) -> None:
     await rig.cancel(jobs[5].name)
     await eventually(lambda: all(rig.storage.fences.get(job.name) == 2 for job in jobs.values()))
     assert all(job.name in rig.storage.published for seed, job in jobs.items() if seed in (1, 2))
-    assert rig.storage.over == {job.name for seed, job in jobs.items() if seed != 4}, "another attempt follows of 4"
     await rig.cancel(jobs[4].name)
     await eventually(lambda: rig.storage.fences[jobs[4].name] == 3)
-    assert jobs[4].name in rig.storage.over
 
 
 async def test_shutting_out_waits_for_storage_and_delays_nothing(rig: Rig) -> None:

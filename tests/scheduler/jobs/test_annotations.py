@@ -208,13 +208,14 @@ async def test_jobs_from_before_there_were_labels_have_none(tmp_path: Path) -> N
 
     async with transaction(made) as connection:
         await connection.run_sync(upgrade)
-        columns = {name: value for name, value in row_of(make_job()).items() if name not in ("labels", "note")}
+        since = {"labels", "note", "resumes", "delete_time", "expire_time"}
+        columns = {name: value for name, value in row_of(make_job()).items() if name not in since}
         old = sa.table("jobs", *(sa.column(name) for name in columns))
         await connection.execute(sa.insert(old).values(**columns))
     await Database(made).migrate()
     store = JobStore(Database(made), RequestLog())
     (job,) = await store.page(LINE_7, [], {}, 5, None)
-    assert (job.labels, job.note, job.spec.rerun_of) == ({}, "", "")
+    assert (job.labels, job.note, job.spec.rerun_of, job.delete_time) == ({}, "", "", None)
     await store.annotate(job.name, Annotation(labels={"line": "7"}), UPDATE)
     assert await found(store, {"line": "7"}) == [job.uid]
     await made.dispose()

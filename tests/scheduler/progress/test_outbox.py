@@ -20,6 +20,7 @@ from loupe.errors import ResourceExhausted, Unavailable
 from loupe.names import JobName
 from loupe.notifier import Notifier
 from loupe.scheduler.v1.training_job_pb2 import JobEvent, JobState, StateChange
+from loupe.scheduler.v1.training_job_service_pb2 import DeleteTrainingJobRequest
 from services.scheduler.jobs.events import StoredEvent
 from services.scheduler.progress.outbox import Outbox
 from services.scheduler.progress.store import EventStore, Unpublished
@@ -120,6 +121,41 @@ async def test_a_job_completes_without_nats_and_terminals_catch_up(rig: Rig, ser
     await server.start()
     await stream_is_there(server.url)
     assert await published(server.url, job.name, watched[-1].sequence) == watched
+
+
+async def test_a_purged_job_leaves_nats_and_the_others_stay(rig: Rig, server: NatsServer) -> None:
+    """By the scheduler's own passes, with its checkpoint in storage; where there is no stream, nothing is to go."""
+    await server.start()
+    await rig.add_trainer()
+    await rig.start_scheduler(nats_url=server.url, keep_deleted_days=0, collect_seconds=0.1)
+    gone, there = await rig.submit(), await rig.submit()
+    watched = [await rig.to_end(job.name) for job in (gone, there)]
+    for job, events in zip((gone, there), watched, strict=True):
+        assert await published(server.url, job.name, events[-1].sequence) == events
+    rig.storage.checkpoints[gone.name] = gone.name
+    await rig.jobs.DeleteTrainingJob(DeleteTrainingJobRequest(name=gone.name), timeout=10)
+    await rig.submit()  # the newest event of all is another job's
+    client = await nats.connect(server.url)
+    try:
+        async with asyncio.timeout(10):
+            while subject_of(JobName.parse(gone.name)) in await subjects(client):
+                await asyncio.sleep(0.02)
+        await eventually(lambda: gone.name not in rig.storage.checkpoints)
+        assert await published(server.url, there.name, watched[1][-1].sequence) == watched[1]
+        await rig.stop_scheduler()
+        await client.jetstream().delete_stream("PROGRESS")
+        assert rig.settings is not None
+        bus = await ProgressBus.connect(rig.settings)
+        await bus.purge(JobName.parse(there.name))
+        await bus.close()
+    finally:
+        await client.close()
+
+
+async def subjects(client: nats.NATS) -> set[str]:
+    """Return under which subjects the stream has events."""
+    state = (await client.jetstream().stream_info("PROGRESS", subjects_filter="loupe.progress.>")).state
+    return set(state.subjects or {})
 
 
 async def test_a_kill_of_nats_in_mid_job_loses_nothing(rig: Rig, server: NatsServer) -> None:

@@ -431,27 +431,6 @@ async def test_a_damaged_picture_is_moved_as_it_is(house: House, anna: Client, s
     await anna.upload(KEPT[:1])
 
 
-async def test_checkpoints_of_jobs_that_are_over_go(house: House, anna: Client) -> None:
-    """A job that may go on keeps its checkpoint; one that is over does not, and its blobs go with it."""
-    data = [b"tensors of %d" % number * 1000 for number in range(2)]
-    for number, content in enumerate(data):
-        trainer = house.client(f"attempt {LINE}/jobs/j{number} 1")
-        await trainer.upload_blob(content)
-        file = {"filename": "weights", "digest": sha256(content), "size": len(content)}
-        checkpoint = {"job": f"{LINE}/jobs/j{number}", "attempt": 1, "files": [file]}
-        await trainer.models.SaveCheckpoint(models.SaveCheckpointRequest(checkpoint=checkpoint))
-    scheduler = house.service("scheduler")
-    for number in range(2):
-        request = models.RaiseFenceRequest(job=f"{LINE}/jobs/j{number}", attempt=2, over=bool(number))
-        await scheduler.models.RaiseFence(request)
-    collected = await house.storage.collector.collect()
-    assert (collected.checkpoints, collected.blobs) == (1, 0)
-    now = await usage(anna)
-    assert (now.blobs.count, now.checkpoints.count) == (1, 1)
-    blobs = house.settings.state / "files" / "blobs" / "line-7"
-    assert [path.name for path in blobs.iterdir()] == [sha256(data[0])]
-
-
 async def test_blobs_that_nobody_asks_for_go(house: House, anna: Client, clock: Clock) -> None:
     """Asking whether it is there, reading it, and being part of a model each keep a blob."""
     data = [b"weights of %d" % number * 1000 for number in range(5)]

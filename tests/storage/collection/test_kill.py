@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from services.storage.blobs.fences import Fences
 from services.storage.database.metadata import metadata
 from services.storage.marks.store import MarkTable
-from tests.storage.mortal import BLOB, COLLECTION, GRANT, PICTURES, PROJECT, store
+from tests.storage.mortal import BLOB, COLLECTION, PICTURES, PROJECT, TENSORS, store
 from tests.storage.photographs import sha256
 from tests.storage.test_kill import (
     ROOT,
@@ -33,7 +32,7 @@ from tests.storage.test_kill import (
 
 CONTENT = {sha256(data): data for data in PICTURES}
 KEPT = {sha256(data): data for data in PICTURES[::3]}
-STAYS = KEPT | {sha256(BLOB): BLOB}
+STAYS = KEPT | {sha256(data): data for data in (BLOB, *TENSORS[-1].values())}
 STEPS = ("write", "sync", "rename", "sync_folder", "remove", "commit")
 ALWAYS = ("remove", "after")
 MOMENTS = [
@@ -55,7 +54,7 @@ def mortal() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage's folder in which two thirds of the pictures, and the checkpoint of a job that is over, are to go."""
+    """A storage's folder in which two thirds of the pictures are to go."""
     state = tmp_path_factory.mktemp("full") / "state"
     asyncio.run(fill(state))
     return state
@@ -82,7 +81,6 @@ async def fill(state: Path) -> None:
     await make_project(state)
     async with open_storage(state) as storage:
         await store(storage, os.open(os.devnull, os.O_WRONLY))
-        await Fences(storage.database).raise_to(GRANT.job, GRANT.attempt + 1, over=True)
         async with storage.database.write() as session:
             await MarkTable(session).mark(PROJECT.project, CONTENT.keys() - KEPT.keys(), 0.0)
 

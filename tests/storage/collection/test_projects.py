@@ -94,7 +94,7 @@ def of_its_own_project() -> set[str]:
     table = access_table(pool.FindServiceByName(f"loupe.storage.v1.{name}Service") for name in services)
     without = {"CreateProject", "ListProjects", "UndeleteProject"}
     about = {path.rpartition("/")[2] for path in table if "Algorithm" not in path}
-    return about - without - {"RaiseFence"}
+    return about - without - {"RaiseFence", "RemoveCheckpoint"}
 
 
 class Calls:
@@ -148,6 +148,7 @@ class Calls:
             self.scheduler.models: [
                 models.PublishModelVersionRequest(parent=MODEL, model_version=version),
                 models.GetModelVersionRequest(name=MODEL_VERSION),
+                models.CopyCheckpointRequest(job=f"{LINE}/jobs/j2", source=JOB),
             ],
             self.attempt.models: [
                 models.SaveCheckpointRequest(checkpoint=checkpoint),

@@ -190,6 +190,62 @@ async def test_a_checkpoint_replaces_the_last_one_and_its_blobs(house: House, an
     assert await anna.missing(digests) == []
 
 
+def blobs_of(house: House) -> set[str]:
+    return {path.name for path in (house.settings.state / "files" / "blobs" / "line-7").iterdir()}
+
+
+@pytest.mark.parametrize("first_to_go", ["the old one", "the new one"])
+async def test_a_job_begins_with_the_checkpoint_of_another(house: House, anna: Client, first_to_go: str) -> None:
+    """Whichever of the two lets it go last, its files go then; copying and removing again change nothing."""
+    old, new, scheduler = (
+        house.client(f"attempt {LINE}/jobs/j1 1"),
+        house.client(f"attempt {LINE}/jobs/j2 1"),
+        house.service("scheduler"),
+    )
+    data = b"tensors"
+    await old.upload_blob(data)
+    await old.models.SaveCheckpoint(checkpoint(1, data))
+    copy = messages.CopyCheckpointRequest(job=f"{LINE}/jobs/j2", source=f"{LINE}/jobs/j1")
+    await scheduler.models.CopyCheckpoint(copy)
+    begun = (await new.models.GetCheckpoint(messages.GetCheckpointRequest(job=f"{LINE}/jobs/j2"))).checkpoint
+    assert (begun.job, [each.digest for each in begun.files]) == (f"{LINE}/jobs/j1", [sha256(data)])
+    remove = messages.RemoveCheckpointRequest(job=f"{LINE}/jobs/j1")
+    if first_to_go == "the old one":
+        await scheduler.models.RemoveCheckpoint(remove)
+    assert blobs_of(house) == {sha256(data)}
+    await new.upload_blob(b"next")
+    await new.models.SaveCheckpoint(checkpoint(1, b"next", job="j2"))
+    await scheduler.models.RemoveCheckpoint(remove)
+    await scheduler.models.RemoveCheckpoint(remove)
+    assert blobs_of(house) == {sha256(b"next")}
+    await scheduler.models.CopyCheckpoint(copy)
+    own = await scheduler.models.GetCheckpoint(messages.GetCheckpointRequest(job=f"{LINE}/jobs/j2"))
+    assert own.checkpoint.job == f"{LINE}/jobs/j2", "a job keeps the checkpoint that it has"
+    assert not (await scheduler.models.GetCheckpoint(messages.GetCheckpointRequest(job=remove.job))).HasField(
+        "checkpoint"
+    )
+
+
+async def test_a_checkpoint_is_copied_within_its_project_and_by_the_scheduler_alone(house: House, anna: Client) -> None:
+    old, scheduler = house.client(f"attempt {LINE}/jobs/j1 1"), house.service("scheduler")
+    await old.upload_blob(b"tensors")
+    await old.models.SaveCheckpoint(checkpoint(1, b"tensors"))
+    abroad = messages.CopyCheckpointRequest(job=f"{OTHER}/jobs/j2", source=f"{LINE}/jobs/j1")
+    with pytest.raises(NotFound, match=f"{LINE}/jobs/j1"):
+        await scheduler.models.CopyCheckpoint(abroad)
+    none = messages.CopyCheckpointRequest(job=f"{LINE}/jobs/j2", source=f"{LINE}/jobs/j3")
+    with pytest.raises(FailedPrecondition, match="j3 has no checkpoint"):
+        await scheduler.models.CopyCheckpoint(none)
+    within = messages.CopyCheckpointRequest(job=f"{LINE}/jobs/j2", source=f"{LINE}/jobs/j1")
+    for stranger in (anna, old, house.service("auth")):
+        with pytest.raises((PermissionDenied, Unauthenticated)):
+            await stranger.models.CopyCheckpoint(within)
+        with pytest.raises((PermissionDenied, Unauthenticated)):
+            await stranger.models.RemoveCheckpoint(messages.RemoveCheckpointRequest(job=f"{LINE}/jobs/j1"))
+    with pytest.raises(PermissionDenied):
+        await anna.models.GetCheckpoint(messages.GetCheckpointRequest(job=f"{LINE}/jobs/j1"))
+
+
 async def test_a_blob_that_another_job_was_told_is_there_stays(house: House) -> None:
     """Two jobs that make the same bytes: one replaces its checkpoint before the other has saved the same one."""
     first, second = [house.client(f"attempt {LINE}/jobs/{job} 1") for job in ("j1", "j2")]

@@ -68,7 +68,7 @@ class Ladder:
         data = context.data
         self._rows = np.sort(np.concatenate([data.train, data.validation]))
         self._state: dict[str, Any] = {"done": [], "best": None, "epochs": 0, "decays": {}, "tuning": {}}
-        self._limited = False
+        self._cut_off = False
         # What asks for every class gets every class counted the same.
         self._balance = 0.5 if context.objective.metric == ACCURACY else 1.0
 
@@ -81,7 +81,7 @@ class Ladder:
         while outcome is None:
             stage = self._next()
             if stage is None:
-                outcome = Outcome.BUDGET if self._limited else Outcome.PLATEAU
+                outcome = Outcome.BUDGET if self._cut_off else Outcome.PLATEAU
             elif self._state["done"] and self._context.out_of_budget():
                 outcome = Outcome.BUDGET
             else:
@@ -129,6 +129,7 @@ class Ladder:
 
     def _train(self, stage: Stage, restored: Mapping[str, Any]) -> None:
         began = self._context.elapsed
+        self._cut_off = False
         if stage.depth == "head":
             accuracy, score = self._train_head(stage, restored.get("features"))
         else:
@@ -136,7 +137,8 @@ class Ladder:
         self._state["done"].append({"depth": stage.depth, "size": stage.size, "accuracy": accuracy, "score": score})
         if stage.depth == "head" and self._target_reached() is None:
             self._tell_forecast(stage, self._context.elapsed - began)
-        self._checkpoint()
+        if not self._cut_off:  # a job with another budget does the rest of the stage
+            self._checkpoint()
 
     def _tell_forecast(self, stage: Stage, spent: float) -> None:
         """Say once after each head what the target still needs: pictures, pixels, time. spent: seconds of the stage."""
@@ -217,13 +219,13 @@ class Ladder:
         random = not self._backbone.pretrained
         wanted, left = self._epochs(stage.depth)
         if left <= 0:
-            self._limited = True
+            self._cut_off = True
             return 0.0, 0.0
-        self._limited = left < wanted
         changes = self._augmentation(stage.size)
         network = self._network()
         trained, inputs = (network, None) if stage.depth == "full" else self._later_blocks(network, stage.size, changes)
         if context.out_of_budget() and self._state["best"]:
+            self._cut_off = True
             return 0.0, 0.0  # what the early blocks see took all the time that there was
         plan = TrainingPlan(
             size=stage.size,
@@ -249,6 +251,7 @@ class Ladder:
             keep=lambda state: self._checkpoint(fit=state),
             resume=unfinished,
         )
+        self._cut_off = fitted.outcome is Outcome.BUDGET or fitted.epochs >= left < wanted
         self._state["epochs"] += fitted.epochs
         # The later blocks alone have the names that they have in the whole.
         network.load_state_dict(trained.state_dict(), strict=trained is network)

@@ -29,7 +29,6 @@ def upgrade() -> None:
     for origin in ("dataset_version", "base_model"):
         op.add_column("model_versions", sa.Column(origin, sa.Text(), nullable=False, server_default=""))
         op.create_index(f"model_versions_by_{origin}", "model_versions", [origin], unique=False)
-    op.add_column("fences", sa.Column("over", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("packs", sa.Column("dead", sa.BigInteger(), nullable=False, server_default="0"))
     # What is there already was used now, for all that is known.
     op.add_column("blobs", sa.Column("use_time", sa.Float(), nullable=False, server_default=str(time.time())))
