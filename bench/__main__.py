@@ -25,6 +25,7 @@ PROGRAMS = (
     ("int8",),
     ("detection_terminal",),
     ("anomaly",),
+    ("evaluate",),
     ("first_step",),
     ("folder_to_model", "--target", "0.99", "--size", "64"),
 )

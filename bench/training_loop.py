@@ -64,6 +64,9 @@ class CachedPictures:
     def reveal_test_regions(self, found: Regions) -> Regions:
         return self._index.regions
 
+    def hand_over_answers(self, found: Regions) -> None:
+        raise NotImplementedError("nothing is answered here")
+
     def report(self, progress: Progress) -> None:
         json.dumps(dict(progress.metrics))
 

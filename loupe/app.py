@@ -19,10 +19,12 @@ from loupe.auth.v1 import session_service_pb2, session_service_pb2_grpc
 from loupe.byte_budget import ByteBudget
 from loupe.concurrency import race
 from loupe.discovery import Discovery
-from loupe.identity import JwksVerifier, TokenVerifier
+from loupe.identity import JwksVerifier, TokenVerifier, current_caller
 from loupe.limits import MAX_SMALL_MESSAGE_BYTES
+from loupe.names import ProjectName
 from loupe.rpc.authorizer import RemoteAuthorizer
 from loupe.rpc.channel import ServiceChannels
+from loupe.rpc.gate import require
 from loupe.rpc.server import MeshServer, Registration
 from loupe.settings import ServiceSettings
 
@@ -124,6 +126,13 @@ class MeshApp(Generic[S]):
             budget=budget,
             recorder=recorder,
         )
+
+    async def permit(self, project: ProjectName, action: str) -> None:
+        """Return if whoever makes the call that is being served may do an action in a project, too.
+
+        Raises NotFound for a stranger to the project, PermissionDenied, and Unavailable while auth is silent.
+        """
+        await require(self.server.authorizer, current_caller(), project, action, str(project))
 
     async def auth(self) -> grpc.aio.Channel:
         """Return a channel to auth. Raises Unavailable while none is known."""

@@ -36,6 +36,21 @@ def to_square(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     >>> to_square(np.array([[0.5, 0.5, 1.0, 1.0]]), np.array([[400, 100]])).tolist()
     [[0.5, 0.125, 1.0, 0.25]]
     """
-    parts = sizes / sizes.max(axis=1, keepdims=True, initial=1)
-    scaled: np.ndarray = boxes * np.concatenate([parts, parts], axis=1)
+    scaled: np.ndarray = boxes * _parts(sizes)
     return scaled
+
+
+def from_square(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return boxes in parts of each one's picture, as `to_square` takes them; what lies beside the picture is above 1.
+
+    >>> from_square(np.array([[0.5, 0.125, 1.0, 0.25]]), np.array([[400, 100]])).tolist()
+    [[0.5, 0.5, 1.0, 1.0]]
+    """
+    scaled: np.ndarray = boxes / _parts(sizes)
+    return scaled
+
+
+def _parts(sizes: np.ndarray) -> np.ndarray:
+    """Return [M, 4]: which part of the square's side a picture has in x and y, twice."""
+    parts: np.ndarray = sizes / sizes.max(axis=1, keepdims=True, initial=1)
+    return np.concatenate([parts, parts], axis=1)

@@ -13,6 +13,9 @@ An image is a folder with `algorithm.toml` (loupe.algorithm.manifest) and a func
 Where the manifest's task is detection, pictures are letterboxed and have regions (`context.data.regions`), boxes
 are measured by `context.score`, and the end is `context.finish_detector`.
 
+An image that trains nothing says so, `kinds = ["evaluate", "predict"]`: it gets an `InferenceContext` with a model's
+files and the pictures to answer, and ends with `finish_classes`, `finish_regions` or `finish_scores`.
+
 `python -m loupe.algorithm run FOLDER --data PICTURES --target 0.97` runs it on this machine, without a mesh.
 
 Importing this package costs nothing: torch is loaded when a name that needs it is first used, so services may
@@ -25,18 +28,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from loupe.algorithm.dataset import Dataset, UnusableData
-from loupe.algorithm.host import Outcome, Split
+from loupe.algorithm.host import Outcome, Split, Stopped
+from loupe.algorithm.inference import InferenceContext
 
 if TYPE_CHECKING:
-    from loupe.algorithm.context import Context, Stopped
+    from loupe.algorithm.context import Context
     from loupe.algorithm.plan import TrainingPlan
     from loupe.algorithm.training import Fitted, fit
 
-__all__ = ["Context", "Dataset", "Fitted", "Outcome", "Split", "Stopped", "TrainingPlan", "UnusableData", "fit"]
+__all__ = [
+    "Context",
+    "Dataset",
+    "Fitted",
+    "InferenceContext",
+    "Outcome",
+    "Split",
+    "Stopped",
+    "TrainingPlan",
+    "UnusableData",
+    "fit",
+]
 
 _NEED_TORCH = {
     "Context": "context",
-    "Stopped": "context",
     "TrainingPlan": "plan",
     "Fitted": "training",
     "fit": "training",

@@ -21,6 +21,7 @@ from loupe.algorithm.manifest import BadManifest, InvalidParameter, read_manifes
 from loupe.algorithm.process import restart_for_training
 from loupe.algorithm.rules import TaskRules, rules_of
 from loupe.errors import InvalidArgument
+from loupe.job_kinds import JobKind
 from loupe.tasks import TASKS
 from loupe.tasks.targets import parse_objective
 
@@ -73,6 +74,8 @@ def run(
     console = Console()
     try:
         manifest = read_manifest(image)
+        if JobKind.TRAIN not in manifest.kinds:
+            raise typer.BadParameter(f"{manifest.name} trains nothing; it answers on a mesh, in `loupe evaluate`")
         task = TASKS[manifest.task]
         objective = parse_objective(target, task)
         files = {name: Path(value) for name, value in map(_pair, weights or [])}

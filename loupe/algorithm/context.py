@@ -19,21 +19,19 @@ from loupe.algorithm.detection import finishing as detection
 from loupe.algorithm.detection.measures import Detections, score_of
 from loupe.algorithm.evaluation import OutOfSample
 from loupe.algorithm.export import Preprocessing
-from loupe.algorithm.host import Host, Outcome, Progress, Result
+from loupe.algorithm.host import Host, Outcome, Progress, Result, Stopped
 from loupe.algorithm.image import load_entry
+from loupe.algorithm.inference import run_inference
 from loupe.algorithm.manifest import read_manifest
 from loupe.algorithm.quantization import Slack
 from loupe.algorithm.rules import rules_of
+from loupe.job_kinds import JobKind
 from loupe.tasks import TASKS
 from loupe.tasks.classification import Scorer, scorer
 from loupe.tasks.objective import Objective
 from loupe.tasks.task import Task
 
 REPORT_SECONDS = 0.5
-
-
-class Stopped(Exception):
-    """Ends a run that was asked to stop; what it had is in the last checkpoint."""
 
 
 class Context:
@@ -368,9 +366,12 @@ def run_image(folder: Path, host: Host) -> None:
     A run that was asked to stop finishes as STOPPED; whatever else goes wrong in it is raised.
     """
     manifest = read_manifest(folder)
-    train = load_entry(folder, manifest.entry)
+    entry = load_entry(folder, manifest.entry)
+    if JobKind.TRAIN not in manifest.kinds:
+        run_inference(entry, host)
+        return
     context = Context(host, TASKS[manifest.task])
     try:
-        train(context)
+        entry(context)
     except Stopped as stop:
         context.give_up(str(stop))

@@ -30,17 +30,28 @@ class OutOfSample:
 
 
 def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """Return the metrics of a split, JSON-able. Rates are parts of 1.
+    """Return the metrics of a split, JSON-able: those of `evaluate_answers`, and what probabilities say besides.
 
-    probabilities: [M, C]; classes: int [M], the true ones; labels: C names. accuracy_interval: low and high at 95 %
+    probabilities: [M, C]; classes: int [M], the true ones; labels: C names. log_loss: in nats. calibration_error: as
+    below.
+    """
+    return {
+        **evaluate_answers(probabilities.argmax(axis=1), classes, labels),
+        "log_loss": log_loss(probabilities, classes),
+        "calibration_error": calibration_error(probabilities, classes),
+    }
+
+
+def evaluate_answers(answers: np.ndarray, classes: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the metrics of a split by the answers alone, JSON-able. Rates are parts of 1.
+
+    answers, classes: int [M], what was said and the true ones; labels: C names. accuracy_interval: low and high at 95 %
     (Wilson, "Probable Inference", 1927). accuracy, balanced_accuracy, lowest_recall: as `loupe.tasks.classification`
-    has them. log_loss: in nats. calibration_error: as below. worst_classes: up to WORST_CLASSES labels of least
-    recall, those with a recall of 1 left out. confusion_matrix: rows are true classes, columns answers; None above
-    MATRIX_CLASSES classes.
+    has them. worst_classes: up to WORST_CLASSES labels of least recall, those with a recall of 1 left out.
+    confusion_matrix: rows are true classes, columns answers; None above MATRIX_CLASSES classes.
     """
     # sklearn.metrics and scipy.stats have all this, and take longer to import than the usual job's training does.
-    predicted = probabilities.argmax(axis=1)
-    every = (classes[predicted == classes], classes, predicted)
+    every = (classes[answers == classes], classes, answers)
     right, support, answered = (np.bincount(each, minlength=len(labels)) for each in every)
     precision, recall = _ratio(right, answered), _ratio(right, support)
     f1 = _ratio(2 * right, answered + support)
@@ -58,13 +69,11 @@ def evaluate(probabilities: np.ndarray, classes: np.ndarray, labels: Sequence[st
     ]
     return {
         "pictures": len(classes),
-        **{metric: Scorer(metric).of_answers(classes, predicted, len(labels)) for metric in OVERALL},
+        **{metric: Scorer(metric).of_answers(classes, answers, len(labels)) for metric in OVERALL},
         "accuracy_interval": list(wilson_interval(correct, len(classes))),
-        "log_loss": log_loss(probabilities, classes),
-        "calibration_error": calibration_error(probabilities, classes),
         "per_class": per_class,
         "worst_classes": _worst(per_class),
-        "confusion_matrix": confusion_matrix(predicted, classes, len(labels)).tolist() if small else None,
+        "confusion_matrix": confusion_matrix(answers, classes, len(labels)).tolist() if small else None,
     }
 
 
@@ -101,10 +110,14 @@ def calibration_error(probabilities: np.ndarray, classes: np.ndarray) -> float:
     >>> round(calibration_error(np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]), np.array([0, 1, 1])), 4)
     0.4
     """
-    confidences = probabilities.max(axis=1).astype(np.float64)
-    gaps = confidences - (probabilities.argmax(axis=1) == classes)
+    return calibration_error_of(probabilities.max(axis=1), probabilities.argmax(axis=1) == classes)
+
+
+def calibration_error_of(confidences: np.ndarray, right: np.ndarray) -> float:
+    """Return the same of M answers: float [M], how sure each is, and bool [M], whether it is right."""
+    confidences = confidences.astype(np.float64)
     bins = np.clip(np.ceil(confidences * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    return float(np.abs(np.bincount(bins, weights=gaps)).sum() / len(classes))
+    return float(np.abs(np.bincount(bins, weights=confidences - right)).sum() / len(right))
 
 
 def operating_points(probabilities: np.ndarray, classes: np.ndarray) -> list[tuple[float, int, int]]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from loupe.algorithm.region_file import no_regions
+from loupe.job_kinds import JobKind
 from loupe.letterbox import Fit
 from loupe.tasks.average_precision import Regions
 from loupe.tasks.objective import Objective
@@ -30,13 +31,22 @@ class Split(enum.IntEnum):
     UNLABELLED = 3
 
 
+class Stopped(Exception):
+    """Ends a run that was asked to stop; what it had is in the last checkpoint."""
+
+
 class Outcome(enum.StrEnum):
-    """Why a run ended. STOPPED: it was asked to and has no model; the others end with the best model found."""
+    """Why a run ended.
+
+    STOPPED: it was asked to and has no model. DONE: nothing was to be trained, and all is answered. The others end with
+    the best model found.
+    """
 
     TARGET_REACHED = "target_reached"
     PLATEAU = "plateau"
     BUDGET = "budget"
     STOPPED = "stopped"
+    DONE = "done"
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,10 @@ class RunSpec:
     max_seconds, max_epochs: the budget; None means no bound. resumes: whether the checkpoint that there is was written
     by an earlier job, which had a budget of its own; its epochs count, its seconds do not.
     threads: CPU threads that the run may use. device: "cpu" or "cuda".
-    weights: uploaded weight files by parameter name; read-only safetensors.
+    weights: uploaded files by parameter name, read-only; of a training run safetensors.
+    kind: what the run is for; where it is not to train, nothing is asked of validation pictures, every picture is TEST,
+    and `dataset.labels` are the classes of the model that answers, then those that only the data set has. task: the
+    name of the task.
     """
 
     parameters: Mapping[str, Any]
@@ -81,13 +94,15 @@ class RunSpec:
     max_epochs: int | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
     resumes: bool = False
+    kind: JobKind = JobKind.TRAIN
+    task: str = ""
 
 
 @dataclass(frozen=True)
 class Progress:
     """One thing that happened in a run, ready to be shown to a person.
 
-    phase: a short stable word ("features", "head", "finetune", "export", "quantize", "test").
+    phase: a short stable word ("features", "head", "finetune", "export", "quantize", "test", "predict").
     epoch, step: counted from 1; 0 means that it does not apply. total_steps: 0 when unknown.
     metrics: for example {"validation_accuracy": 0.97, "loss": 0.12, "pictures_per_second": 300}.
     message: one line for people; may be empty.
@@ -146,6 +161,15 @@ class Host(Protocol):
         found: with scores, pictures numbered by their place among the test pictures, boxes within 0..1, and at most
         MAX_DETECTIONS of them a picture; the host scores them by itself, and its figures count. Once in a run, in place
         of `reveal_test`; afterwards nothing is trained or kept.
+        """
+
+    def hand_over_answers(self, found: Regions) -> None:
+        """Hand over what a model says of the pictures, in a run that is not to train; once.
+
+        found: with scores, pictures numbered as in DatasetIndex. Of a detector boxes within 0..1, at most
+        MAX_DETECTIONS of a picture, each with a score in 0..1. Where the task is about pictures as a whole, one for
+        each picture: the box 0, 0, 1, 1, and of a classifier the class and how sure it is, of an inspector the class 1
+        for bad parts and 0 for good ones, and the score, a finite number.
         """
 
     def report(self, progress: Progress) -> None:

@@ -101,7 +101,7 @@ class LocalHost:
 
     work: the run's folder; the last checkpoint is kept beside it, in `<work>.checkpoint`, and `report.json` in it.
     cache: where decoded pictures are kept from run to run. show and say get progress and log lines.
-    result: what the run handed over, once it has.
+    result: what the run handed over, once it has; answers: what it said of the pictures, where it was to answer them.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class LocalHost:
         self._checkpoint = work.with_name(work.name + ".checkpoint")
         self._revealed = False
         self.result: Result | None = None
+        self.answers: Regions | None = None
         work.mkdir(parents=True, exist_ok=True)
         cache.mkdir(parents=True, exist_ok=True)
 
@@ -160,6 +161,9 @@ class LocalHost:
     def reveal_test_regions(self, found: Regions) -> Regions:
         self._reveal()
         return self._folder.regions
+
+    def hand_over_answers(self, found: Regions) -> None:
+        self.answers = found
 
     def _reveal(self) -> None:
         if self._revealed:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from loupe.job_kinds import JobKind
 from loupe.patterns import ID, VERSION
 from loupe.tasks import TASKS
 
@@ -123,25 +124,43 @@ class Resources(_Table):
 class Manifest(_Table):
     """A parsed and checked `algorithm.toml`.
 
-    name, version: as in the resource name "algorithms/{name}/versions/{version}". entry: "module:function", a function
-    of one Context. task: one of `loupe.tasks`.
+    name, version: as in the resource name "algorithms/{name}/versions/{version}". kinds: the jobs that it runs,
+    training unless it says otherwise; what trains does nothing else. entry: "module:function", a function of one
+    Context, or of one InferenceContext where the image trains nothing. task: one of `loupe.tasks`; where it trains
+    nothing, empty for all of them.
     """
 
     name: str = Field(pattern=f"^{ID}$")
     version: str = Field(pattern=f"^{VERSION}$")
-    task: str
+    kinds: tuple[JobKind, ...] = (JobKind.TRAIN,)
+    task: str = ""
     entry: str = Field(pattern=f"^{_ENTRY}$")
     licence: str = Field(min_length=1, max_length=200)
     summary: str = Field(min_length=1, max_length=500)
     parameters: Mapping[str, Parameter] = Field(default_factory=dict)
     resources: Resources = Field(default_factory=Resources)
 
-    @field_validator("task")
+    @field_validator("kinds", mode="before")
     @classmethod
-    def _task(cls, value: str) -> str:
-        if value not in TASKS:
-            raise ValueError(f"{value!r} is none of {', '.join(TASKS)}")
-        return value
+    def _kinds(cls, value: Any) -> Any:
+        """Read the kinds from their names, which strict types would not take."""
+        if not isinstance(value, list):
+            return value
+        if unknown := [each for each in value if each not in list(JobKind)]:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(JobKind)}")
+        return tuple(JobKind(each) for each in value)
+
+    @model_validator(mode="after")
+    def _task_of_kinds(self) -> Manifest:
+        if not self.kinds or len(set(self.kinds)) != len(self.kinds):
+            raise ValueError("kinds must name at least one, and each once")
+        if JobKind.TRAIN in self.kinds and len(self.kinds) > 1:
+            raise ValueError(
+                "kinds: an image that trains does nothing else; give the other kinds an image of their own"
+            )
+        if self.task not in TASKS and (self.task or JobKind.TRAIN in self.kinds):
+            raise ValueError(f"task: {self.task!r} is none of {', '.join(TASKS)}")
+        return self
 
     @field_validator("parameters")
     @classmethod

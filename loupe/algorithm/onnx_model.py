@@ -18,7 +18,10 @@ LARGEST_FOLDED = 256 << 20
 
 
 class OnnxModel:
-    """Runs an ONNX model over uint8 pictures [N, H, W, 3] on so many CPU threads, which wait without spinning."""
+    """Runs an ONNX model over uint8 pictures [N, H, W, 3] on so many CPU threads, which wait without spinning.
+
+    model: an onnx.ModelProto, or one that is serialised already.
+    """
 
     def __init__(self, model: Any, threads: int) -> None:
         import onnxruntime
@@ -28,16 +31,16 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what fails is raised, and need not be printed, too
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        serialised = model if isinstance(model, bytes) else model.SerializeToString()
+        self._session = onnxruntime.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
+        self._door = self._session.get_inputs()[0].name
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         return self.outputs(pictures)[0]
 
     def outputs(self, pictures: np.ndarray, names: Sequence[str] | None = None) -> list[np.ndarray]:
         """Return the outputs of these names, or all of them in the model's order."""
-        outputs: list[np.ndarray] = self._session.run(names, {"pictures": np.ascontiguousarray(pictures)})
+        outputs: list[np.ndarray] = self._session.run(names, {self._door: np.ascontiguousarray(pictures)})
         return outputs
 
     def predict(self, pictures: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ import numpy as np
 
 from loupe.algorithm.host import DatasetIndex, Progress, Result, RunSpec
 from loupe.algorithm.region_file import read_regions, write_regions
+from loupe.job_kinds import JobKind
 from loupe.letterbox import Fit
 from loupe.tasks.average_precision import Regions
 from loupe.tasks.objective import Objective
@@ -120,6 +121,8 @@ class PipeHost:
             max_epochs=job["max_epochs"],
             weights={name: self._data / file for name, file in job["weights"].items()},
             resumes=job["resumes"],
+            kind=JobKind(job["kind"]),
+            task=job["task"],
         )
 
     def pictures(self, height: int, width: int, fit: Fit = "stretch") -> Path:
@@ -136,6 +139,11 @@ class PipeHost:
         write_regions(path, found)
         file = self._call("reveal_test", file=self._inside(path))["file"]
         return read_regions(self._data / file)
+
+    def hand_over_answers(self, found: Regions) -> None:
+        path = self._work / "answers.npy"
+        write_regions(path, found)
+        self._call("answers", file=self._inside(path))
 
     def report(self, progress: Progress) -> None:
         self._send(

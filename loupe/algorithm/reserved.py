@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from loupe.tasks import TASKS
 
-BUILT_IN_NAMES = frozenset({"scratch", *(task.algorithm for task in TASKS.values())})
+INFERENCE = "inference"
+"""The one that answers with models; those of every task."""
+
+BUILT_IN_NAMES = frozenset({"scratch", INFERENCE, *(task.algorithm for task in TASKS.values())})
 """The algorithms that ship with this Loupe."""
 
 RESERVED_PREFIX = "loupe-"

@@ -98,16 +98,21 @@ class Gate:
         return await self.require(caller, SYSTEM_PROJECT, action, str(SYSTEM_PROJECT))
 
     async def require(self, caller: Caller, project: ProjectName, action: str, resource: str) -> int:
-        """Return the caller's parameter, or raise where it is too low; who is in no group there sees NotFound."""
-        assert caller.account is not None
-        decision = await self.authorizer.decide(caller.account, project, action, caller.login)
-        if decision.allowed and decision.active:
-            return decision.parameter
-        if not decision.active:
-            raise _inactive()
-        if not decision.member and project != SYSTEM_PROJECT:
-            raise not_found(resource)
-        raise denial(caller.account, project, action, decision)
+        """Return the caller's parameter; see `require`."""
+        return await require(self.authorizer, caller, project, action, resource)
+
+
+async def require(authorizer: Authorizer, caller: Caller, project: ProjectName, action: str, resource: str) -> int:
+    """Return the caller's parameter, or raise where it is too low; who is in no group there sees NotFound."""
+    assert caller.account is not None
+    decision = await authorizer.decide(caller.account, project, action, caller.login)
+    if decision.allowed and decision.active:
+        return decision.parameter
+    if not decision.active:
+        raise _inactive()
+    if not decision.member and project != SYSTEM_PROJECT:
+        raise not_found(resource)
+    raise denial(caller.account, project, action, decision)
 
 
 def _inactive() -> Unauthenticated:

@@ -47,7 +47,7 @@ class MeshServer:
 
     servicers: pairs of a generated add_…_to_server function and the servicer. max_message_bytes: the longest message
     that is taken. budget: memory for the first messages of calls; None where messages are short. recorder: the audit
-    log, None where the service has no database.
+    log, None where the service has no database. authorizer: decides who may do what.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class MeshServer:
         recorder: Recorder | None = None,
     ) -> None:
         self._settings = settings
-        self._authorizer = authorizer
+        self.authorizer = authorizer
         self._verifier = verifier
         self._servicers = servicers
         self._max_message_bytes = max_message_bytes
@@ -92,7 +92,7 @@ class MeshServer:
         """Serve everything at a port; with `strangers` it is a public door."""
         pool = descriptor_pool.Default()
         table = access_table(pool.FindServiceByName(name) for name in self._names)
-        gate = Gate(self._verifier, self._authorizer)
+        gate = Gate(self._verifier, self.authorizer)
         interceptor = MeshInterceptor(table, gate, strangers, self._budget, self._recorder)
         options = (*OPTIONS, ("grpc.max_receive_message_length", self._max_message_bytes))
         server = grpc.aio.server(interceptors=[interceptor], options=options)

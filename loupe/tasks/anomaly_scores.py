@@ -104,11 +104,15 @@ def as_answers(scores: np.ndarray, threshold: float) -> np.ndarray:
     From HALF on a picture is called bad; of two called alike the higher answer is the higher score. Above 2^15
     different scores of a kind neighbours become equal.
     """
-    above = scores > threshold
+    return as_ranks(scores, scores > threshold)
+
+
+def as_ranks(scores: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """Return the same where it is told, as bool [T], which pictures are called bad."""
     answers = np.zeros(len(scores), np.int64)
     for kind in (False, True):
-        values, places = np.unique(scores[above == kind], return_inverse=True)
-        answers[above == kind] = HALF * kind + places * min(HALF - 1, len(values) - 1) // max(1, len(values) - 1)
+        values, places = np.unique(scores[bad == kind], return_inverse=True)
+        answers[bad == kind] = HALF * kind + places * min(HALF - 1, len(values) - 1) // max(1, len(values) - 1)
     return answers
 
 

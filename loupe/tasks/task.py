@@ -46,6 +46,8 @@ class LabelCount:
     validation_count: int
     train_regions: int = 0
     validation_regions: int = 0
+    test_count: int = 0
+    test_regions: int = 0
 
 
 @dataclass(frozen=True)

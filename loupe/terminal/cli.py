@@ -19,6 +19,7 @@ from loupe.terminal.commands import (
     follow,
     frame,
     guard,
+    inference,
     inspect,
     jobs,
     login,
@@ -51,7 +52,8 @@ def build() -> typer.Typer:
     app.callback()(frame.root_options)
     for commands in (
         login, doctor, people, audit, data, changes, blobs, storage,
-        training, jobs, ended_jobs, algorithms, models, deletion, follow, classify, detect, inspect,
+        training, inference, jobs, ended_jobs, algorithms, models, deletion, follow,
+        classify, detect, inspect,
     ):  # fmt: skip
         app.registered_groups += commands.app.registered_groups
         app.registered_commands += commands.app.registered_commands

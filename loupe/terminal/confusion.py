@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MOST_CLASSES = 1_000
 """The classes of a matrix that is read from a report."""
 SHOWN_PAIRS = 10
+LONGEST_SPLIT = 20
 LABEL_COLUMNS = range(10, 21)
 """The columns that a class's name has in the matrix of a terminal: these at least, and these at most."""
 
@@ -46,10 +47,21 @@ class Confusion:
     split: str = "test"
 
 
+def figures_of(report: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return the figures of a report that say most of the model, and what their pictures are called.
+
+    They are what an evaluation measured, else those of test pictures, else those of validation pictures.
+    """
+    if "evaluation" in report:
+        return report["evaluation"], str(report.get("pictures", ""))[:LONGEST_SPLIT]
+    split = "test" if report.get("test") else "validation"
+    return report.get(split), split
+
+
 def confusion_of(report: Mapping[str, Any]) -> Confusion | None:
     """Return the matrix of a report; None where it has none, or one that is not square or not of counts."""
-    split = "test" if report.get("test") else "validation"
-    figures, labels = report.get(split), report.get("labels")
+    figures, split = figures_of(report)
+    labels = report.get("labels")
     matrix = figures.get("confusion_matrix") if isinstance(figures, dict) else None
     if not isinstance(matrix, list) or not isinstance(labels, list) or not 0 < len(matrix) <= MOST_CLASSES:
         return None

@@ -11,6 +11,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from loupe.common.v1 import objective_pb2
 from loupe.errors import invalid
+from loupe.job_kind_messages import pack_kind, pack_selection
+from loupe.job_kinds import JobKind, PictureSelection
 from loupe.names import JobName, project_of
 from loupe.scheduler.v1 import cluster_service_pb2, training_job_pb2
 from loupe.scheduler.v1 import training_job_service_pb2 as service
@@ -60,7 +62,7 @@ def _changed(
 
 
 class Jobs:
-    """Requests to make a model; they outlive the terminal."""
+    """Requests to make a model, or to have one answer pictures; they outlive the terminal."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -110,7 +112,72 @@ class Jobs:
             job.parameters.update(parameters)
         if max_minutes is not None:
             job.max_duration.CopyFrom(_duration(max_minutes))
-        parent = str(project_of(dataset_version, "dataset_version"))
+        return await self._submit(job, job_id)
+
+    async def evaluate(
+        self,
+        model_version: str,
+        dataset_version: str,
+        *,
+        pictures: PictureSelection = PictureSelection.TEST,
+        **more: Any,
+    ) -> training_job_pb2.TrainingJob:
+        """Return the accepted job that measures a model on labelled pictures; its result has `evaluation`.
+
+        more: as in `predict`. Raises FailedPrecondition where there are no such pictures, or none of a class that the
+        model knows.
+        """
+        return await self._answer(JobKind.EVALUATE, model_version, dataset_version, pictures, **more)
+
+    async def predict(
+        self,
+        model_version: str,
+        dataset_version: str,
+        *,
+        pictures: PictureSelection = PictureSelection.UNLABELLED,
+        **more: Any,
+    ) -> training_job_pb2.TrainingJob:
+        """Return the accepted job in which a model answers pictures; its result has `predictions`.
+
+        more: algorithm_version (the image that answers), parameters, job_id, priority, max_minutes, labels and note, as
+        in `submit`. Raises FailedPrecondition where there are no such pictures, NotFound, PermissionDenied.
+        """
+        return await self._answer(JobKind.PREDICT, model_version, dataset_version, pictures, **more)
+
+    async def _answer(
+        self,
+        kind: JobKind,
+        model_version: str,
+        dataset_version: str,
+        pictures: PictureSelection,
+        *,
+        algorithm_version: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        job_id: str = "",
+        priority: int = 0,
+        max_minutes: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        note: str = "",
+    ) -> training_job_pb2.TrainingJob:
+        _check_numbers(0, priority, 0, max_minutes)
+        job = training_job_pb2.TrainingJob(
+            kind=pack_kind(kind),
+            pictures=pack_selection(pictures),
+            base_model=model_version,
+            dataset_version=dataset_version,
+            algorithm_version=algorithm_version,
+            priority=priority,
+            labels=labels,
+            note=note,
+        )
+        if parameters:
+            job.parameters.update(parameters)
+        if max_minutes is not None:
+            job.max_duration.CopyFrom(_duration(max_minutes))
+        return await self._submit(job, job_id)
+
+    async def _submit(self, job: training_job_pb2.TrainingJob, job_id: str) -> training_job_pb2.TrainingJob:
+        parent = str(project_of(job.dataset_version, "dataset_version"))
         request = service.SubmitTrainingJobRequest(
             parent=parent, job_id=job_id, training_job=job, request_id=str(uuid.uuid4())
         )

@@ -31,7 +31,7 @@ def objective_of(asked: TrainingJob | ModelMetrics) -> Objective:
 
 
 def target_text(asked: TrainingJob | ModelMetrics) -> str:
-    """Return the target of a job or a model.
+    """Return the target of a job or a model; empty for a job that trains nothing.
 
     >>> from loupe.common.v1.objective_pb2 import Objective
     >>> from loupe.scheduler.v1.training_job_pb2 import TrainingJob
@@ -40,6 +40,8 @@ def target_text(asked: TrainingJob | ModelMetrics) -> str:
     >>> target_text(TrainingJob(objective=Objective(metric="recall[crack]", at_least=0.9)))
     'recall of crack 90.00 %'
     """
+    if getattr(asked, "pictures", 0):  # a job that trains nothing
+        return ""
     objective = objective_of(asked)
     metric, value = escaped(spoken(objective.metric)), percent(objective.bound)
     return value if metric == ACCURACY else f"{metric} {value}"

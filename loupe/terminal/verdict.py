@@ -11,17 +11,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loupe.forecast import forecast_of
+from loupe.tasks import TASKS
 from loupe.tasks.classification import ACCURACY
 from loupe.tasks.objective import spoken
-from loupe.terminal.confusion import ConfusionView, confusion_of
+from loupe.terminal.confusion import ConfusionView, confusion_of, figures_of
 from loupe.terminal.escapes import LONGEST_TEXT, escaped
-from loupe.terminal.tables import facts, line, percent, table
+from loupe.terminal.tables import facts, line, percent, size, table
 from loupe.terminal.targets import objective_of, score_of, target_text, task_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from loupe.scheduler.v1.training_job_pb2 import JobResult
+    from loupe.scheduler.v1.training_job_pb2 import Evaluation, JobResult
     from loupe.storage.v1.model_pb2 import ModelMetrics
     from loupe.tasks.task import Task
 
@@ -118,23 +119,42 @@ def render_result(
     """
     from rich.console import Group
 
-    pairs = [("outcome", OUTCOMES.get(result.outcome, result.outcome)), ("model", result.model_version)]
-    parts: list[RenderableType] = [facts([*pairs, *metric_rows(result.metrics)])]
+    parts: list[RenderableType] = [facts(_result_rows(result))]
     if result.verdict and verdict:
         parts.append(line(f"\n{escaped(result.verdict, LONGEST_TEXT)}"))
     parts += report_parts(read_report(result.report_json), filenames or {}, whole=whole)
     return Group(*parts)
 
 
+def _result_rows(result: JobResult) -> list[tuple[str, str]]:
+    """Return what a job brought, in short."""
+    if result.HasField("evaluation"):
+        told = result.evaluation
+        rows = [(escaped(spoken(name)), percent(told.figures[name])) for name in _in_order(told)]
+        return [*rows, ("pictures", str(told.picture_count)), ("unknown classes", ", ".join(told.unknown_labels))]
+    if result.HasField("predictions"):
+        made = result.predictions
+        return [("pictures", str(made.picture_count)), ("answers", f"{made.digest} ({size(made.size)})")]
+    pairs = [("outcome", OUTCOMES.get(result.outcome, result.outcome)), ("model", result.model_version)]
+    return [*pairs, *metric_rows(result.metrics)]
+
+
+def _in_order(evaluation: Evaluation) -> list[str]:
+    """Return the figures' names in the order of their task, by name where that is not known."""
+    task = TASKS.get(evaluation.task)
+    known = [name for name in (task.metrics if task else ()) if name in evaluation.figures]
+    return known or sorted(evaluation.figures)
+
+
 def report_parts(
     report: Mapping[str, Any], filenames: Mapping[str, str], *, whole: bool = False
 ) -> list[RenderableType]:
     """Return the tables of a report: worst classes, confusions, likely label errors; whole: the matrix at any width."""
-    split = "test" if report.get("test") else "validation"
-    figures = report.get(split)
+    figures, _ = figures_of(report)
     parts: list[RenderableType] = []
-    if isinstance(figures, dict) and (worst := _worst_classes(figures)):
-        parts.append(worst)
+    shown = _every_class if "evaluation" in report else _worst_classes
+    if isinstance(figures, dict) and (classes := shown(figures)):
+        parts.append(classes)
     if confusion := confusion_of(report):
         parts.append(ConfusionView(confusion, whole=whole))
     if doubted := _doubted(report):
@@ -163,16 +183,28 @@ def _share(value: object) -> str:
 
 
 def _worst_classes(figures: Mapping[str, Any]) -> RenderableType | None:
-    named = figures.get("worst_classes")
-    by_label = {row["label"]: row for row in _rows(figures.get("per_class")) if isinstance(row.get("label"), str)}
+    named, by_label = figures.get("worst_classes"), _by_label(figures)
     labels = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
     worst = [by_label[label] for label in labels if label in by_label][:SHOWN_CLASSES]
-    if not worst:
-        return None
-    told = next((columns for key, columns in _CLASS_COLUMNS.items() if key in worst[0]), {})
-    rows = [(row["label"], *(_cell(row.get(key)) for key in told)) for row in worst]
+    return _class_table(worst, "worst classes") if worst else None
+
+
+def _every_class(figures: Mapping[str, Any]) -> RenderableType | None:
+    """Return a table of all classes that there was something of."""
+    counted = [row for row in _by_label(figures).values() if row.get("pictures") or row.get("regions")]
+    return _class_table(counted, "by class") if counted else None
+
+
+def _by_label(figures: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    return {row["label"]: row for row in _rows(figures.get("per_class")) if isinstance(row.get("label"), str)}
+
+
+def _class_table(classes: Sequence[Mapping[str, Any]], title: str) -> RenderableType:
+    told = next((columns for key, columns in _CLASS_COLUMNS.items() if key in classes[0]), {})
+    told = {key: column for key, column in told.items() if any(key in row for row in classes)}
+    rows = [(row["label"], *(_cell(row.get(key)) for key in told)) for row in classes]
     right = tuple(range(1, len(told) + 1))
-    return table(("class", *told.values()), rows, title="worst classes", right=right, middle=(0,))
+    return table(("class", *told.values()), rows, title=title, right=right, middle=(0,))
 
 
 def _cell(value: object) -> str:

@@ -121,7 +121,7 @@ class SchedulerApp(MeshApp[SchedulerSettings]):
     def _job_servicer(self) -> TrainingJobServicer:
         return TrainingJobServicer(
             self._store,
-            Submission(self._store, self._storage, self._leadership, utc_now),
+            Submission(self._store, self._storage, self._leadership, utc_now, permit=self.permit),
             JobDeletion(self._store, timedelta(days=self.settings.keep_deleted_days), utc_now),
             self._fleet,
             Watch(self._store, self._events, self._signals, self._watch_timeout).follow,

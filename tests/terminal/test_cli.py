@@ -444,7 +444,7 @@ def every_command() -> list[list[str]]:
 
 def test_every_command_teaches_an_example_and_takes_json(loupe: Callable[..., Any]) -> None:
     paths = every_command()
-    assert len(paths) == 73
+    assert len(paths) == 75
     for path in paths:
         text = loupe(*path, "--help").stdout
         assert f"Example: loupe {' '.join(path)}" in " ".join(text.split()), path

@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from loupe.common.v1 import job_kind_pb2 as loupe_dot_common_dot_v1_dot_job__kind__pb2
 from loupe.common.v1 import objective_pb2 as loupe_dot_common_dot_v1_dot_objective__pb2
 from loupe.scheduler.v1 import cluster_pb2 as loupe_dot_scheduler_dot_v1_dot_cluster__pb2
 from loupe.storage.v1 import model_pb2 as loupe_dot_storage_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%loupe/scheduler/v1/training_job.proto\x12\x12loupe.scheduler.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1floupe/common/v1/objective.proto\x1a loupe/scheduler/v1/cluster.proto\x1a\x1cloupe/storage/v1/model.proto\"\xaf\x08\n\x0bTrainingJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x03 \x01(\t\x12\x19\n\x11\x61lgorithm_version\x18\x04 \x01(\t\x12+\n\nparameters\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05model\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x10\n\x08priority\x18\t \x01(\x05\x12/\n\x0cmax_duration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmax_epochs\x18\x0b \x01(\x05\x12;\n\x06labels\x18\x1e \x03(\x0b\x32+.loupe.scheduler.v1.TrainingJob.LabelsEntry\x12\x0c\n\x04note\x18\x1f \x01(\t\x12+\n\x05state\x18\x0c \x01(\x0e\x32\x1c.loupe.scheduler.v1.JobState\x12\x15\n\rstate_message\x18\r \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x0e \x01(\x05\x12\x0f\n\x07trainer\x18\x0f \x01(\t\x12\x11\n\tsubmitter\x18\x10 \x01(\t\x12\x10\n\x08rerun_of\x18  \x01(\t\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06result\x18\x14 \x01(\x0b\x32\x1d.loupe.scheduler.v1.JobResult\x12/\n\x07\x66\x61ilure\x18\x15 \x01(\x0b\x32\x1e.loupe.scheduler.v1.JobFailure\x12\x38\n\x0flatest_progress\x18\x16 \x01(\x0b\x32\x1f.loupe.scheduler.v1.JobProgress\x12\x1e\n\x16\x61llow_small_validation\x18\x18 \x01(\x08\x12-\n\tobjective\x18\x19 \x01(\x0b\x32\x1a.loupe.common.v1.Objective\x12\x12\n\nbase_model\x18! \x01(\t\x12\x11\n\tresume_of\x18\" \x01(\t\x12/\n\x0b\x64\x65lete_time\x18$ \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18% \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x06\x10\x07J\x04\x08\x17\x10\x18R\x0ftarget_accuracyR\rtarget_metric\"\x8a\x01\n\tJobResult\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12/\n\x07metrics\x18\x03 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelMetrics\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x13\n\x0breport_json\x18\x05 \x01(\t\"-\n\nJobFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xce\x01\n\x0bJobProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x05\x12=\n\x07metrics\x18\x05 \x03(\x0b\x32,.loupe.scheduler.v1.JobProgress.MetricsEntry\x12\x0f\n\x07message\x18\x06 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x9e\x02\n\x08JobEvent\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0cstate_change\x18\x05 \x01(\x0b\x32\x1f.loupe.scheduler.v1.StateChangeH\x00\x12\x33\n\x08progress\x18\x06 \x01(\x0b\x32\x1f.loupe.scheduler.v1.JobProgressH\x00\x12\r\n\x03log\x18\x07 \x01(\tH\x00\x12\x32\n\tplacement\x18\x08 \x01(\x0b\x32\x1d.loupe.scheduler.v1.PlacementH\x00\x42\x07\n\x05\x65vent\"\xab\x01\n\x0bStateChange\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.loupe.scheduler.v1.JobState\x12\x0f\n\x07message\x18\x02 \x01(\t\x12-\n\x06result\x18\x03 \x01(\x0b\x32\x1d.loupe.scheduler.v1.JobResult\x12/\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1e.loupe.scheduler.v1.JobFailure*\xec\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x19\n\x15JOB_STATE_DISPATCHING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x18\n\x14JOB_STATE_PUBLISHING\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x1b\n\x17JOB_STATE_TARGET_MISSED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%loupe/scheduler/v1/training_job.proto\x12\x12loupe.scheduler.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eloupe/common/v1/job_kind.proto\x1a\x1floupe/common/v1/objective.proto\x1a loupe/scheduler/v1/cluster.proto\x1a\x1cloupe/storage/v1/model.proto\"\x8c\t\n\x0bTrainingJob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x03 \x01(\t\x12\x19\n\x11\x61lgorithm_version\x18\x04 \x01(\t\x12+\n\nparameters\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05model\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x10\n\x08priority\x18\t \x01(\x05\x12/\n\x0cmax_duration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmax_epochs\x18\x0b \x01(\x05\x12;\n\x06labels\x18\x1e \x03(\x0b\x32+.loupe.scheduler.v1.TrainingJob.LabelsEntry\x12\x0c\n\x04note\x18\x1f \x01(\t\x12+\n\x05state\x18\x0c \x01(\x0e\x32\x1c.loupe.scheduler.v1.JobState\x12\x15\n\rstate_message\x18\r \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x0e \x01(\x05\x12\x0f\n\x07trainer\x18\x0f \x01(\t\x12\x11\n\tsubmitter\x18\x10 \x01(\t\x12\x10\n\x08rerun_of\x18  \x01(\t\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06result\x18\x14 \x01(\x0b\x32\x1d.loupe.scheduler.v1.JobResult\x12/\n\x07\x66\x61ilure\x18\x15 \x01(\x0b\x32\x1e.loupe.scheduler.v1.JobFailure\x12\x38\n\x0flatest_progress\x18\x16 \x01(\x0b\x32\x1f.loupe.scheduler.v1.JobProgress\x12\x1e\n\x16\x61llow_small_validation\x18\x18 \x01(\x08\x12-\n\tobjective\x18\x19 \x01(\x0b\x32\x1a.loupe.common.v1.Objective\x12\x12\n\nbase_model\x18! \x01(\t\x12\x11\n\tresume_of\x18\" \x01(\t\x12&\n\x04kind\x18# \x01(\x0e\x32\x18.loupe.common.v1.JobKind\x12/\n\x0b\x64\x65lete_time\x18$ \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18% \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x08pictures\x18& \x01(\x0e\x32!.loupe.common.v1.PictureSelection\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x06\x10\x07J\x04\x08\x17\x10\x18R\x0ftarget_accuracyR\rtarget_metric\"\xf4\x01\n\tJobResult\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12/\n\x07metrics\x18\x03 \x01(\x0b\x32\x1e.loupe.storage.v1.ModelMetrics\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x13\n\x0breport_json\x18\x05 \x01(\t\x12\x32\n\nevaluation\x18\x06 \x01(\x0b\x32\x1e.loupe.scheduler.v1.Evaluation\x12\x34\n\x0bpredictions\x18\x07 \x01(\x0b\x32\x1f.loupe.scheduler.v1.Predictions\"\xb7\x01\n\nEvaluation\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x15\n\rpicture_count\x18\x02 \x01(\x03\x12<\n\x07\x66igures\x18\x03 \x03(\x0b\x32+.loupe.scheduler.v1.Evaluation.FiguresEntry\x12\x16\n\x0eunknown_labels\x18\x04 \x03(\t\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xae\x01\n\x0bPredictions\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x15\n\rpicture_count\x18\x03 \x01(\x03\x12;\n\x06\x63ounts\x18\x04 \x03(\x0b\x32+.loupe.scheduler.v1.Predictions.CountsEntry\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"-\n\nJobFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xce\x01\n\x0bJobProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x05\x12=\n\x07metrics\x18\x05 \x03(\x0b\x32,.loupe.scheduler.v1.JobProgress.MetricsEntry\x12\x0f\n\x07message\x18\x06 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x9e\x02\n\x08JobEvent\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0cstate_change\x18\x05 \x01(\x0b\x32\x1f.loupe.scheduler.v1.StateChangeH\x00\x12\x33\n\x08progress\x18\x06 \x01(\x0b\x32\x1f.loupe.scheduler.v1.JobProgressH\x00\x12\r\n\x03log\x18\x07 \x01(\tH\x00\x12\x32\n\tplacement\x18\x08 \x01(\x0b\x32\x1d.loupe.scheduler.v1.PlacementH\x00\x42\x07\n\x05\x65vent\"\xab\x01\n\x0bStateChange\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.loupe.scheduler.v1.JobState\x12\x0f\n\x07message\x18\x02 \x01(\t\x12-\n\x06result\x18\x03 \x01(\x0b\x32\x1d.loupe.scheduler.v1.JobResult\x12/\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1e.loupe.scheduler.v1.JobFailure*\xec\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x19\n\x15JOB_STATE_DISPATCHING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x18\n\x14JOB_STATE_PUBLISHING\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x1b\n\x17JOB_STATE_TARGET_MISSED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,24 +40,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGJOB_LABELSENTRY']._loaded_options = None
   _globals['_TRAININGJOB_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_EVALUATION_FIGURESENTRY']._loaded_options = None
+  _globals['_EVALUATION_FIGURESENTRY']._serialized_options = b'8\001'
+  _globals['_PREDICTIONS_COUNTSENTRY']._loaded_options = None
+  _globals['_PREDICTIONS_COUNTSENTRY']._serialized_options = b'8\001'
   _globals['_JOBPROGRESS_METRICSENTRY']._loaded_options = None
   _globals['_JOBPROGRESS_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATE']._serialized_start=2188
-  _globals['_JOBSTATE']._serialized_end=2424
-  _globals['_TRAININGJOB']._serialized_start=254
-  _globals['_TRAININGJOB']._serialized_end=1325
-  _globals['_TRAININGJOB_LABELSENTRY']._serialized_start=1236
-  _globals['_TRAININGJOB_LABELSENTRY']._serialized_end=1281
-  _globals['_JOBRESULT']._serialized_start=1328
-  _globals['_JOBRESULT']._serialized_end=1466
-  _globals['_JOBFAILURE']._serialized_start=1468
-  _globals['_JOBFAILURE']._serialized_end=1513
-  _globals['_JOBPROGRESS']._serialized_start=1516
-  _globals['_JOBPROGRESS']._serialized_end=1722
-  _globals['_JOBPROGRESS_METRICSENTRY']._serialized_start=1676
-  _globals['_JOBPROGRESS_METRICSENTRY']._serialized_end=1722
-  _globals['_JOBEVENT']._serialized_start=1725
-  _globals['_JOBEVENT']._serialized_end=2011
-  _globals['_STATECHANGE']._serialized_start=2014
-  _globals['_STATECHANGE']._serialized_end=2185
+  _globals['_JOBSTATE']._serialized_start=2782
+  _globals['_JOBSTATE']._serialized_end=3018
+  _globals['_TRAININGJOB']._serialized_start=286
+  _globals['_TRAININGJOB']._serialized_end=1450
+  _globals['_TRAININGJOB_LABELSENTRY']._serialized_start=1361
+  _globals['_TRAININGJOB_LABELSENTRY']._serialized_end=1406
+  _globals['_JOBRESULT']._serialized_start=1453
+  _globals['_JOBRESULT']._serialized_end=1697
+  _globals['_EVALUATION']._serialized_start=1700
+  _globals['_EVALUATION']._serialized_end=1883
+  _globals['_EVALUATION_FIGURESENTRY']._serialized_start=1837
+  _globals['_EVALUATION_FIGURESENTRY']._serialized_end=1883
+  _globals['_PREDICTIONS']._serialized_start=1886
+  _globals['_PREDICTIONS']._serialized_end=2060
+  _globals['_PREDICTIONS_COUNTSENTRY']._serialized_start=2015
+  _globals['_PREDICTIONS_COUNTSENTRY']._serialized_end=2060
+  _globals['_JOBFAILURE']._serialized_start=2062
+  _globals['_JOBFAILURE']._serialized_end=2107
+  _globals['_JOBPROGRESS']._serialized_start=2110
+  _globals['_JOBPROGRESS']._serialized_end=2316
+  _globals['_JOBPROGRESS_METRICSENTRY']._serialized_start=2270
+  _globals['_JOBPROGRESS_METRICSENTRY']._serialized_end=2316
+  _globals['_JOBEVENT']._serialized_start=2319
+  _globals['_JOBEVENT']._serialized_end=2605
+  _globals['_STATECHANGE']._serialized_start=2608
+  _globals['_STATECHANGE']._serialized_end=2779
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from loupe.common.v1 import job_kind_pb2 as _job_kind_pb2
 from loupe.common.v1 import objective_pb2 as _objective_pb2
 from loupe.scheduler.v1 import cluster_pb2 as _cluster_pb2
 from loupe.storage.v1 import model_pb2 as _model_pb2
@@ -10,7 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -37,7 +38,7 @@ JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
 
 class TrainingJob(_message.Message):
-    __slots__ = ("name", "uid", "dataset_version", "algorithm_version", "parameters", "model", "seed", "priority", "max_duration", "max_epochs", "labels", "note", "state", "state_message", "attempt", "trainer", "submitter", "rerun_of", "create_time", "start_time", "end_time", "result", "failure", "latest_progress", "allow_small_validation", "objective", "base_model", "resume_of", "delete_time", "expire_time")
+    __slots__ = ("name", "uid", "dataset_version", "algorithm_version", "parameters", "model", "seed", "priority", "max_duration", "max_epochs", "labels", "note", "state", "state_message", "attempt", "trainer", "submitter", "rerun_of", "create_time", "start_time", "end_time", "result", "failure", "latest_progress", "allow_small_validation", "objective", "base_model", "resume_of", "kind", "delete_time", "expire_time", "pictures")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -73,8 +74,10 @@ class TrainingJob(_message.Message):
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     RESUME_OF_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     dataset_version: str
@@ -103,23 +106,67 @@ class TrainingJob(_message.Message):
     objective: _objective_pb2.Objective
     base_model: str
     resume_of: str
+    kind: _job_kind_pb2.JobKind
     delete_time: _timestamp_pb2.Timestamp
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., note: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., state_message: _Optional[str] = ..., attempt: _Optional[int] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ..., rerun_of: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., failure: _Optional[_Union[JobFailure, _Mapping]] = ..., latest_progress: _Optional[_Union[JobProgress, _Mapping]] = ..., allow_small_validation: _Optional[bool] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ..., base_model: _Optional[str] = ..., resume_of: _Optional[str] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    pictures: _job_kind_pb2.PictureSelection
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., model: _Optional[str] = ..., seed: _Optional[int] = ..., priority: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., note: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., state_message: _Optional[str] = ..., attempt: _Optional[int] = ..., trainer: _Optional[str] = ..., submitter: _Optional[str] = ..., rerun_of: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., failure: _Optional[_Union[JobFailure, _Mapping]] = ..., latest_progress: _Optional[_Union[JobProgress, _Mapping]] = ..., allow_small_validation: _Optional[bool] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ..., base_model: _Optional[str] = ..., resume_of: _Optional[str] = ..., kind: _Optional[_Union[_job_kind_pb2.JobKind, str]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pictures: _Optional[_Union[_job_kind_pb2.PictureSelection, str]] = ...) -> None: ...
 
 class JobResult(_message.Message):
-    __slots__ = ("outcome", "model_version", "metrics", "verdict", "report_json")
+    __slots__ = ("outcome", "model_version", "metrics", "verdict", "report_json", "evaluation", "predictions")
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     REPORT_JSON_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     outcome: str
     model_version: str
     metrics: _model_pb2.ModelMetrics
     verdict: str
     report_json: str
-    def __init__(self, outcome: _Optional[str] = ..., model_version: _Optional[str] = ..., metrics: _Optional[_Union[_model_pb2.ModelMetrics, _Mapping]] = ..., verdict: _Optional[str] = ..., report_json: _Optional[str] = ...) -> None: ...
+    evaluation: Evaluation
+    predictions: Predictions
+    def __init__(self, outcome: _Optional[str] = ..., model_version: _Optional[str] = ..., metrics: _Optional[_Union[_model_pb2.ModelMetrics, _Mapping]] = ..., verdict: _Optional[str] = ..., report_json: _Optional[str] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., predictions: _Optional[_Union[Predictions, _Mapping]] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("task", "picture_count", "figures", "unknown_labels")
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_LABELS_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    picture_count: int
+    figures: _containers.ScalarMap[str, float]
+    unknown_labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, task: _Optional[str] = ..., picture_count: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., unknown_labels: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Predictions(_message.Message):
+    __slots__ = ("digest", "size", "picture_count", "counts")
+    class CountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    size: int
+    picture_count: int
+    counts: _containers.ScalarMap[str, int]
+    def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., picture_count: _Optional[int] = ..., counts: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class JobFailure(_message.Message):
     __slots__ = ("reason", "message")

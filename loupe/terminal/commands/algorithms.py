@@ -34,7 +34,9 @@ async def algorithm_list(
         if deleted:
             return await show_deleted(cli, loupe.algorithms.deleted(which))
         found = [one async for one in loupe.algorithms.list(which)]
-    rows = [(short(one.name), one.task, "built in" if one.built_in else one.creator, one.summary) for one in found]
+    rows = [
+        (short(one.name), one.task or "any", "built in" if one.built_in else one.creator, one.summary) for one in found
+    ]
     cli.show({"algorithms": found}, lambda: table(("algorithm", "task", "from", "what it does"), rows))
 
 

@@ -22,8 +22,8 @@ from loupe.terminal.commands.data import (
     show_version,
     telling_refused,
 )
-from loupe.terminal.commands.frame import Cli, Ended, command
-from loupe.terminal.commands.lazy import names
+from loupe.terminal.commands.frame import Cli, Ended, command, within
+from loupe.terminal.commands.lazy import errors, names
 from loupe.terminal.escapes import escaped
 from loupe.terminal.progress import push_bar
 from loupe.terminal.tables import line, short, table, when
@@ -31,6 +31,7 @@ from loupe.terminal.tables import line, short, table, when
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from loupe.names import DatasetVersionName
     from loupe.storage.v1.dataset_pb2 import DatasetVersion
     from loupe.storage.v1.dataset_service_pb2 import CreateDatasetVersionResponse, DatasetDifference
     from loupe.terminal.datasets import VersionDiff
@@ -116,6 +117,7 @@ async def dataset_relabel(
     "annotate",
     "loupe dataset annotate screws corrected/ --format coco --project line-7",
     "loupe dataset annotate screws --nothing-there ok/007.png --clear 3f7a9c01",
+    "loupe dataset annotate screws --from-job j7 --min-confidence 0.8",
 )
 async def dataset_annotate(
     cli: Cli,
@@ -131,6 +133,13 @@ async def dataset_annotate(
     clear: Annotated[
         list[str] | None, typer.Option("--clear", metavar="PICTURE", help="Forget what this one is annotated with.")
     ] = None,
+    from_job: Annotated[
+        str | None, typer.Option("--from-job", metavar="JOB", help="Take over what `loupe predict` found in this job.")
+    ] = None,
+    min_confidence: Annotated[
+        float,
+        typer.Option("--min-confidence", metavar="N", callback=within(0, 1), help="Only what is so sure; else all."),
+    ] = 0.0,
     force: ForceOption = False,
 ) -> None:
     """Make a new version of the newest one in which pictures have other boxes and polygons; none changes its split.
@@ -138,10 +147,19 @@ async def dataset_annotate(
     What PATH says of a picture takes the place of all that it is annotated with; pictures that it does not name stay as
     they are. They are known by their digests, where the files lie beside the annotations, else by their names. PICTURE
     is a digest (8 digits or more), the name of the file in the version, or a file here.
+
+    With --from-job the answers of a model are taken over, for pictures only that nobody has labelled. Boxes name the
+    model and its confidence, and stand there as not verified; the class of a whole picture does not say where it is
+    from.
     """
     from loupe.terminal.annotating import find_annotations
 
     base = cli.name(names.DatasetVersionName, dataset)
+    if from_job is not None:
+        if source is not None or nothing_there or clear:
+            raise typer.BadParameter("it goes with no other annotations", param_hint="--from-job")
+        await _take_over(cli, base, str(cli.name(names.JobName, from_job)), min_confidence, force=force)
+        return
     async with cli.terminal() as loupe:
         found = await find_annotations(
             loupe.datasets, base, source, format, nothing_there=nothing_there or (), clear=clear or ()
@@ -150,6 +168,29 @@ async def dataset_annotate(
             cli.note(f"note: {warning}")
         made = await loupe.datasets.change(base, annotated=found.annotated, force=force)
     _show_changed(cli, made, found.warnings)
+
+
+async def _take_over(cli: Cli, base: DatasetVersionName, job_name: str, min_confidence: float, *, force: bool) -> None:
+    """Make a version with what a job's model said of pictures that nobody has labelled."""
+    from loupe.terminal.predictions import fetch_predictions, parse_predictions, take_over
+
+    async with cli.terminal() as loupe:
+        job = await loupe.jobs.get(job_name)
+        predicted = parse_predictions(job, await fetch_predictions(loupe.datasets, job))
+        base = names.DatasetVersionName.parse((await loupe.datasets.version(str(base))).name)
+        items = [item async for item in loupe.datasets.items(str(base))]
+        found = take_over(predicted, items, min_confidence)
+        taken = len(found.relabelled) + len(found.annotated)
+        cli.note(
+            f"{taken} pictures are taken over; {found.labelled} are labelled already, {found.unsure} have no answer "
+            f"that is sure enough, {found.missing} are not in {base}"
+        )
+        if not taken:
+            raise errors.FailedPrecondition(
+                f"{job_name} says nothing of {base} that could be taken over", resource=job_name
+            )
+        made = await loupe.datasets.change(base, relabelled=found.relabelled, annotated=found.annotated, force=force)
+    _show_changed(cli, made)
 
 
 def _show_changed(cli: Cli, made: CreateDatasetVersionResponse, found: Sequence[str] = ()) -> None:

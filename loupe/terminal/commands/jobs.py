@@ -31,6 +31,7 @@ from loupe.terminal.commands.orders import (
     within_seeds,
 )
 from loupe.terminal.escapes import escaped
+from loupe.terminal.job_kinds import kind_of, pictures_of, trains
 from loupe.terminal.tables import facts, line, placement_table, seconds_of, short, table, when
 from loupe.terminal.targets import objective_of, target_text
 from loupe.terminal.verdict import doubted_digests, read_report, render_result
@@ -101,15 +102,15 @@ async def job_list(
             return cli.show({"deleted": gone}, lambda: _deleted_table(gone))
         found = [one async for one in loupe.jobs.list(cli.project, states, labels)]
     rows: list[Sequence[object]] = [
-        (short(one.name), state_word(one.state), short(one.dataset_version), target_text(one),
-         short(one.result.model_version), when(one.create_time))
+        (short(one.name), kind_of(one), state_word(one.state), short(one.dataset_version), target_text(one),
+         short(one.result.model_version if trains(one) else one.base_model), when(one.create_time))
         for one in found
     ]  # fmt: skip
-    columns = ["job", "state", "data set", "target", "model", "submitted"]
+    columns = ["job", "kind", "state", "data set", "target", "model", "submitted"]
     if any(one.labels for one in found):
         columns.append("labels")
         rows = [(*row, labels_text(one)) for row, one in zip(rows, found, strict=True)]
-    cli.show({"jobs": found}, lambda: table(columns, rows, right=(3,)))
+    cli.show({"jobs": found}, lambda: table(columns, rows, right=(4,)))
 
 
 def _deleted_table(found: Sequence[TrainingJob]) -> RenderableType:
@@ -136,10 +137,10 @@ async def job_show(
         found = await loupe.jobs.get(str(cli.name(names.JobName, job)))
         filenames = {} if cli.as_json else await _doubted_files(loupe, found)
     write_matrix(cli, found.name, found.result.report_json, csv_file, png_file)
-    cli.show(found, lambda: _job_view(found, filenames, whole=whole_matrix))
+    cli.show(found, lambda: job_view(found, filenames, whole=whole_matrix))
 
 
-def _job_view(job: TrainingJob, filenames: dict[str, str], *, told: str = "", whole: bool = False) -> RenderableType:
+def job_view(job: TrainingJob, filenames: dict[str, str], *, told: str = "", whole: bool = False) -> RenderableType:
     """Show all of a job; told: the sentence that was said of it already. whole: the matrix at any width."""
     from rich.console import Group
 
@@ -150,6 +151,7 @@ def _job_view(job: TrainingJob, filenames: dict[str, str], *, told: str = "", wh
     failure = f"{job.failure.reason}: {job.failure.message}" if job.HasField("failure") else ""
     pairs = [
         ("job", job.name),
+        ("kind", "" if trains(job) else kind_of(job)),
         ("state", ": ".join(filter(None, (state_word(job.state), message)))),
         ("data set", job.dataset_version),
         ("algorithm", job.algorithm_version),
@@ -158,7 +160,8 @@ def _job_view(job: TrainingJob, filenames: dict[str, str], *, told: str = "", wh
         ("note", job.note),
         ("reruns", job.rerun_of),
         ("resumes", job.resume_of),
-        ("starts from", job.base_model),
+        ("starts from" if trains(job) else "model", job.base_model),
+        ("pictures", pictures_of(job)),
         ("trainer", f"{job.trainer}, attempt {job.attempt}" if job.trainer else ""),
         ("submitted", f"{when(job.create_time)} by {job.submitter}"),
         ("started", when(job.start_time)),
@@ -218,7 +221,7 @@ async def watch(cli: Cli, loupe: Terminal, job: TrainingJob, after: int, *, inst
     install: bring its model to this machine when it was released.
     """
     try:
-        last = await _follow(cli, loupe, job, after)
+        last = await follow_job(cli, loupe, job, after)
     except asyncio.CancelledError as stopped:
         raise Interrupted(
             f"no longer watching; {job.name} goes on",
@@ -226,24 +229,25 @@ async def watch(cli: Cli, loupe: Terminal, job: TrainingJob, after: int, *, inst
         ) from stopped
     ended = await loupe.jobs.get(job.name) if install or not cli.as_json else job
     if not cli.as_json:
-        cli.console.print(_job_view(ended, await _doubted_files(loupe, ended), told=last.message))
+        cli.console.print(job_view(ended, await _doubted_files(loupe, ended), told=last.message))
     if install:
         await deliver(cli, loupe, ended)
     raise Ended(exit_of(last.state))
 
 
-async def _follow(cli: Cli, loupe: Terminal, job: TrainingJob, after: int) -> StateChange:
-    """Show a job's events to the last one, and return its final state."""
+async def follow_job(cli: Cli, loupe: Terminal, job: TrainingJob, after: int, *, quiet: bool = False) -> StateChange:
+    """Show a job's events to the last one, unless quiet, and return its final state."""
     from loupe.scheduler.v1.training_job_pb2 import StateChange
     from loupe.terminal.live import JobView, job_display
 
     last = StateChange()
-    view = JobView(objective_of(job), began=seconds_of(job.create_time))
+    view = JobView(objective_of(job) if trains(job) else None, began=seconds_of(job.create_time))
     async with contextlib.aclosing(loupe.jobs.watch(job.name, after)) as events:
         with contextlib.ExitStack() as stack:
-            show = cli.emit if cli.as_json else stack.enter_context(job_display(cli.console, view))
+            told = cli.emit if cli.as_json or quiet else stack.enter_context(job_display(cli.console, view))
             async for event in events:
-                show(event)
+                if not quiet:
+                    told(event)
                 if event.WhichOneof("event") == "state_change":
                     last = event.state_change
     return last

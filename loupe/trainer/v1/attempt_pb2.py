@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from loupe.common.v1 import job_kind_pb2 as loupe_dot_common_dot_v1_dot_job__kind__pb2
 from loupe.common.v1 import objective_pb2 as loupe_dot_common_dot_v1_dot_objective__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eloupe/trainer/v1/attempt.proto\x12\x10loupe.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1floupe/common/v1/objective.proto\"*\n\nAttemptKey\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"\x8a\x03\n\x0b\x41ttemptSpec\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.loupe.trainer.v1.AttemptKey\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\x12\x19\n\x11\x61lgorithm_version\x18\x03 \x01(\t\x12\x18\n\x10\x61lgorithm_digest\x18\x04 \x01(\t\x12\x10\n\x08\x62uilt_in\x18\x05 \x01(\x08\x12+\n\nparameters\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12/\n\x0cmax_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmax_epochs\x18\n \x01(\x05\x12\x15\n\rstorage_token\x18\x0b \x01(\t\x12-\n\tobjective\x18\r \x01(\x0b\x32\x1a.loupe.common.v1.ObjectiveJ\x04\x08\x07\x10\x08J\x04\x08\x0c\x10\rR\x0ftarget_accuracyR\rtarget_metric\"\xf7\x02\n\x0c\x41ttemptEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x07started\x18\x03 \x01(\x0b\x32 .loupe.trainer.v1.AttemptStartedH\x00\x12\x35\n\x08progress\x18\x04 \x01(\x0b\x32!.loupe.trainer.v1.AttemptProgressH\x00\x12\r\n\x03log\x18\x05 \x01(\tH\x00\x12=\n\x0c\x63heckpointed\x18\x06 \x01(\x0b\x32%.loupe.trainer.v1.AttemptCheckpointedH\x00\x12\x35\n\x08\x66inished\x18\x07 \x01(\x0b\x32!.loupe.trainer.v1.AttemptFinishedH\x00\x12\x31\n\x06\x66\x61iled\x18\x08 \x01(\x0b\x32\x1f.loupe.trainer.v1.AttemptFailedH\x00\x42\x07\n\x05\x65vent\"/\n\x0e\x41ttemptStarted\x12\x0c\n\x04warm\x18\x01 \x01(\x08\x12\x0f\n\x07resumed\x18\x02 \x01(\x08\"\xd4\x01\n\x0f\x41ttemptProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x05\x12?\n\x07metrics\x18\x05 \x03(\x0b\x32..loupe.trainer.v1.AttemptProgress.MetricsEntry\x12\x0f\n\x07message\x18\x06 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"#\n\x13\x41ttemptCheckpointed\x12\x0c\n\x04size\x18\x01 \x01(\x03\"|\n\x0f\x41ttemptFinished\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12-\n\tartifacts\x18\x02 \x03(\x0b\x32\x1a.loupe.trainer.v1.Artifact\x12\x13\n\x0breport_json\x18\x03 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\x04 \x01(\t\":\n\x08\x41rtifact\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\"C\n\rAttemptFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08*\x9b\x01\n\x0c\x41ttemptState\x12\x1d\n\x19\x41TTEMPT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41TTEMPT_STATE_PREPARING\x10\x01\x12\x19\n\x15\x41TTEMPT_STATE_RUNNING\x10\x02\x12\x1a\n\x16\x41TTEMPT_STATE_FINISHED\x10\x03\x12\x18\n\x14\x41TTEMPT_STATE_FAILED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eloupe/trainer/v1/attempt.proto\x12\x10loupe.trainer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eloupe/common/v1/job_kind.proto\x1a\x1floupe/common/v1/objective.proto\"*\n\nAttemptKey\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"\x98\x04\n\x0b\x41ttemptSpec\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.loupe.trainer.v1.AttemptKey\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\x12\x19\n\x11\x61lgorithm_version\x18\x03 \x01(\t\x12\x18\n\x10\x61lgorithm_digest\x18\x04 \x01(\t\x12\x10\n\x08\x62uilt_in\x18\x05 \x01(\x08\x12+\n\nparameters\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12/\n\x0cmax_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmax_epochs\x18\n \x01(\x05\x12\x15\n\rstorage_token\x18\x0b \x01(\t\x12-\n\tobjective\x18\r \x01(\x0b\x32\x1a.loupe.common.v1.Objective\x12&\n\x04kind\x18\x0e \x01(\x0e\x32\x18.loupe.common.v1.JobKind\x12\x33\n\x08pictures\x18\x0f \x01(\x0e\x32!.loupe.common.v1.PictureSelection\x12/\n\x05model\x18\x10 \x01(\x0b\x32 .loupe.trainer.v1.AnsweringModelJ\x04\x08\x07\x10\x08J\x04\x08\x0c\x10\rR\x0ftarget_accuracyR\rtarget_metric\"[\n\x0e\x41nsweringModel\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xf7\x02\n\x0c\x41ttemptEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x07started\x18\x03 \x01(\x0b\x32 .loupe.trainer.v1.AttemptStartedH\x00\x12\x35\n\x08progress\x18\x04 \x01(\x0b\x32!.loupe.trainer.v1.AttemptProgressH\x00\x12\r\n\x03log\x18\x05 \x01(\tH\x00\x12=\n\x0c\x63heckpointed\x18\x06 \x01(\x0b\x32%.loupe.trainer.v1.AttemptCheckpointedH\x00\x12\x35\n\x08\x66inished\x18\x07 \x01(\x0b\x32!.loupe.trainer.v1.AttemptFinishedH\x00\x12\x31\n\x06\x66\x61iled\x18\x08 \x01(\x0b\x32\x1f.loupe.trainer.v1.AttemptFailedH\x00\x42\x07\n\x05\x65vent\"/\n\x0e\x41ttemptStarted\x12\x0c\n\x04warm\x18\x01 \x01(\x08\x12\x0f\n\x07resumed\x18\x02 \x01(\x08\"\xd4\x01\n\x0f\x41ttemptProgress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\x05\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x05\x12?\n\x07metrics\x18\x05 \x03(\x0b\x32..loupe.trainer.v1.AttemptProgress.MetricsEntry\x12\x0f\n\x07message\x18\x06 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"#\n\x13\x41ttemptCheckpointed\x12\x0c\n\x04size\x18\x01 \x01(\x03\"|\n\x0f\x41ttemptFinished\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12-\n\tartifacts\x18\x02 \x03(\x0b\x32\x1a.loupe.trainer.v1.Artifact\x12\x13\n\x0breport_json\x18\x03 \x01(\t\x12\x14\n\x0c\x63ode_version\x18\x04 \x01(\t\":\n\x08\x41rtifact\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\"C\n\rAttemptFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08*\x9b\x01\n\x0c\x41ttemptState\x12\x1d\n\x19\x41TTEMPT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41TTEMPT_STATE_PREPARING\x10\x01\x12\x19\n\x15\x41TTEMPT_STATE_RUNNING\x10\x02\x12\x1a\n\x16\x41TTEMPT_STATE_FINISHED\x10\x03\x12\x18\n\x14\x41TTEMPT_STATE_FAILED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,26 +38,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ATTEMPTPROGRESS_METRICSENTRY']._loaded_options = None
   _globals['_ATTEMPTPROGRESS_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_ATTEMPTSTATE']._serialized_start=1556
-  _globals['_ATTEMPTSTATE']._serialized_end=1711
-  _globals['_ATTEMPTKEY']._serialized_start=180
-  _globals['_ATTEMPTKEY']._serialized_end=222
-  _globals['_ATTEMPTSPEC']._serialized_start=225
-  _globals['_ATTEMPTSPEC']._serialized_end=619
-  _globals['_ATTEMPTEVENT']._serialized_start=622
-  _globals['_ATTEMPTEVENT']._serialized_end=997
-  _globals['_ATTEMPTSTARTED']._serialized_start=999
-  _globals['_ATTEMPTSTARTED']._serialized_end=1046
-  _globals['_ATTEMPTPROGRESS']._serialized_start=1049
-  _globals['_ATTEMPTPROGRESS']._serialized_end=1261
-  _globals['_ATTEMPTPROGRESS_METRICSENTRY']._serialized_start=1215
-  _globals['_ATTEMPTPROGRESS_METRICSENTRY']._serialized_end=1261
-  _globals['_ATTEMPTCHECKPOINTED']._serialized_start=1263
-  _globals['_ATTEMPTCHECKPOINTED']._serialized_end=1298
-  _globals['_ATTEMPTFINISHED']._serialized_start=1300
-  _globals['_ATTEMPTFINISHED']._serialized_end=1424
-  _globals['_ARTIFACT']._serialized_start=1426
-  _globals['_ARTIFACT']._serialized_end=1484
-  _globals['_ATTEMPTFAILED']._serialized_start=1486
-  _globals['_ATTEMPTFAILED']._serialized_end=1553
+  _globals['_ATTEMPTSTATE']._serialized_start=1823
+  _globals['_ATTEMPTSTATE']._serialized_end=1978
+  _globals['_ATTEMPTKEY']._serialized_start=212
+  _globals['_ATTEMPTKEY']._serialized_end=254
+  _globals['_ATTEMPTSPEC']._serialized_start=257
+  _globals['_ATTEMPTSPEC']._serialized_end=793
+  _globals['_ANSWERINGMODEL']._serialized_start=795
+  _globals['_ANSWERINGMODEL']._serialized_end=886
+  _globals['_ATTEMPTEVENT']._serialized_start=889
+  _globals['_ATTEMPTEVENT']._serialized_end=1264
+  _globals['_ATTEMPTSTARTED']._serialized_start=1266
+  _globals['_ATTEMPTSTARTED']._serialized_end=1313
+  _globals['_ATTEMPTPROGRESS']._serialized_start=1316
+  _globals['_ATTEMPTPROGRESS']._serialized_end=1528
+  _globals['_ATTEMPTPROGRESS_METRICSENTRY']._serialized_start=1482
+  _globals['_ATTEMPTPROGRESS_METRICSENTRY']._serialized_end=1528
+  _globals['_ATTEMPTCHECKPOINTED']._serialized_start=1530
+  _globals['_ATTEMPTCHECKPOINTED']._serialized_end=1565
+  _globals['_ATTEMPTFINISHED']._serialized_start=1567
+  _globals['_ATTEMPTFINISHED']._serialized_end=1691
+  _globals['_ARTIFACT']._serialized_start=1693
+  _globals['_ARTIFACT']._serialized_end=1751
+  _globals['_ATTEMPTFAILED']._serialized_start=1753
+  _globals['_ATTEMPTFAILED']._serialized_end=1820
 # @@protoc_insertion_point(module_scope)

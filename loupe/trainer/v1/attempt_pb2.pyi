@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from loupe.common.v1 import job_kind_pb2 as _job_kind_pb2
 from loupe.common.v1 import objective_pb2 as _objective_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -35,7 +36,7 @@ class AttemptKey(_message.Message):
     def __init__(self, job: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class AttemptSpec(_message.Message):
-    __slots__ = ("key", "dataset_version", "algorithm_version", "algorithm_digest", "built_in", "parameters", "seed", "max_duration", "max_epochs", "storage_token", "objective")
+    __slots__ = ("key", "dataset_version", "algorithm_version", "algorithm_digest", "built_in", "parameters", "seed", "max_duration", "max_epochs", "storage_token", "objective", "kind", "pictures", "model")
     KEY_FIELD_NUMBER: _ClassVar[int]
     DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +48,9 @@ class AttemptSpec(_message.Message):
     MAX_EPOCHS_FIELD_NUMBER: _ClassVar[int]
     STORAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     key: AttemptKey
     dataset_version: str
     algorithm_version: str
@@ -58,7 +62,20 @@ class AttemptSpec(_message.Message):
     max_epochs: int
     storage_token: str
     objective: _objective_pb2.Objective
-    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., algorithm_digest: _Optional[str] = ..., built_in: _Optional[bool] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., seed: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., storage_token: _Optional[str] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ...) -> None: ...
+    kind: _job_kind_pb2.JobKind
+    pictures: _job_kind_pb2.PictureSelection
+    model: AnsweringModel
+    def __init__(self, key: _Optional[_Union[AttemptKey, _Mapping]] = ..., dataset_version: _Optional[str] = ..., algorithm_version: _Optional[str] = ..., algorithm_digest: _Optional[str] = ..., built_in: _Optional[bool] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., seed: _Optional[int] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_epochs: _Optional[int] = ..., storage_token: _Optional[str] = ..., objective: _Optional[_Union[_objective_pb2.Objective, _Mapping]] = ..., kind: _Optional[_Union[_job_kind_pb2.JobKind, str]] = ..., pictures: _Optional[_Union[_job_kind_pb2.PictureSelection, str]] = ..., model: _Optional[_Union[AnsweringModel, _Mapping]] = ...) -> None: ...
+
+class AnsweringModel(_message.Message):
+    __slots__ = ("task", "labels", "parameters")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    parameters: _struct_pb2.Struct
+    def __init__(self, task: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class AttemptEvent(_message.Message):
     __slots__ = ("sequence", "time", "started", "progress", "log", "checkpointed", "finished", "failed")

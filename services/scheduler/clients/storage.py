@@ -32,26 +32,33 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class DatasetVersion:
-    """A data set version as far as training needs to know it."""
+    """A data set version as far as jobs need to know it. pictures: how many it has."""
 
     name: DatasetVersionName
     digest: str
     labels: Sequence[LabelCount]
+    pictures: int = 0
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A model version as far as a training that starts from it needs to know it.
+    """A model version as far as a job needs to know it that starts from it, or has it answer.
 
-    weights: sha256 of its safetensors file in hex; empty where it has none. algorithm: "algorithms/…/versions/…", which
-    made it with these parameters.
+    files: their sha256 in hex by their names. algorithm: "algorithms/…/versions/…", which made it with these
+    parameters. labels: its classes, in the order of its outputs.
     """
 
     name: ModelVersionName
     task: str
-    weights: str
+    files: Mapping[str, str]
     algorithm: str
     parameters: Mapping[str, Any]
+    labels: Sequence[str] = ()
+
+    @property
+    def weights(self) -> str:
+        """The sha256 of its safetensors file in hex; empty where it has none."""
+        return self.files.get(WEIGHTS_FILE, "")
 
 
 @dataclass(frozen=True)
@@ -129,10 +136,10 @@ class StorageClient:
         request = dataset_service_pb2.GetDatasetVersionRequest(name=str(name))
         found = (await stub.GetDatasetVersion(request, timeout=self._timeout)).dataset_version
         labels = [
-            LabelCount(each.label, each.train_count, each.validation_count, each.train_regions, each.validation_regions)
-            for each in found.labels
+            LabelCount(**{each.name: getattr(label, each.name) for each in fields(LabelCount)})
+            for label in found.labels
         ]
-        return DatasetVersion(DatasetVersionName.parse(found.name), found.digest, labels)
+        return DatasetVersion(DatasetVersionName.parse(found.name), found.digest, labels, found.picture_count)
 
     async def algorithm_version(self, name: AlgorithmVersionName) -> AlgorithmVersion:
         """Return a version; "latest" is resolved."""
@@ -151,9 +158,10 @@ class StorageClient:
         return BaseModel(
             name=ModelVersionName.parse(found.name),
             task=found.metrics.task or DEFAULT.name,
-            weights=next((each.digest for each in found.files if each.filename == WEIGHTS_FILE), ""),
+            files={each.filename: each.digest for each in found.files},
             algorithm=found.lineage.algorithm_version,
             parameters=json.loads(found.lineage.parameters_json or "{}"),
+            labels=tuple(found.labels),
         )
 
     async def raise_fence(self, job: JobName, attempt: int) -> None:

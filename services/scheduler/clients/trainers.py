@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -12,6 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from loupe.errors import Internal, Unavailable
+from loupe.job_kind_messages import pack_kind, pack_selection
+from loupe.job_kinds import JobKind, PictureSelection
 from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, TrainerName
 from loupe.scheduler.v1.training_job_pb2 import JobProgress
 from loupe.tasks.messages import pack_objective
@@ -29,8 +31,23 @@ class AttemptKey:
 
 
 @dataclass(frozen=True)
+class AnsweringModel:
+    """What a trainer has to know of a model to count its answers. labels: in the order of its outputs.
+
+    parameters: those that it was made with.
+    """
+
+    task: str
+    labels: Sequence[str]
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class AttemptSpec:
-    """What a trainer is told about an attempt. max_seconds bounds the training time; max_epochs 0 is no bound."""
+    """What a trainer is told about an attempt. max_seconds bounds the training time; max_epochs 0 is no bound.
+
+    pictures, model: which pictures are answered by which model; None where the job is to train.
+    """
 
     key: AttemptKey
     dataset_version: DatasetVersionName
@@ -43,6 +60,9 @@ class AttemptSpec:
     max_seconds: float
     max_epochs: int
     storage_token: str = field(repr=False)
+    kind: JobKind = JobKind.TRAIN
+    pictures: PictureSelection | None = None
+    model: AnsweringModel | None = None
 
 
 @dataclass(frozen=True)
@@ -225,13 +245,22 @@ def _pack_spec(spec: AttemptSpec) -> attempt_pb2.AttemptSpec:
         algorithm_digest=spec.algorithm_digest,
         built_in=spec.built_in,
         parameters=pack_parameters(spec.parameters),
-        objective=pack_objective(spec.objective),
+        objective=pack_objective(spec.objective) if spec.kind is JobKind.TRAIN else None,
         seed=spec.seed,
         max_epochs=spec.max_epochs,
         storage_token=spec.storage_token,
+        kind=pack_kind(spec.kind),
+        pictures=pack_selection(spec.pictures),
+        model=None if spec.model is None else _pack_model(spec.model),
     )
     message.max_duration.FromNanoseconds(round(spec.max_seconds * 1e9))
     return message
+
+
+def _pack_model(model: AnsweringModel) -> attempt_pb2.AnsweringModel:
+    return attempt_pb2.AnsweringModel(
+        task=model.task, labels=model.labels, parameters=pack_parameters(model.parameters)
+    )
 
 
 def pack_parameters(parameters: Mapping[str, Any]) -> Struct:

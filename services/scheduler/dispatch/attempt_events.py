@@ -69,7 +69,7 @@ def absorb(job: Job, received: Sequence[AttemptEvent], now: datetime, bounds: Bo
 
 def _started(job: Job, started: Started, now: datetime) -> Job:
     how = "goes on from its last checkpoint" if started.resumed else "has started"
-    message = f"training {how} on {job.trainer} (attempt {job.attempt})"
+    message = f"{job.spec.kind.noun} {how} on {job.trainer} (attempt {job.attempt})"
     return replace(job, state_message=message, start_time=job.start_time or now)
 
 

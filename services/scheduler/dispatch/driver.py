@@ -27,9 +27,11 @@ from loupe.errors import (
     Unavailable,
 )
 from loupe.escapes import escaped
-from loupe.names import JobName
+from loupe.job_kinds import JobKind
+from loupe.names import JobName, ModelVersionName
 from services.scheduler.clients.auth import StorageToken
-from services.scheduler.clients.trainers import AttemptKey, AttemptSpec
+from services.scheduler.clients.trainers import AnsweringModel, AttemptKey, AttemptSpec
+from services.scheduler.dispatch.answers import prepare_answers
 from services.scheduler.dispatch.attempt_events import absorb, batches
 from services.scheduler.dispatch.dependencies import Dependencies
 from services.scheduler.dispatch.lease import LeaseClock
@@ -92,10 +94,20 @@ class Driver:
     async def _start(self, job: Job) -> Job:
         """Fence off older attempts, get the token, and tell the trainer."""
         try:
-            token, *_ = await gather(self._issue_token(job), *self._fences(job), *self._beginnings(job))
+            token, model, *_ = await gather(
+                self._issue_token(job), self._answering(job), *self._fences(job), *self._beginnings(job)
+            )
         except LoupeError as error:
             return await self._commit(fail(job, error.reason_name(), error.message, self._with.now()))
-        return await self._commit(await self._tell_trainer(job, token.value))
+        return await self._commit(await self._tell_trainer(job, self._spec(job, token.value, model)))
+
+    async def _answering(self, job: Job) -> AnsweringModel | None:
+        """Return what the trainer has to know of the model that answers; None where the job is to train."""
+        if job.spec.kind is JobKind.TRAIN:
+            return None
+        name = ModelVersionName.parse(job.spec.base_model)
+        found = await self._retry(lambda: self._with.storage.base_model(name))
+        return AnsweringModel(found.task, found.labels, found.parameters)
 
     def _fences(self, job: Job) -> list[Awaitable[None]]:
         """Return the calls after which no older attempt can write; a first attempt has none before it."""
@@ -115,10 +127,9 @@ class Driver:
         self._token_due = self._with.monotonic() + max(_TOKEN_SHARE * token.lifetime, self._with.lease / 5)
         return token
 
-    async def _tell_trainer(self, job: Job, token: str) -> Change:
+    async def _tell_trainer(self, job: Job, spec: AttemptSpec) -> Change:
         with_, now = self._with, self._with.now
         lease = LeaseClock(with_.lease, with_.monotonic())
-        spec = self._spec(job, token)
         while not self._may_give_away(lease):
             timeout = lease.timeout(with_.monotonic())
             if timeout > 0:
@@ -136,7 +147,7 @@ class Driver:
             await asyncio.sleep(lease.retry_interval)
         return self._lost("it did not answer when it was given the job")
 
-    def _spec(self, job: Job, token: str) -> AttemptSpec:
+    def _spec(self, job: Job, token: str, model: AnsweringModel | None) -> AttemptSpec:
         spec = job.spec
         return AttemptSpec(
             key=self._key,
@@ -150,6 +161,9 @@ class Driver:
             max_seconds=spec.max_seconds,
             max_epochs=spec.max_epochs,
             storage_token=token,
+            kind=spec.kind,
+            pictures=spec.pictures,
+            model=model,
         )
 
     async def _follow(self, job: Job) -> Job:
@@ -241,14 +255,14 @@ class Driver:
         """Put the result into the library, for as long as it takes, and end the job."""
         assert job.finished is not None, "a job that is PUBLISHING has its result"
         try:
-            publication = prepare(job, job.finished)
+            publication = (prepare if job.spec.kind is JobKind.TRAIN else prepare_answers)(job, job.finished)
             result = publication.result
             if (model := publication.model) is not None:
                 name = await self._retry(lambda: self._with.storage.publish(job.spec.model, model))
                 result = replace(result, model_version=name)
         except LoupeError as error:
             return await self._commit(fail(job, error.reason_name(), error.message, self._with.now()))
-        return await self._commit(conclude(job, result, publication.released, self._with.now()))
+        return await self._commit(conclude(job, result, publication.succeeded, self._with.now()))
 
     async def _dismiss(self) -> None:
         """Tell the trainer that the attempt is not wanted any more, while its lease could still live."""

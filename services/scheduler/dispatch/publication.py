@@ -68,15 +68,24 @@ class _Findings:
 
 @dataclass(frozen=True)
 class Publication:
-    """What goes into the library, and what is told about it. model is None when training made none."""
+    """What goes into the library, and what is told about it. model is None when there is none.
+
+    answered: nothing was to be trained, and what was asked is answered.
+    """
 
     model: ModelVersion | None
     result: JobResult
+    answered: bool = False
 
     @property
     def released(self) -> bool:
         """Whether the model passed its gate: the target was reached, on enough validation pictures."""
         return self.model is not None and self.model.released
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job brought what was asked of it."""
+        return self.answered or self.released
 
 
 def prepare(job: Job, finished: FinishedAttempt) -> Publication:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from loupe.job_kinds import JobKind, PictureSelection
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, TrainerName
 from loupe.tasks import DEFAULT, TASKS
 from loupe.tasks.objective import Objective
@@ -29,6 +30,8 @@ class JobSpec:
     max_seconds: bound of the training time. max_epochs: 0 for no bound. base_model: the name of the model version
     whose weights training starts from, rerun_of that of the job that it repeats, and resume_of that of the job whose
     checkpoint training goes on from; empty for none.
+    pictures: which ones the base model answers where the job is not to train; then there is no objective (its metric is
+    empty), and `model` is that of the base model: nothing is put there.
     """
 
     dataset_version: DatasetVersionName
@@ -50,11 +53,36 @@ class JobSpec:
     base_model: str = ""
     rerun_of: str = ""
     resume_of: str = ""
+    kind: JobKind = JobKind.TRAIN
+    pictures: PictureSelection | None = None
 
     @property
     def task(self) -> Task:
         """What the model is to answer."""
         return TASKS[self.task_name]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model's answers to labelled pictures are worth; figures are the task's metrics by name.
+
+    unknown_labels: classes of the pictures that the model does not know.
+    """
+
+    task: str
+    pictures: int
+    figures: Mapping[str, float]
+    unknown_labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The file with the answers to pictures: sha256 in hex, bytes; the pictures, and the answers of each class."""
+
+    digest: str
+    size: int
+    pictures: int
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -66,6 +94,8 @@ class JobResult:
     metrics: ModelMetrics | None = None
     verdict: str = ""
     report_json: str = ""
+    evaluation: Evaluation | None = None
+    predictions: Predictions | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +119,7 @@ class QueueEntry:
 
 @dataclass(frozen=True)
 class Job:
-    """A training job as it stands in the database.
+    """A job as it stands in the database.
 
     failures counts attempts that crashed, losses the trainers that vanished since the job's last checkpoint.
     trainer_sequence is the last event of the current attempt that was written, last_sequence the last event of the job.

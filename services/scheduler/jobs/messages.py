@@ -12,6 +12,8 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct, Value
 
 from loupe.errors import invalid
+from loupe.job_kind_messages import pack_kind, pack_selection, unpack_kind, unpack_selection
+from loupe.job_kinds import MODEL_FILES, JobKind
 from loupe.names import JobName, ProjectName
 from loupe.scheduler.v1 import cluster_pb2
 from loupe.scheduler.v1 import training_job_pb2 as messages
@@ -22,6 +24,7 @@ from loupe.scheduler.v1.training_job_service_pb2 import (
     UpdateTrainingJobRequest,
 )
 from loupe.tasks.messages import pack_objective, unpack_objective
+from loupe.tasks.objective import Objective
 from loupe.timestamps import timestamp
 from loupe.trainer.v1.attempt_pb2 import AttemptFinished
 from services.scheduler.clients.storage import pack_metrics, unpack_metrics
@@ -38,7 +41,7 @@ from services.scheduler.clusters.placement import Placement
 from services.scheduler.jobs.annotations import Annotation
 from services.scheduler.jobs.base_model import WEIGHTS
 from services.scheduler.jobs.events import Event, StateChange
-from services.scheduler.jobs.job import Job, JobFailure, JobResult
+from services.scheduler.jobs.job import Evaluation, Job, JobFailure, JobResult, Predictions
 from services.scheduler.jobs.order import Order, Origin
 from services.scheduler.jobs.resumption import check_field
 
@@ -58,15 +61,16 @@ _ASKED = tuple(each.name for each in messages.TrainingJob.DESCRIPTOR.fields if e
 def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
     """Return the resource, its report left out on request."""
     spec = job.spec
+    trains = spec.kind is JobKind.TRAIN
     message = messages.TrainingJob(
         name=str(job.name),
         uid=job.uid,
         dataset_version=str(spec.dataset_version),
         algorithm_version=str(spec.algorithm_version),
         parameters=pack_parameters(spec.parameters),
-        objective=pack_objective(spec.objective),
+        objective=pack_objective(spec.objective) if trains else None,
         allow_small_validation=spec.allow_small_validation,
-        model=str(spec.model),
+        model=str(spec.model) if trains else "",
         seed=spec.seed,
         priority=spec.priority,
         max_epochs=spec.max_epochs,
@@ -75,6 +79,8 @@ def pack_job(job: Job, *, with_report: bool = True) -> messages.TrainingJob:
         base_model=spec.base_model,
         rerun_of=spec.rerun_of,
         resume_of=spec.resume_of,
+        kind=pack_kind(spec.kind),
+        pictures=pack_selection(spec.pictures),
         state=f"JOB_STATE_{job.state.name}",
         state_message=job.state_message,
         attempt=job.attempt,
@@ -115,14 +121,42 @@ def pack_result(result: JobResult) -> messages.JobResult:
         metrics=_maybe(pack_metrics, result.metrics),
         verdict=result.verdict,
         report_json=result.report_json,
+        evaluation=_maybe(_pack_evaluation, result.evaluation),
+        predictions=_maybe(_pack_predictions, result.predictions),
     )
+
+
+def _pack_evaluation(evaluation: Evaluation) -> messages.Evaluation:
+    return messages.Evaluation(
+        task=evaluation.task,
+        picture_count=evaluation.pictures,
+        figures=evaluation.figures,
+        unknown_labels=evaluation.unknown_labels,
+    )
+
+
+def _pack_predictions(made: Predictions) -> messages.Predictions:
+    return messages.Predictions(digest=made.digest, size=made.size, picture_count=made.pictures, counts=made.counts)
 
 
 def read_result(body: bytes) -> JobResult:
     """Return a result that was stored."""
     message = _stored(messages.JobResult, body)
     metrics = unpack_metrics(message.metrics) if message.HasField("metrics") else None
-    return JobResult(message.outcome, message.model_version, metrics, message.verdict, message.report_json)
+    told, made = message.evaluation, message.predictions
+    return JobResult(
+        message.outcome,
+        message.model_version,
+        metrics,
+        message.verdict,
+        message.report_json,
+        Evaluation(told.task, told.picture_count, dict(told.figures), tuple(told.unknown_labels))
+        if message.HasField("evaluation")
+        else None,
+        Predictions(made.digest, made.size, made.picture_count, dict(made.counts))
+        if message.HasField("predictions")
+        else None,
+    )
 
 
 def pack_failure(failure: JobFailure) -> messages.JobFailure:
@@ -202,13 +236,15 @@ def _value(value: Value) -> Any:
 def unpack_order(request: SubmitTrainingJobRequest) -> Order:
     """Return what somebody asks for; output-only fields are not looked at."""
     asked = request.training_job
+    kind = unpack_kind("training_job.kind", asked.kind)
+    untargeted = kind is not JobKind.TRAIN and not asked.HasField("objective")
     return Order(
         parent=request.parent,
         job_id=request.job_id,
         dataset_version=asked.dataset_version,
         algorithm_version=asked.algorithm_version,
         parameters=unpack_parameters(asked.parameters),
-        objective=unpack_objective("training_job.objective", asked.objective),
+        objective=Objective("", 0.0) if untargeted else unpack_objective("training_job.objective", asked.objective),
         allow_small_validation=asked.allow_small_validation,
         model=asked.model,
         seed=asked.seed,
@@ -218,6 +254,8 @@ def unpack_order(request: SubmitTrainingJobRequest) -> Order:
         labels=dict(asked.labels),
         note=asked.note,
         base_model=asked.base_model,
+        kind=kind,
+        pictures=unpack_selection("training_job.pictures", asked.pictures),
     )
 
 
@@ -268,7 +306,8 @@ def _repeated(
     for field in left_out:
         merged.ClearField(field)
     if old.spec.base_model:
-        merged.parameters.fields.pop(WEIGHTS, None)  # they are those of the base model, whichever that will be
+        for name in (WEIGHTS, *MODEL_FILES):  # they are those of the base model, whichever that will be
+            merged.parameters.fields.pop(name, None)
     for path in paths:
         _take(path, asked, merged)
     order = unpack_order(

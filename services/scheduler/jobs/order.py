@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loupe.errors import invalid
+from loupe.job_kinds import JobKind, PictureSelection
 from loupe.names import check_id
 from loupe.tasks.objective import Objective
 from services.scheduler.jobs.annotations import Annotation
@@ -48,6 +49,8 @@ class Order:
     note: str = ""
     base_model: str = ""
     origin: Origin | None = None
+    kind: JobKind = JobKind.TRAIN
+    pictures: PictureSelection | None = None
 
     @property
     def annotation(self) -> Annotation:

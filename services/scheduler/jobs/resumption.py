@@ -7,6 +7,7 @@ from typing import Any
 
 from loupe.algorithm.manifest import Manifest
 from loupe.errors import FailedPrecondition, InvalidArgument, invalid
+from loupe.job_kinds import JobKind
 from loupe.names import JobName
 from loupe.tasks.objective import Objective
 from services.scheduler.jobs.job import Job
@@ -35,6 +36,12 @@ def check_resumable(job: Job) -> None:
     if not job.final:
         raise FailedPrecondition(
             f"{job.name} is {job.state.name}; it can be resumed when it is over: `loupe job cancel {job.name}` ends it",
+            resource=job.name,
+            state=job.state.name,
+        )
+    if job.spec.kind is not JobKind.TRAIN:
+        raise FailedPrecondition(
+            f"{job.name} was to {job.spec.kind}, which writes no checkpoint; `loupe job rerun {job.name}` begins anew",
             resource=job.name,
             state=job.state.name,
         )

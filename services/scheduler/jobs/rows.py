@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from loupe.errors import DataLoss, LoupeError
 from loupe.escapes import escaped
+from loupe.job_kinds import JobKind, PictureSelection
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, Name, TrainerName
 from loupe.tasks.classification import ACCURACY
 from loupe.tasks.objective import Objective
@@ -151,4 +152,6 @@ def load_spec(text: str) -> JobSpec:
     if "target_accuracy" in values:  # of a job from before there were objectives
         values["objective"] = {"metric": ACCURACY, "bound": values.pop("target_accuracy")}
     values["objective"] = Objective(**values["objective"])
+    values["kind"] = JobKind(values.get("kind", JobKind.TRAIN))  # of a job from before there were kinds
+    values["pictures"] = _maybe(PictureSelection, values.get("pictures"))
     return JobSpec(**values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ from loupe.errors import (
     not_found,
 )
 from loupe.idempotency import Request
+from loupe.job_kinds import JobKind, PictureSelection
 from loupe.names import AccountName, AlgorithmVersionName, DatasetVersionName, JobName, ModelName, ProjectName
 from loupe.tasks import TASKS, task_for
 from loupe.tasks.objective import Objective
@@ -28,6 +29,7 @@ from loupe.tasks.task import Task, UnfitVersion
 from services.scheduler.clients.consul import Leadership
 from services.scheduler.clients.storage import AlgorithmVersion, DatasetVersion, StorageClient
 from services.scheduler.clusters.placement import Requirements
+from services.scheduler.jobs import inference
 from services.scheduler.jobs.base_model import base_model_name, started_from
 from services.scheduler.jobs.job import Job, JobSpec
 from services.scheduler.jobs.order import Order, Origin, check_order
@@ -60,7 +62,8 @@ class Submitter:
 class Submission:
     """Turns orders into jobs.
 
-    now: wall-clock time in UTC. random_bits: an int of so many random bits.
+    now: wall-clock time in UTC. random_bits: an int of so many random bits. permit: raises PermissionDenied unless
+    whoever makes the call may do an action in a project, too.
     """
 
     def __init__(
@@ -70,12 +73,15 @@ class Submission:
         leadership: Leadership,
         now: Callable[[], datetime],
         random_bits: Callable[[int], int] = secrets.randbits,
+        *,
+        permit: Callable[[ProjectName, str], Awaitable[None]],
     ) -> None:
         self._store = store
         self._storage = storage
         self._leadership = leadership
         self._now = now
         self._random_bits = random_bits
+        self._permit = permit
 
     async def submit(self, order: Order, submitter: Submitter, request: Request) -> Job:
         """Return a job that is durable; the same request again returns the same job.
@@ -115,12 +121,16 @@ class Submission:
 
     async def _resolve(self, order: Order, submitter: Submitter) -> JobSpec:
         check_order(order, submitter.parameter)
+        pictures = inference.check_kind(order)
         dataset_name, model = _names(order)
+        if pictures is not None:
+            return await self._resolve_inference(order, submitter, dataset_name, pictures)
         wanted = order.algorithm_version
         named = AlgorithmVersionName.parse(wanted, "training_job.algorithm_version") if wanted else None
         dataset = await self._storage.dataset_version(dataset_name)
         algorithm = await self._storage.algorithm_version(named or _built_in(order, dataset))
         manifest = _manifest(algorithm)
+        inference.check_runs(JobKind.TRAIN, algorithm, manifest)
         resources, task = manifest.resources, TASKS[manifest.task]
         given = order.parameters
         if order.origin is not None:
@@ -166,6 +176,46 @@ class Submission:
         if not await self._storage.has_checkpoint(job.name):
             raise no_checkpoint(job.name)
         return str(job.name)
+
+    async def _resolve_inference(
+        self, order: Order, submitter: Submitter, dataset_name: DatasetVersionName, pictures: PictureSelection
+    ) -> JobSpec:
+        """Return the spec of a job in which a model answers. Who asks for it must be allowed to read models."""
+        project, wanted = ProjectName(dataset_name.project), order.algorithm_version
+        name = base_model_name(project, order.base_model)
+        assert name is not None, "an order of such a kind names its model"
+        await self._permit(project, "models.read")
+        named = AlgorithmVersionName.parse(wanted, "training_job.algorithm_version") if wanted else inference.BUILT_IN
+        dataset = await self._storage.dataset_version(dataset_name)
+        algorithm, model = await self._storage.algorithm_version(named), await self._storage.base_model(name)
+        manifest = _manifest(algorithm)
+        inference.check_runs(order.kind, algorithm, manifest)
+        given = order.parameters
+        if order.origin is not None:
+            if order.origin.resumes:
+                check_resumable(order.origin.job)
+            check_repeats(order.origin, dataset, algorithm)
+            given = await self._carried_over(given, order.origin, algorithm)
+        inference.check_fit(order.kind, pictures, model, dataset)
+        return JobSpec(
+            dataset_version=dataset.name,
+            dataset_digest=dataset.digest,
+            algorithm_version=algorithm.name,
+            algorithm_digest=algorithm.digest,
+            requirements=inference.requirements_of(model, algorithm, manifest),
+            parameters=_parameters(manifest, inference.files_of(model, manifest, given)),
+            task_name=TASKS[model.task].name,
+            objective=order.objective,
+            model=ModelName(model.name.project, model.name.model),
+            submitter=submitter.account,
+            seed=order.seed,
+            priority=order.priority,
+            max_seconds=DEFAULT_SECONDS if order.max_seconds is None else order.max_seconds,
+            base_model=str(model.name),
+            rerun_of="" if order.origin is None else str(order.origin.job.name),
+            kind=order.kind,
+            pictures=pictures,
+        )
 
     async def _carried_over(
         self, parameters: Mapping[str, Any], origin: Origin, algorithm: AlgorithmVersion

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from loupe.escapes import escaped
+from loupe.job_kinds import JobKind
 from services.scheduler.clients.trainers import FinishedAttempt
 from services.scheduler.clusters.placement import Placement
 from services.scheduler.jobs.events import Event, StateChange
@@ -114,12 +115,14 @@ def advanced(job: Job) -> Job:
 
 
 def finish(job: Job, finished: FinishedAttempt, now: datetime) -> Change:
-    """Note that training is over; from here on the job cannot be cancelled."""
-    return _move(job, Trigger.FINISH, now, "training is over; the model joins the library", finished=finished)
+    """Note that the run is over; from here on the job cannot be cancelled."""
+    kind = job.spec.kind
+    then = "the model joins the library" if kind is JobKind.TRAIN else "what it brought is written down"
+    return _move(job, Trigger.FINISH, now, f"{kind.noun} is over; {then}", finished=finished)
 
 
 def conclude(job: Job, result: JobResult, released: bool, now: datetime) -> Change:
-    """End the job with its published model: SUCCEEDED when it was released, TARGET_MISSED otherwise."""
+    """End the job: SUCCEEDED when its model was released, or nothing was to be trained, TARGET_MISSED otherwise."""
     trigger = Trigger.RELEASE if released else Trigger.MISS
     return _move(job, trigger, now, result.verdict, result=result)
 

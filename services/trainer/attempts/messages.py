@@ -7,12 +7,15 @@ import json
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 
+from loupe.job_kind_messages import unpack_kind, unpack_selection
+from loupe.job_kinds import JobKind
 from loupe.tasks.messages import unpack_objective
+from loupe.tasks.objective import Objective
 from loupe.timestamps import timestamp
 from loupe.trainer.v1 import attempt_pb2
 from services.trainer.attempts.attempt import State
 from services.trainer.attempts.events import Checkpointed, Event, Failed, Finished, Logged, Progressed, Started
-from services.trainer.attempts.spec import AttemptKey, AttemptSpec
+from services.trainer.attempts.spec import AnsweringModel, AttemptKey, AttemptSpec
 
 STATES = {
     State.PREPARING: attempt_pb2.ATTEMPT_STATE_PREPARING,
@@ -35,6 +38,7 @@ def unpack_seconds(message: Duration) -> float:
 
 def unpack_spec(message: attempt_pb2.AttemptSpec) -> AttemptSpec:
     """Read an attempt. Raises InvalidArgument."""
+    kind = unpack_kind("spec.kind", message.kind)
     return AttemptSpec(
         key=unpack_key(message.key),
         dataset_version=message.dataset_version,
@@ -42,12 +46,21 @@ def unpack_spec(message: attempt_pb2.AttemptSpec) -> AttemptSpec:
         algorithm_digest=message.algorithm_digest,
         built_in=message.built_in,
         parameters=json_format.MessageToDict(message.parameters),
-        objective=unpack_objective("spec.objective", message.objective),
+        objective=unpack_objective("spec.objective", message.objective)
+        if kind is JobKind.TRAIN
+        else Objective("", 0.0),
         seed=message.seed,
         max_seconds=unpack_seconds(message.max_duration) if message.HasField("max_duration") else None,
         max_epochs=message.max_epochs or None,
         storage_token=message.storage_token,
+        kind=kind,
+        pictures=unpack_selection("spec.pictures", message.pictures),
+        model=_unpack_model(message.model) if message.HasField("model") else None,
     )
+
+
+def _unpack_model(message: attempt_pb2.AnsweringModel) -> AnsweringModel:
+    return AnsweringModel(message.task, tuple(message.labels), json_format.MessageToDict(message.parameters))
 
 
 def pack_event(event: Event, code_version: str) -> attempt_pb2.AttemptEvent:

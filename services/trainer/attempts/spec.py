@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from loupe.errors import InvalidArgument, invalid
+from loupe.job_kinds import SELECTIONS, JobKind, PictureSelection
 from loupe.limits import MAX_JOB_SECONDS
 from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, check_sha256
+from loupe.tasks import TASKS
 from loupe.tasks.objective import Objective
+
+
+@dataclass(frozen=True)
+class AnsweringModel:
+    """What has to be known of a model to count its answers. labels: in the order of its outputs.
+
+    parameters: those that it was made with. Raises InvalidArgument for a task that is not known.
+    """
+
+    task: str
+    labels: Sequence[str]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise invalid("spec.model.task", self.task, f"one of {', '.join(TASKS)}")
 
 
 @dataclass(frozen=True, order=True)
@@ -35,7 +53,8 @@ class AttemptKey:
 class AttemptSpec:
     """One attempt. `max_seconds` and `max_epochs` are None for no bound; the token is a secret.
 
-    Raises InvalidArgument where a field cannot be.
+    pictures, model: which pictures are answered by which model; None where the job is to train. Raises
+    InvalidArgument where a field cannot be.
     """
 
     key: AttemptKey
@@ -49,6 +68,9 @@ class AttemptSpec:
     seed: int = 0
     max_seconds: float | None = None
     max_epochs: int | None = None
+    kind: JobKind = JobKind.TRAIN
+    pictures: PictureSelection | None = None
+    model: AnsweringModel | None = None
 
     def __post_init__(self) -> None:
         AlgorithmVersionName.parse(self.algorithm_version, "spec.algorithm_version")
@@ -62,3 +84,5 @@ class AttemptSpec:
             raise invalid("spec.max_duration", self.max_seconds, f"above 0 and at most {MAX_JOB_SECONDS} seconds")
         if self.max_epochs is not None and self.max_epochs < 1:
             raise invalid("spec.max_epochs", self.max_epochs, "a number from 1, or 0 for no bound")
+        if self.kind is not JobKind.TRAIN and (self.pictures not in SELECTIONS[self.kind] or self.model is None):
+            raise invalid("spec.pictures", self.pictures, f"{', '.join(SELECTIONS[self.kind])}, and a model")

@@ -14,6 +14,7 @@ from typing import Any
 from loupe.algorithm.manifest import InvalidParameter, Manifest, resolve_parameters
 from loupe.concurrency import gather
 from loupe.errors import BadParameter, Unavailable
+from loupe.job_kinds import JobKind
 from loupe.tasks import TASKS
 from loupe.tasks.task import Task
 from services.trainer.attempts.attempt import Attempt
@@ -24,6 +25,7 @@ from services.trainer.cache.pictures import PictureCache
 from services.trainer.clients.storage import AttemptStorage, Storage
 from services.trainer.runs.answers import answers_to
 from services.trainer.runs.host import RunHost
+from services.trainer.runs.inference import Inference, asked_about
 from services.trainer.runs.job_folder import CHECKPOINT, JobFolder, Resources
 from services.trainer.runs.run import Completed, Run
 from services.trainer.runs.task_data import TaskData, seen_by
@@ -107,11 +109,29 @@ class Executor:
             folder = JobFolder(sandbox.process.data)
             await asyncio.to_thread(self._fill, folder, attempt.spec, material)
             answers = answers_to(material.task, material.parameters)
-            host = RunHost(folder, material.dataset, answers, storage, self._pictures)
+            inference = self._inference(attempt.spec, material, storage, staging)
+            host = RunHost(folder, material.dataset, answers, storage, self._pictures, inference=inference)
             run = Run(sandbox, host=host, emit=attempt.emit, limits=self._limits, staging=staging, clock=self._clock)
             attempt.emit(Started(warm=sandbox.warm, resumed=material.checkpoint is not None))
             attempt.running(run.stop, _overtime(attempt.spec))
             return await run.execute()
+
+    def _inference(
+        self, spec: AttemptSpec, material: Material, storage: AttemptStorage, staging: Path
+    ) -> Inference | None:
+        """Return what takes the answers of a job that is not to train; None for one that is."""
+        if spec.kind is JobKind.TRAIN:
+            return None
+        assert spec.model is not None and spec.pictures is not None, "a spec of such a kind has both"
+        return Inference(
+            spec.kind,
+            spec.pictures,
+            material.task,
+            spec.model,
+            material.dataset,
+            sizes=partial(self._pictures.sizes, source=storage),
+            target=staging / "artifacts",
+        )
 
     async def _fetch(self, spec: AttemptSpec, storage: AttemptStorage, staging: Path) -> Material:
         checkpoint = staging / CHECKPOINT
@@ -120,8 +140,10 @@ class Executor:
             self._images.get(spec.algorithm_digest, partial(storage.image, spec.algorithm_version)),
             storage.load_checkpoint(checkpoint),
         )
-        parameters, task = _parameters(manifest, spec), TASKS[manifest.task]
+        parameters, task = _parameters(manifest, spec), TASKS[spec.model.task if spec.model else manifest.task]
         data = await seen_by(task, dataset, partial(self._pictures.sizes, source=storage))
+        if spec.model is not None and spec.pictures is not None:
+            data = asked_about(data, spec.pictures, spec.model.labels)
         weights: dict[str, Path] = {}
         for name, parameter in manifest.parameters.items():
             if parameter.type == "file" and parameters[name] is not None:
@@ -135,7 +157,15 @@ class Executor:
         weights = {name: folder.put_weights(name, file) for name, file in material.weights.items()}
         if material.checkpoint is not None:
             shutil.copytree(material.checkpoint, folder.path / CHECKPOINT)
-        folder.write(spec, material.parameters, weights, material.dataset, self._resources, resumes=material.resumes)
+        folder.write(
+            spec,
+            material.parameters,
+            weights,
+            material.dataset,
+            self._resources,
+            task=material.task,
+            resumes=material.resumes,
+        )
 
 
 def _parameters(manifest: Manifest, spec: AttemptSpec) -> dict[str, Any]:

@@ -11,14 +11,19 @@ from loupe.letterbox import Fit
 from services.trainer.cache.pictures import PictureCache, array_bytes
 from services.trainer.clients.storage import AttemptStorage, LocalFile
 from services.trainer.runs.answers import Answers, Collect
+from services.trainer.runs.inference import Answered, Inference
 from services.trainer.runs.job_folder import JobFolder
 from services.trainer.runs.task_data import TaskData
+from services.trainer.sandbox.channel import ProtocolBroken
 
 MAX_SIZES = 32
 
 
 class RunHost:
-    """Grants what one run asks for. File names are below the run's data folder. All methods raise LoupeErrors."""
+    """Grants what one run asks for. File names are below the run's data folder. All methods raise LoupeErrors.
+
+    inference: what takes the answers of a run that is not to train; None for one that is.
+    """
 
     def __init__(
         self,
@@ -27,12 +32,15 @@ class RunHost:
         answers: Answers,
         storage: AttemptStorage,
         pictures: PictureCache,
+        *,
+        inference: Inference | None = None,
     ) -> None:
         self._folder = folder
         self._dataset = dataset
         self._answers = answers
         self._storage = storage
         self._pictures = pictures
+        self._inference = inference
         self._held: dict[str, int] = {}
 
     async def pictures(self, height: int, width: int, fit: Fit) -> str:
@@ -69,8 +77,16 @@ class RunHost:
 
         Returns the file's name, and what was counted. Raises ProtocolBroken or BadFile for answers that cannot be.
         """
+        if self._inference is not None:
+            raise ProtocolBroken("labels are not revealed to a run that trains nothing")
         counted = await self._answers.count(arguments, self._dataset, collect)
         return await asyncio.to_thread(self._answers.reveal, self._dataset, self._folder), counted
+
+    async def take_answers(self, arguments: Mapping[str, Any], collect: Collect) -> Answered:
+        """Return what the answers of a run come to. Raises ProtocolBroken or BadFile for such that cannot be."""
+        if self._inference is None:
+            raise ProtocolBroken("a run that trains hands its answers over for the test labels")
+        return await self._inference.take(arguments, collect)
 
     async def save_checkpoint(self, files: list[LocalFile]) -> None:
         """Return when the checkpoint is durable."""

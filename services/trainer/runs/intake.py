@@ -160,35 +160,58 @@ def detections_bytes(pictures: int) -> int:
     return len(_header(0)) + _HEADER_SLACK + pictures * MAX_DETECTIONS * RECORD.itemsize
 
 
-def detections(path: Path, pictures: int, classes: int) -> Regions:
-    """Read what a model finds in the test pictures, as loupe.algorithm.region_file writes it, from a copy of the file.
+def detections(path: Path, pictures: int, classes: int, *, method: str = "reveal_test") -> Regions:
+    """Read what a model finds in pictures, as loupe.algorithm.region_file writes it, from a copy of the file.
 
-    Raises ProtocolBroken for a file that is anything but the bytes of such records, which nothing here interprets; for
-    boxes in other pictures, of other classes or outside of 0..1; and for more than MAX_DETECTIONS of a picture.
+    method: the call that it came with. Raises ProtocolBroken for a file that is anything but the bytes of such records,
+    which nothing here interprets; for boxes in other pictures, of other classes or outside of 0..1; and for more than
+    MAX_DETECTIONS of a picture.
     """
+    records = _records(path, method)
+    _check_places(records, pictures, classes, method)
+    score = records["score"]
+    if not ((score >= 0) & (score <= 1)).all():  # also catches NaN
+        raise ProtocolBroken(f"{method}: scores must be numbers from 0 to 1")
+    if np.bincount(records["picture"]).max(initial=0) > MAX_DETECTIONS:
+        raise ProtocolBroken(f"{method}: a picture has more than {MAX_DETECTIONS} detections")
+    return of_records(records, scored=True)
+
+
+def whole_answers(path: Path, pictures: int, classes: int, *, bounded: bool = True) -> Regions:
+    """Read what a model says of pictures as a whole, in the same form, ordered by picture: one answer for each.
+
+    bounded: a score is how sure the answer is, 0..1; else any finite number. Raises ProtocolBroken.
+    """
+    records = _records(path, "answers")
+    _check_places(records, pictures, classes, "answers")
+    if len(records) != pictures or len(np.unique(records["picture"])) != pictures:
+        raise ProtocolBroken(f"answers: {len(records)} answers for {pictures} pictures, of which each must have one")
+    score = records["score"]
+    if not np.isfinite(score).all() or (bounded and not ((score >= 0) & (score <= 1)).all()):
+        expected = "a number from 0 to 1" if bounded else "a finite number"
+        raise ProtocolBroken(f"answers: the score of an answer must be {expected}")
+    return of_records(records, scored=True)
+
+
+def _records(path: Path, method: str) -> np.ndarray:
+    """Return a file's records. Raises ProtocolBroken for a file that is anything else."""
     content = path.read_bytes()
     count = max(0, len(content) - len(_header(0))) // RECORD.itemsize
     header = _header(count)
     if not content.startswith(header) or len(content) != len(header) + count * RECORD.itemsize:
-        raise ProtocolBroken(f"reveal_test: the detections must be a .npy file of records {RECORD.descr}, and no more")
-    records = np.frombuffer(content, RECORD, offset=len(header))
-    _check_detections(records, pictures, classes)
-    return of_records(records, scored=True)
+        raise ProtocolBroken(f"{method}: the answers must be a .npy file of records {RECORD.descr}, and no more")
+    return np.frombuffer(content, RECORD, offset=len(header))
 
 
-def _check_detections(records: np.ndarray, pictures: int, classes: int) -> None:
+def _check_places(records: np.ndarray, pictures: int, classes: int, method: str) -> None:
+    """Raise ProtocolBroken unless each record has a picture, a class and a box that there can be."""
     inside = {"picture": pictures, "class": classes}
     for name, count in inside.items():
         if len(records) and not (records[name].min() >= 0 and records[name].max() < count):
-            raise ProtocolBroken(f"reveal_test: a detection has a {name} that is none of {count}, counted from 0")
-    box, score = records["box"], records["score"]
-    ordered = (box[:, :2] <= box[:, 2:]).all()
-    if not (ordered and ((box >= 0) & (box <= 1)).all() and ((score >= 0) & (score <= 1)).all()):  # also catches NaN
-        raise ProtocolBroken(
-            "reveal_test: a detection's corners and score must be numbers from 0 to 1, corners in order"
-        )
-    if np.bincount(records["picture"]).max(initial=0) > MAX_DETECTIONS:
-        raise ProtocolBroken(f"reveal_test: a picture has more than {MAX_DETECTIONS} detections")
+            raise ProtocolBroken(f"{method}: an answer has a {name} that is none of {count}, counted from 0")
+    box = records["box"]
+    if not ((box[:, :2] <= box[:, 2:]).all() and ((box >= 0) & (box <= 1)).all()):  # also catches NaN
+        raise ProtocolBroken(f"{method}: boxes must have numbers from 0 to 1, and their corners in order")
 
 
 def _header(count: int) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 from loupe.algorithm.host import Split
 from loupe.algorithm.region_file import no_regions, write_regions
 from loupe.tasks.average_precision import Regions
+from loupe.tasks.task import Task
 from services.trainer.attempts.spec import AttemptSpec
 from services.trainer.cache.pictures import link_or_copy
 from services.trainer.runs.task_data import NO_CLASS, TaskData
@@ -45,6 +46,7 @@ class JobFolder:
         dataset: TaskData,
         resources: Resources,
         *,
+        task: Task,
         resumes: bool = False,
     ) -> None:
         """Put the run's description there; the labels and regions of test pictures are withheld.
@@ -63,6 +65,8 @@ class JobFolder:
             "max_seconds": spec.max_seconds,
             "max_epochs": spec.max_epochs,
             "resumes": resumes,
+            "kind": str(spec.kind),
+            "task": task.name,
         }
         withheld = np.where(dataset.splits == Split.TEST, NO_CLASS, dataset.classes).astype(np.int32)
         digests = np.frombuffer(bytes.fromhex("".join(dataset.digests)), np.uint8).reshape(-1, 32)

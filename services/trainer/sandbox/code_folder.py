@@ -15,6 +15,7 @@ PARTS = (
         "__init__.py",
         "escapes.py",
         "forecast.py",
+        "job_kinds.py",
         "labels.py",
         "letterbox.py",
         "patterns.py",

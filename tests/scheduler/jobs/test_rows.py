@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from google.protobuf.message import Message
 
+from loupe.common.v1.job_kind_pb2 import JOB_KIND_TRAIN
 from loupe.errors import DataLoss
+from loupe.job_kinds import JobKind, PictureSelection
 from loupe.names import ClusterName
 from loupe.scheduler.v1 import cluster_pb2, training_job_pb2
 from loupe.storage.v1.model_pb2 import ModelMetrics as MetricsMessage
@@ -21,9 +24,9 @@ from services.scheduler.clients.trainers import Artifact, FinishedAttempt, LogLi
 from services.scheduler.clusters.messages import unpack_placement
 from services.scheduler.clusters.placement import Considered, Placement
 from services.scheduler.jobs.events import Event, StateChange
-from services.scheduler.jobs.job import JobFailure, JobResult
+from services.scheduler.jobs.job import Evaluation, JobFailure, JobResult, Predictions
 from services.scheduler.jobs.messages import pack_event, pack_job, pack_result, read_result
-from services.scheduler.jobs.rows import columns_of, job_of, row_of
+from services.scheduler.jobs.rows import columns_of, dump_spec, job_of, load_spec, row_of
 from services.scheduler.jobs.states import State
 from tests.scheduler.samples import NORTH_A, NOW, make_job
 
@@ -119,6 +122,23 @@ def test_a_job_from_before_there_were_metrics_is_about_accuracy() -> None:
     job = job_of(cast(Any, SimpleNamespace(**row | {"spec": json.dumps(spec)})))
     assert (job.spec.objective, job.spec.shortfall) == (Objective("accuracy", 0.9), "")
     assert pack_job(job).objective.metric == "accuracy"
+
+
+def test_a_job_from_before_there_were_kinds_is_to_train() -> None:
+    row = row_of(make_job())
+    spec = json.loads(row["spec"])
+    del spec["kind"], spec["pictures"]
+    job = job_of(cast(Any, SimpleNamespace(**row | {"spec": json.dumps(spec)})))
+    assert (job.spec.kind, job.spec.pictures, pack_job(job).kind) == (JobKind.TRAIN, None, JOB_KIND_TRAIN)
+
+
+def test_what_a_job_that_trains_nothing_brought_is_stored_and_read_again() -> None:
+    evaluation = Evaluation("classification", 20, {"accuracy": 0.5}, ("零件",))
+    predictions = Predictions("ab" * 32, 77, 3, {"零件": 3})
+    result = JobResult("done", verdict="v", evaluation=evaluation, predictions=predictions)
+    assert read_result(pack_result(result).SerializeToString()) == result
+    spec = replace(make_job().spec, kind=JobKind.EVALUATE, pictures=PictureSelection.LABELLED)
+    assert load_spec(dump_spec(spec)) == spec
 
 
 @pytest.mark.parametrize(
