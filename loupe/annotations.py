@@ -29,6 +29,7 @@ NOTHING_THERE = "[]"
 """The annotations, as text, of a picture that was looked at, and nothing is there."""
 
 _SCALE = 10**DIGITS
+_REGIONS = '{"regions":'
 _PROVENANCE = ',"provenance":'
 _LABEL = re.compile(r'\["((?:[^"\\]|\\.)*)",\[\[')
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -177,7 +178,7 @@ def regions_of(text: str) -> str:
     >>> regions_of(write([box("dent", (0, 0, 0.5, 0.5), Provenance("accounts/anna"))]))
     '[["dent",[[0.0,0.0],[0.5,0.5]]]]'
     """
-    return text[len('{"regions":') : text.index(_PROVENANCE)] if text.startswith("{") else text
+    return text[len(_REGIONS) : text.index(_PROVENANCE)] if text.startswith(_REGIONS) else text
 
 
 def labels_of(text: str) -> list[str]:
@@ -190,14 +191,26 @@ def labels_of(text: str) -> list[str]:
     return [json.loads(f'"{each}"') if "\\" in each else each for each in found]
 
 
+def mark_of(label: str) -> str:
+    """Return what stands in annotations as they are kept wherever a region of a class begins, and nowhere else.
+
+    >>> mark_of("dent") in write([box("dent", (0, 0, 0.5, 0.5))])
+    True
+    """
+    return f"[{_encode(label)},[["
+
+
 def identity(text: str) -> str:
     """Return what a data set version's digest says of annotations as they are kept; empty for an unlabelled picture.
 
     Classes and regions, and of those that a model made and nobody verified, the model and its confidence: who put the
     others in, and when, is left out, so that a version which was exported and comes back is the same.
     """
-    if '"model":' not in text:  # a class that says so has its quotes escaped
-        return regions_of(text)
+    if not text.startswith(_REGIONS):
+        return text
+    end = text.index(_PROVENANCE)
+    if text.find('"model":', end) < 0:
+        return text[len(_REGIONS) : end]
     said = [
         [
             each.label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 
 MAX_LENGTH = 128
@@ -14,6 +15,7 @@ _CONTROL = ("Cc", "Cs", "Co", "Cn", "Zl", "Zp")
 _HIDING = frozenset("\u200b\u2060\ufeff\u00ad\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
+@functools.lru_cache(maxsize=4096)  # there are many pictures of a class, and each says its name
 def normalise_label(label: str) -> str:
     """Return a label in Unicode's NFC: the same name typed on two systems is one class.
 

@@ -21,18 +21,18 @@ DEFAULT = _ALL[0]
 """The task of what names none."""
 
 
-def task_for(metric: str, version: str, labels: Sequence[LabelCount]) -> Task:
+def task_for(metric: str, version: str, labels: Sequence[LabelCount], *, by_class: bool = False) -> Task:
     """Return the first task that a data set version can be trained for and that has the metric.
 
     An empty metric is any of a task that follows from what is labelled. Where there is none, the first one that has the
-    metric, else DEFAULT: its own check says best what is missing.
+    metric, else DEFAULT: its own check says best what is missing. by_class: see Task.check_version.
     """
     name, label = split_metric(metric)
     having = [each for each in _ALL if name in each.metrics and each.metrics[name].of_label is bool(label)]
     asked = having if name else _IMPLIED
     for task in asked:
         try:
-            task.check_version(version, labels)
+            task.check_version(version, labels, by_class=by_class)
         except UnfitVersion:
             continue
         return task

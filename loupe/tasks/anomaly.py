@@ -10,7 +10,7 @@ from loupe.labels import MAX_LENGTH
 from loupe.proportions import wilson_interval
 from loupe.tasks import evidence
 from loupe.tasks.objective import Objective, shown_share, spoken
-from loupe.tasks.task import Checked, LabelCount, Metric, UnfitVersion
+from loupe.tasks.task import Checked, LabelCount, Metric, UnfitVersion, refuse_class_split
 
 if TYPE_CHECKING:
     from loupe.tasks.figures import AnomalyFigures
@@ -73,8 +73,10 @@ class Anomaly:
 
         return AnomalyFigures
 
-    def check_version(self, version: str, labels: Sequence[LabelCount]) -> None:
+    def check_version(self, version: str, labels: Sequence[LabelCount], *, by_class: bool = False) -> None:
         """Raise UnfitVersion where there is no class to learn from and to set the threshold by."""
+        if by_class:
+            refuse_class_split(version, self.name)
         asked = [each for each in labels if each.label == GOOD] or labels
         of = f" of {GOOD!r}" if any(each.label == GOOD for each in labels) else ""
         trained = [each for each in asked if each.train_count > 0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loupe.proportions import wilson_interval
 from loupe.tasks import evidence
 from loupe.tasks.objective import Objective, shown_share, split_metric, spoken
-from loupe.tasks.task import Checked, LabelCount, Metric, UnfitVersion
+from loupe.tasks.task import Checked, LabelCount, Metric, UnfitVersion, refuse_class_split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,8 +109,10 @@ class Classification:
 
         return ClassificationFigures
 
-    def check_version(self, version: str, labels: Sequence[LabelCount]) -> None:
+    def check_version(self, version: str, labels: Sequence[LabelCount], *, by_class: bool = False) -> None:
         """Raise UnfitVersion where there is nothing to tell apart, to learn from or to decide by."""
+        if by_class:
+            refuse_class_split(version, self.name)
         trained = [each.label for each in labels if each.train_count > 0]
         if not trained:
             raise UnfitVersion(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loupe.tasks import evidence
 from loupe.tasks.objective import Objective, shown_share, split_metric, spoken
-from loupe.tasks.task import Checked, LabelCount, Metric, UnfitVersion
+from loupe.tasks.task import Checked, LabelCount, Metric, UnfitVersion, refuse_class_split
 
 if TYPE_CHECKING:
     from loupe.tasks.figures import DetectionFigures
@@ -49,8 +49,10 @@ class Detection:
 
         return DetectionFigures
 
-    def check_version(self, version: str, labels: Sequence[LabelCount]) -> None:
+    def check_version(self, version: str, labels: Sequence[LabelCount], *, by_class: bool = False) -> None:
         """Raise UnfitVersion where there is no box to learn from or to decide by."""
+        if by_class:
+            refuse_class_split(version, self.name)
         if not any(each.train_regions for each in labels):
             raise UnfitVersion(
                 f"{version} has no boxes in its training pictures; annotate some, or give annotated ones to training",

@@ -78,6 +78,15 @@ class UnfitVersion(ValueError):
         self.label = label
 
 
+def refuse_class_split(version: str, task: str) -> None:
+    """Raise UnfitVersion over a version that a task cannot be trained on, as no class is in two of its splits."""
+    raise UnfitVersion(
+        f"{version} is split by class, for few-shot tasks: none of its validation and test classes is in training, and "
+        f"{task} learns each class that it tells; push it with --split-by picture --resplit, or into another data set",
+        problem="split_by_class",
+    )
+
+
 class Task(Protocol):
     """A kind of question. Services, the SDK of algorithms and terminals ask it, and never look at its name.
 
@@ -97,8 +106,11 @@ class Task(Protocol):
     def figures(self) -> type[SplitFigures]:
         """The schema of a report's figures of a split; its fields that are named as metrics are those."""
 
-    def check_version(self, version: str, labels: Sequence[LabelCount]) -> None:
-        """Raise UnfitVersion where a version with these classes cannot be trained on."""
+    def check_version(self, version: str, labels: Sequence[LabelCount], *, by_class: bool = False) -> None:
+        """Raise UnfitVersion where a version with these classes cannot be trained on.
+
+        by_class: each class is in one of its splits only.
+        """
 
     def unmeasurable(self, objective: Objective, labels: Sequence[LabelCount]) -> str:
         """Return which metric would be right where this one measures nothing in these classes; empty where it does."""

@@ -142,7 +142,7 @@ class Datasets:
         forget_single_split(collection)
         if collection.given and split is not None:
             raise BadDataset(
-                f"{collection.source} says the split of every picture itself; leave the fractions and seed away",
+                f"{collection.source} says the split of every picture itself; leave unit, fractions and seed away",
                 problem="split_given_twice",
             )
         sent = await self._send(name.project, collection, strict, show)

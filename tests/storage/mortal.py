@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -259,16 +259,21 @@ async def live(disk: MortalDisk, state: Path) -> None:
     await storage.stop()
 
 
-def main() -> None:
-    """main forks a process for each line and prints how it ended: the signal, or 0."""
+async def live_by(line: str) -> None:
+    """live_by lives the life of a line that this program reads."""
+    part, step, when, nth, state = line.split()
+    await live(MortalDisk(part, step, when, int(nth)), Path(state))
+
+
+def fork_for_each_line(life: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    """fork_for_each_line lives a life in a process for each line and prints how it ended: the signal, or 0."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the answers
     for line in sys.stdin:
-        part, step, when, nth, state = line.split()
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                asyncio.run(live(MortalDisk(part, step, when, int(nth)), Path(state)))
+                asyncio.run(life(line))
                 status = 0
             finally:
                 os._exit(status)
@@ -277,4 +282,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    fork_for_each_line(live_by)

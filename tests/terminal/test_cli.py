@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from loupe import errors
@@ -20,8 +22,10 @@ from loupe.common.v1.objective_pb2 import Objective
 from loupe.scheduler.v1 import cluster_pb2
 from loupe.scheduler.v1 import training_job_pb2 as jobs
 from loupe.storage.v1 import model_pb2
+from loupe.storage.v1.dataset_pb2 import SPLIT_UNIT_CLASS, DatasetVersion, SplitPolicy
 from loupe.terminal.cli import app
 from loupe.terminal.codes import MEANINGS
+from loupe.terminal.commands.data import show_version
 from loupe.terminal.exits import advice, exit_code
 from loupe.terminal.profile import ProfileStore
 from tests.terminal.conftest import picture_bytes
@@ -139,6 +143,21 @@ def test_push_reports_problems_and_ends_with_6(loupe: Callable[..., Any], folder
     assert value["version"]["picture_count"] == 12
     assert value["problems"][0]["filename"] == "scratch/bad.png"
     assert value["sent"]["pictures"] == 1
+
+
+def test_push_by_class(loupe: Callable[..., Any], mesh: FakeMesh, folder: Path) -> None:
+    pushed = loupe("dataset", "push", "screws", str(folder), "--split-by", "class", "--json")
+    assert pushed.exit_code == 0, pushed.output
+    assert mesh.split == SplitPolicy(unit=SPLIT_UNIT_CLASS)
+    said = loupe("dataset", "push", "screws", str(folder), "--split-by", "classes")
+    assert said.exit_code == 2 and "picture, class" in said.stderr
+
+
+def test_a_version_tells_that_it_is_split_by_class() -> None:
+    split = SplitPolicy(train_fraction=0.6, validation_fraction=0.2, test_fraction=0.2, seed=3, unit=SPLIT_UNIT_CLASS)
+    shown = io.StringIO()
+    Console(file=shown, width=100).print(show_version(DatasetVersion(split=split)))
+    assert "by class, 0.6, 0.2, 0.2, seed 3" in shown.getvalue()
 
 
 def test_push_says_what_was_done_with_pictures(loupe: Callable[..., Any], mesh: FakeMesh, folder: Path) -> None:

@@ -10,12 +10,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class SplitUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SPLIT_UNIT_UNSPECIFIED: _ClassVar[SplitUnit]
+    SPLIT_UNIT_PICTURE: _ClassVar[SplitUnit]
+    SPLIT_UNIT_CLASS: _ClassVar[SplitUnit]
+
 class Split(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SPLIT_UNSPECIFIED: _ClassVar[Split]
     SPLIT_TRAIN: _ClassVar[Split]
     SPLIT_VALIDATION: _ClassVar[Split]
     SPLIT_TEST: _ClassVar[Split]
+SPLIT_UNIT_UNSPECIFIED: SplitUnit
+SPLIT_UNIT_PICTURE: SplitUnit
+SPLIT_UNIT_CLASS: SplitUnit
 SPLIT_UNSPECIFIED: Split
 SPLIT_TRAIN: Split
 SPLIT_VALIDATION: Split
@@ -100,18 +109,20 @@ class LabelCount(_message.Message):
     def __init__(self, label: _Optional[str] = ..., train_count: _Optional[int] = ..., validation_count: _Optional[int] = ..., test_count: _Optional[int] = ..., train_regions: _Optional[int] = ..., validation_regions: _Optional[int] = ..., test_regions: _Optional[int] = ...) -> None: ...
 
 class SplitPolicy(_message.Message):
-    __slots__ = ("train_fraction", "validation_fraction", "test_fraction", "seed", "given")
+    __slots__ = ("train_fraction", "validation_fraction", "test_fraction", "seed", "given", "unit")
     TRAIN_FRACTION_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
     TEST_FRACTION_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     GIVEN_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
     train_fraction: float
     validation_fraction: float
     test_fraction: float
     seed: int
     given: bool
-    def __init__(self, train_fraction: _Optional[float] = ..., validation_fraction: _Optional[float] = ..., test_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., given: _Optional[bool] = ...) -> None: ...
+    unit: SplitUnit
+    def __init__(self, train_fraction: _Optional[float] = ..., validation_fraction: _Optional[float] = ..., test_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., given: _Optional[bool] = ..., unit: _Optional[_Union[SplitUnit, str]] = ...) -> None: ...
 
 class DatasetItem(_message.Message):
     __slots__ = ("digest", "label", "split", "filename", "size", "annotations", "nothing_there", "width", "height")

@@ -102,7 +102,10 @@ async def dataset_relabel(
     pictures: Annotated[list[str], typer.Argument(metavar="FILE-OR-DIGEST...", help=PICTURES_HELP)],
     force: ForceOption = False,
 ) -> None:
-    """Make a new version of the newest one in which some pictures are of another class; none changes its split."""
+    """Make a new version of the newest one in which some pictures are of another class.
+
+    None changes its split, unless whole classes are split: then a picture moves to that of its class.
+    """
     from loupe.terminal.named_pictures import find_pictures
 
     base = cli.name(names.DatasetVersionName, dataset)

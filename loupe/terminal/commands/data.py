@@ -99,12 +99,13 @@ async def project_use(
     cli.show({"project": str(name)}, lambda: f"short ids are looked up in {name} from now on")
 
 
-def parse_split(text: str | None, seed: int | None) -> SplitPolicy | None:
-    """Read "0.6,0.2,0.2". Raises InvalidArgument."""
-    from loupe.storage.v1.dataset_pb2 import SplitPolicy
+def parse_split(text: str | None, seed: int | None, unit: str | None = None) -> SplitPolicy | None:
+    """Read "0.6,0.2,0.2"; unit: "picture" or "class". Raises InvalidArgument."""
+    from loupe.storage.v1.dataset_pb2 import SPLIT_UNIT_CLASS, SPLIT_UNIT_PICTURE, SplitPolicy
 
-    if text is None and seed is None:
+    if text is None and seed is None and unit is None:
         return None
+    units = {"picture": SPLIT_UNIT_PICTURE, "class": SPLIT_UNIT_CLASS}
     try:
         # All 0 are the data set's own fractions.
         fractions = [float(part) for part in text.split(",")] if text is not None else [0.0, 0.0, 0.0]
@@ -116,7 +117,13 @@ def parse_split(text: str | None, seed: int | None) -> SplitPolicy | None:
             "split", text, "three fractions that add up to 1: train,validation,test, as in 0.6,0.2,0.2"
         )
     train, validation, test = fractions
-    return SplitPolicy(train_fraction=train, validation_fraction=validation, test_fraction=test, seed=seed or 0)
+    return SplitPolicy(
+        train_fraction=train,
+        validation_fraction=validation,
+        test_fraction=test,
+        seed=seed or 0,
+        unit=units[unit] if unit is not None else None,
+    )
 
 
 @command(
@@ -125,6 +132,7 @@ def parse_split(text: str | None, seed: int | None) -> SplitPolicy | None:
     "loupe dataset push screws pictures/ --project line-7",
     "loupe dataset push screws listing.csv --split 0.7,0.15,0.15 --seed 3",
     "loupe dataset push screws exported-by-another-tool/ --format coco",
+    "loupe dataset push letters alphabets/ --split-by class",
 )
 async def dataset_push(
     cli: Cli,
@@ -144,6 +152,15 @@ async def dataset_push(
             help="Another seed makes another split; default 0.",
         ),
     ] = None,
+    split_by: Annotated[
+        str | None,
+        typer.Option(
+            "--split-by",
+            metavar="UNIT",
+            callback=one_of("picture", "class"),
+            help="class puts whole classes into one split, for few-shot learning; default picture.",
+        ),
+    ] = None,
     strict: StrictOption = False,
     resplit: Annotated[bool, typer.Option("--resplit", help="Divide all pictures anew by --split and --seed.")] = False,
     force: Annotated[
@@ -160,11 +177,15 @@ async def dataset_push(
     Pictures that the last version has keep their split, and what was ever in test stays there. --split and --seed then
     divide the new pictures only. `loupe dataset add` needs no full list.
 
+    With --split-by class no class is in two splits, and --split says how many of the classes go to each. A class that
+    was ever in test stays there, with all that is added to it; new pictures that are nearly the same as one on the
+    other side of test are left out and listed.
+
     Only what the mesh lacks is sent; after a cut it goes on where it was. Pictures that cannot be read or taken are
     left out and listed, and the exit code is 6 then. How pictures of more than 8 bits were scaled is
     told, and that of several pages or frames the first was taken.
     """
-    name, policy = cli.name(names.DatasetName, dataset), parse_split(split, seed)
+    name, policy = cli.name(names.DatasetName, dataset), parse_split(split, seed, split_by)
     async with telling_refused(cli), cli.terminal() as loupe:
         collection = await read_told(cli, source, format)
         with push_bar(cli.messages, cli.watched) as show:
@@ -246,8 +267,11 @@ def show_version(version: DatasetVersion) -> RenderableType:
     """Show a version: its facts, and how many pictures of each class are in which split."""
     from rich.console import Group
 
+    from loupe.storage.v1.dataset_pb2 import SPLIT_UNIT_CLASS
+
     policy = version.split
     fractions = f"{policy.train_fraction:g}, {policy.validation_fraction:g}, {policy.test_fraction:g}"
+    unit = "by class, " if policy.unit == SPLIT_UNIT_CLASS else ""
     pairs = [
         ("version", version.name),
         ("base", _base(version)),
@@ -255,7 +279,7 @@ def show_version(version: DatasetVersion) -> RenderableType:
         ("boxes and polygons", region_count(version) or ""),
         ("nothing there", version.nothing_there_count or ""),
         ("unlabelled", version.unlabelled_count or ""),
-        ("split", "given with the pictures" if policy.given else f"{fractions}, seed {policy.seed}"),
+        ("split", "given with the pictures" if policy.given else f"{unit}{fractions}, seed {policy.seed}"),
         ("near duplicates", f"{version.near_duplicate_clusters} clusters kept on one side of the split"),
         ("created", f"{when(version.create_time)} by {version.creator}"),
         ("digest", version.digest),

@@ -13,6 +13,7 @@ from loupe.names import AlgorithmVersionName, DatasetVersionName, JobName, Model
 from loupe.storage.v1 import (
     algorithm_service_pb2,
     algorithm_service_pb2_grpc,
+    dataset_pb2,
     dataset_service_pb2,
     dataset_service_pb2_grpc,
     model_pb2,
@@ -32,12 +33,16 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class DatasetVersion:
-    """A data set version as far as jobs need to know it. pictures: how many it has."""
+    """A data set version as far as jobs need to know it.
+
+    pictures: how many it has. by_class: each class is in one split only.
+    """
 
     name: DatasetVersionName
     digest: str
     labels: Sequence[LabelCount]
     pictures: int = 0
+    by_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,9 @@ class StorageClient:
             LabelCount(**{each.name: getattr(label, each.name) for each in fields(LabelCount)})
             for label in found.labels
         ]
-        return DatasetVersion(DatasetVersionName.parse(found.name), found.digest, labels, found.picture_count)
+        by_class = found.split.unit == dataset_pb2.SPLIT_UNIT_CLASS
+        name = DatasetVersionName.parse(found.name)
+        return DatasetVersion(name, found.digest, labels, found.picture_count, by_class)
 
     async def algorithm_version(self, name: AlgorithmVersionName) -> AlgorithmVersion:
         """Return a version; "latest" is resolved."""

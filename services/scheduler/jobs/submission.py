@@ -267,14 +267,14 @@ def _names(order: Order) -> tuple[DatasetVersionName, ModelName]:
 
 def _built_in(order: Order, dataset: DatasetVersion) -> AlgorithmVersionName:
     """Return the algorithm for what a data set version has and what is asked of the model."""
-    task = task_for(order.objective.metric, str(dataset.name), dataset.labels)
+    task = task_for(order.objective.metric, str(dataset.name), dataset.labels, by_class=dataset.by_class)
     return AlgorithmVersionName(task.algorithm, "latest")
 
 
 def _check_fit(task: Task, dataset: DatasetVersion, objective: Objective) -> None:
     """Raise BadDataset or InvalidArgument where nothing can be learned from a version, or measured on it."""
     try:
-        task.check_version(str(dataset.name), dataset.labels)
+        task.check_version(str(dataset.name), dataset.labels, by_class=dataset.by_class)
     except UnfitVersion as error:
         named = {"class": error.label} if error.label else {}
         raise BadDataset(str(error), problem=error.problem, dataset_version=dataset.name, **named) from error

@@ -21,6 +21,7 @@ from services.storage.clients.auth import Memberships
 from services.storage.collection.store import CollectionTable, DatasetVersionKey, ModelVersionKey
 from services.storage.database.lifetimes import PURGED, PURGING
 from services.storage.database.session import Database, Session
+from services.storage.datasets.store import DatasetTable
 from services.storage.marks.store import MarkTable
 from services.storage.models.messages import decode_checkpoint, encode_remains, version_files
 from services.storage.models.store import ModelTable
@@ -162,6 +163,7 @@ class Collector:
             table = CollectionTable(session)
             removed = await table.remove_items(key.uid, _ITEMS_AT_ONCE)
             if not removed:
+                await DatasetTable(session).forget_unused_annotations(key.project, key.dataset)
                 await table.set_purged(key.uid, PURGED)
         return removed
 

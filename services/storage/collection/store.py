@@ -13,7 +13,7 @@ from services.storage.blobs.store import blobs, fences, held_blobs, held_picture
 from services.storage.database.array_parameter import ArrayParameter
 from services.storage.database.lifetimes import PURGED, PURGING, THERE
 from services.storage.database.session import Session
-from services.storage.datasets.store import dataset_items, datasets, tested_pictures, version_hashes
+from services.storage.datasets.store import annotation_texts, dataset_items, datasets, tested_pictures, version_hashes
 from services.storage.datasets.store import versions as dataset_versions
 from services.storage.marks.store import picture_marks
 from services.storage.models.store import checkpoints, models
@@ -122,7 +122,7 @@ class CollectionTable:
             if (await self._connection.execute(query.limit(1))).first() is not None:
                 return False
         await self._connection.execute(fences.delete().where(fences.c.job.startswith(jobs)))
-        for table in (*_EXPIRING, packs, picture_marks):
+        for table in (annotation_texts, *_EXPIRING, packs, picture_marks):
             await self._connection.execute(table.delete().where(table.c.project == project))
         purged = projects.update().where(projects.c.project == project, _PURGING)
         found = await self._connection.execute(purged.values(purged=PURGED, display_name=""))
@@ -241,7 +241,7 @@ class CollectionTable:
         )
         if found.rowcount == 0:
             key = (datasets.c.project == row.project) & (datasets.c.dataset == row.dataset)
-            await self._connection.execute(datasets.update().where(key).values(purged=PURGED))
+            await self._connection.execute(datasets.update().where(key).values(purged=PURGED, test_classes=""))
         return True
 
     async def purge_models(self, now: float) -> None:

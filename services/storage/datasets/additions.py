@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from services.storage.datasets.class_splits import near_test
 from services.storage.datasets.counts import Strata
 from services.storage.datasets.derivation import Derivation
 from services.storage.datasets.selection import cluster, near_duplicates
@@ -61,13 +62,8 @@ class Surroundings:
         """Give each labelled item that has no split one; return how many more clusters of near-duplicates there are."""
         strata = division.strata
         base, first = len(self._made.base), len(self._made.base) + len(self._absent)
-        standing = {place: item for place in self._places if (item := self._standing(place, tested)) is not None}
-        there, items = list(standing), list(standing.values())
-        sizes = Counter({label: sum(each.values()) for label, each in division.placed.items()})
-        beside = [*self._absent, *self._made.to_place]
-        sizes.update(strata.of(item) for item in beside)
-        given = [item for item in self._made.fresh if item.split]
-        old_sizes = sizes - Counter(strata.of(item) for item in [*beside, *given])
+        there, items = self._followed(tested)
+        sizes, old_sizes = self._class_sizes(division)
         clusters = _clusters(items, strata, index, sizes)
         items = self._choose(there, items, clusters, division)
         left = {*self._made.gone, *range(base, first)}
@@ -77,6 +73,33 @@ class Surroundings:
         before = [item for item in before if not item.unlabelled]
         old_clusters = _clusters(before, strata, index, old_sizes)
         return after - _kept_together(old_clusters, [item.split for item in before])
+
+    def strangers(
+        self, index: Mapping[str, IndexRow], tested: Mapping[str, ItemRow], division: Division
+    ) -> list[ItemRow]:
+        """Return the additions that cannot be taken where whole classes are divided; see near_test."""
+        there, items = self._followed(tested)
+        sizes, _ = self._class_sizes(division)
+        clusters = _clusters(items, division.strata, index, sizes)
+        first, turned = len(self._made.base) + len(self._absent), set(self._made.turned)
+        fresh = [
+            (place >= first or place in turned) and item.digest not in tested
+            for place, item in zip(there, items, strict=True)
+        ]
+        return [items[number] for number in near_test(clusters, [item.split for item in items], fresh)]
+
+    def _followed(self, tested: Mapping[str, ItemRow]) -> tuple[list[int], list[ItemRow]]:
+        """Return the places of the pictures that near-duplicates follow or are, and the pictures."""
+        standing = {place: item for place in self._places if (item := self._standing(place, tested)) is not None}
+        return list(standing), list(standing.values())
+
+    def _class_sizes(self, division: Division) -> tuple[Counter[str], Counter[str]]:
+        """Return how many pictures each class has, absent ones too, and how many the base has."""
+        sizes = Counter({label: sum(each.values()) for label, each in division.placed.items()})
+        beside = [*self._absent, *self._made.to_place]
+        sizes.update(division.strata.of(item) for item in beside)
+        given = [item for item in self._made.fresh if item.split]
+        return sizes, sizes - Counter(division.strata.of(item) for item in [*beside, *given])
 
     def _item(self, place: int) -> ItemRow:
         base, absent = len(self._made.base), len(self._absent)
@@ -113,7 +136,7 @@ class Surroundings:
         divided = list(items)
         first = len(self._made.base) + len(self._absent)
         for number, split in zip(free, chosen, strict=True):
-            item = divided[number] = replace(items[number], split=split)
+            item = divided[number] = items[number]._replace(split=split)
             if (place := places[number]) < first:
                 self._made.changed[place] = item
             else:

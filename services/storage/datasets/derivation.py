@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from loupe.annotations import UNLABELLED, identity, regions_of
 from loupe.errors import BadDataset
@@ -61,6 +61,21 @@ class Derivation:
         """The positions of pictures that were unlabelled and are not any more, or the other way around."""
         return [place for place, item in self.changed.items() if item.unlabelled != self.base[place].unlabelled]
 
+    @property
+    def items(self) -> Iterator[ItemRow]:
+        """All items of the version, in no order that is promised."""
+        cut = set(self.cut)
+        return itertools.chain((item for place, item in enumerate(self.base) if place not in cut), self.put)
+
+    def leave_out(self, digests: Container[str]) -> None:
+        """Take additions back; of these, pictures that the base has stay unlabelled as they are there."""
+        self.fresh = [item for item in self.fresh if item.digest not in digests]
+        for place in self.turned:
+            if self.changed[place].digest in digests:
+                before, after = self.base[place], self.changed.pop(place)
+                self.relabelled -= after.label != before.label
+                self.annotated -= identity(after.annotations) != identity(before.annotations)
+
 
 def derive(
     base: Sequence[ItemRow],
@@ -92,7 +107,7 @@ def derive(
         if made.changed_tests:
             raise changed_tests(made.changed_tests)
     made.fresh = [
-        replace(item, split=TEST) if item.digest in tested and not item.split and not item.unlabelled else item
+        item._replace(split=TEST) if item.digest in tested and not item.split and not item.unlabelled else item
         for item in made.fresh
     ]
     return made
@@ -163,14 +178,13 @@ def _change(
 def _changed(item: ItemRow, changes: Changes, tested: Mapping[str, ItemRow], now: float) -> ItemRow:
     """Return what becomes of an item that stays; its split is 0 where it is labelled for the first time."""
     sent = changes.annotated.get(item.digest)
-    after = replace(
-        item,
+    after = item._replace(
         label=changes.relabelled.get(item.digest, item.label),
         annotations=item.annotations if sent is None else carry_over(sent, item.annotations, now),
     )
     if after.unlabelled:
-        return replace(after, split=NO_SPLIT)
-    return replace(after, split=TEST) if item.digest in tested else after
+        return after._replace(split=NO_SPLIT)
+    return after._replace(split=TEST) if item.digest in tested else after
 
 
 def _add(
@@ -178,7 +192,7 @@ def _add(
 ) -> None:
     for item in additions:
         if item.digest not in positions:
-            made.fresh.append(replace(item, annotations=carry_over(item.annotations, UNLABELLED, now)))
+            made.fresh.append(item._replace(annotations=carry_over(item.annotations, UNLABELLED, now)))
             continue
         position = positions[item.digest]
         there = made.changed.get(position, made.base[position])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from loupe.names import AccountName, DatasetVersionName
@@ -19,6 +19,7 @@ class Draft:
     counts: what it has. policy: how new pictures were divided;
     given: the items came with their splits. base: the version that it is derived from, or empty; added, removed,
     relabelled and annotated are counted against that one. leaves_test: pictures that were in test are in another split.
+    test_classes: see DatasetRow.classes_in_test.
     """
 
     content: Content
@@ -36,6 +37,7 @@ class Draft:
     relabelled: int = 0
     annotated: int = 0
     leaves_test: bool = False
+    test_classes: Collection[str] = ()
 
 
 @dataclass(frozen=True)

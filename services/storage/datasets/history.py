@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loupe.annotations import regions_of
@@ -17,12 +17,13 @@ class History:
 
     last: the last version's items by digest. tested: pictures that were in test in any version and were not taken out
     of it by force or by a new split, as they were when they were in it last. policy: how the last version was divided;
-    None for none.
+    None for none. test_classes: see DatasetRow.classes_in_test.
     """
 
     last: Mapping[str, ItemRow] = field(default_factory=dict)
     tested: Mapping[str, ItemRow] = field(default_factory=dict)
     policy: Policy | None = None
+    test_classes: Collection[str] = ()
 
     def split_of(self, digest: str) -> int:
         """Return the split that a labelled picture keeps; 0 for one that is new, or was unlabelled."""

@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from loupe.storage.v1.dataset_pb2 import (
     LabelCount,
     Split,
     SplitPolicy,
+    SplitUnit,
 )
 from loupe.timestamps import datetime_of, timestamp
 from services.storage.database.messages import with_lifetime
@@ -39,7 +41,7 @@ from services.storage.datasets.orders import (
     checked_changes,
     checked_item,
 )
-from services.storage.datasets.splits import TEST, TRAIN, VALIDATION, Policy, proportions
+from services.storage.datasets.splits import BY_PICTURE, TEST, TRAIN, UNITS, VALIDATION, Policy, proportions
 from services.storage.datasets.store import (
     ADDED,
     ANNOTATED,
@@ -58,6 +60,8 @@ from services.storage.pictures.store import Size
 
 _SPLITS = (Split.SPLIT_UNSPECIFIED, Split.SPLIT_TRAIN, Split.SPLIT_VALIDATION, Split.SPLIT_TEST)
 """The contract's splits, each at its number."""
+_UNITS = (SplitUnit.SPLIT_UNIT_UNSPECIFIED, SplitUnit.SPLIT_UNIT_PICTURE, SplitUnit.SPLIT_UNIT_CLASS)
+"""The contract's units of a split, each at its number."""
 
 _BYTES_AT_ONCE = 1 << 20
 
@@ -180,7 +184,7 @@ def unpack_order(header: rpc.DatasetVersionHeader, creator: AccountName) -> Vers
     return VersionOrder(
         dataset=dataset,
         base=checked_base(dataset, header.base),
-        policy=_unpack_split(header.split) if header.HasField("split") else None,
+        policy=_asked_split(header.split) if header.HasField("split") else None,
         strict=header.strict,
         force=header.force,
         resplit=header.resplit,
@@ -189,8 +193,15 @@ def unpack_order(header: rpc.DatasetVersionHeader, creator: AccountName) -> Vers
     )
 
 
+def _asked_split(split: SplitPolicy) -> Policy:
+    if split.unit not in UNITS:
+        raise invalid("header.split.unit", split.unit, "SPLIT_UNIT_PICTURE, SPLIT_UNIT_CLASS or none")
+    return Policy((split.train_fraction, split.validation_fraction, split.test_fraction), split.seed, split.unit)
+
+
 def _unpack_split(split: SplitPolicy) -> Policy:
-    return Policy((split.train_fraction, split.validation_fraction, split.test_fraction), split.seed)
+    asked = _asked_split(split)
+    return replace(asked, unit=asked.unit or BY_PICTURE)
 
 
 def decode_facts(document: bytes, items: Iterable[ItemRow]) -> VersionFacts:
@@ -260,7 +271,13 @@ def _pack_split(draft: Draft) -> SplitPolicy:
     if draft.given:
         return SplitPolicy(given=True)
     train, validation, test = draft.policy.fractions
-    return SplitPolicy(train_fraction=train, validation_fraction=validation, test_fraction=test, seed=draft.policy.seed)
+    return SplitPolicy(
+        train_fraction=train,
+        validation_fraction=validation,
+        test_fraction=test,
+        seed=draft.policy.seed,
+        unit=_UNITS[draft.policy.unit],
+    )
 
 
 def pack_version(document: bytes) -> DatasetVersion:

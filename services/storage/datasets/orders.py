@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,11 @@ class VersionOrder:
     resplit: bool
     request_id: str
     creator: AccountName
+
+    @functools.cached_property
+    def author(self) -> str:
+        """The name of who asks, as it stands beside each region that comes."""
+        return str(self.creator)
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ def _checked_region(region: SentRegion, order: VersionOrder) -> Annotation:
 
 def _checked_provenance(region: SentRegion, order: VersionOrder) -> Provenance:
     """Return where a region comes from: the caller, and the model of the same project that it names."""
-    author = str(order.creator)
+    author = order.author
     verifier = author if region.verified else ""
     if not region.model:
         if region.confidence:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from loupe.annotations import identity
 from loupe.errors import BadDataset, invalid
+from services.storage.datasets.class_splits import divide_classes, left_out, near_test
 from services.storage.datasets.counts import NO_SPLIT, Counts, Strata, count
 from services.storage.datasets.history import NOTHING_BEFORE, History
 from services.storage.datasets.splits import (
@@ -71,15 +72,22 @@ def select(
     absent = [] if given else _tested_elsewhere(kept, index, history)
     clusters = cluster([*kept, *absent], strata, index)
     cluster_of = clusters.of.tolist()
-    splits = [item.split for item in kept] if given else _divide(kept, cluster_of, strata, policy, history)
+    if given:
+        splits = [item.split for item in kept]
+    elif policy.by_class:
+        kept, cluster_of, splits = _divide_by_class(kept, cluster_of, policy, history, selection)
+    else:
+        splits = _divide(kept, cluster_of, strata, policy, history)
     crossing = crossing_clusters(cluster_of[: len(kept)], splits)
     selection.near_duplicate_clusters = near_duplicates(cluster_of[: len(kept)]) - crossing
-    divided = [replace(item, split=split) for item, split in zip(kept, splits, strict=True)]
+    divided = [item._replace(split=split) for item, split in zip(kept, splits, strict=True)]
     unlabelled = [item for item in selection.items if item.unlabelled]
     selection.items = sorted([*divided, *unlabelled], key=lambda item: (item.label, item.digest))
     counts = count(selection.items)
     require_splits(counts)
-    selection.warnings += [*warnings(counts), *_likeness_warnings(clusters, crossing, given)]
+    require_classes(counts, selection.refused)
+    by_class = policy.by_class and not given
+    selection.warnings += [*warnings(counts, by_class=by_class), *_likeness_warnings(clusters, crossing, given)]
     return selection
 
 
@@ -108,11 +116,28 @@ def _divide(
         policy.fractions,
         policy.seed,
         leading=leading_splits([cluster_of[place] for place in fast], [standing[place] for place in fast]),
-        placed=strata.count(replace(item, split=split) for item, split in zip(kept, fixed, strict=True)),
+        placed=strata.count(item._replace(split=split) for item, split in zip(kept, fixed, strict=True)),
     )
     for place, split in zip(fresh, chosen, strict=True):
         fixed[place] = split
     return fixed
+
+
+def _divide_by_class(
+    kept: Sequence[ItemRow], cluster_of: Sequence[int], policy: Policy, history: History, selection: Selection
+) -> tuple[list[ItemRow], list[int], list[int]]:
+    """Return the items that can be taken where whole classes are divided, their clusters and splits; see near_test.
+
+    cluster_of: as of _divide. Those that are left out are added to what the selection refuses.
+    """
+    classes = divide_classes(kept, history.last.values(), history.test_classes, policy)
+    splits = [classes.split_of(item) for item in kept]
+    tested = [TEST] * (len(cluster_of) - len(kept))
+    fresh = [not history.split_of(item.digest) for item in kept]
+    out = set(near_test(cluster_of, [*splits, *tested], [*fresh, *[False] * len(tested)]))
+    selection.refused += [left_out(kept[place]._replace(split=splits[place])) for place in sorted(out)]
+    stays = [place for place in range(len(kept)) if place not in out]
+    return [kept[each] for each in stays], [cluster_of[each] for each in stays], [splits[each] for each in stays]
 
 
 def near_duplicates(cluster_of: Sequence[int]) -> int:
@@ -158,7 +183,7 @@ def leave_out(items: Sequence[ItemRow], index: Mapping[str, IndexRow]) -> Select
             splitless += best.unlabelled and best.split != NO_SPLIT
             noted.append((_called(best), index[digest].problem))
             split = NO_SPLIT if best.unlabelled else best.split
-            chosen.items.append(replace(best, size=index[digest].size, split=split))
+            chosen.items.append(best._replace(size=index[digest].size, split=split))
             message = f"the very same file as {_called(best)}"
             chosen.repeated += [Verdict(digest, Problem.DUPLICATE, message)] * (len(same) - 1)
     chosen.warnings += summary(noted)
@@ -231,30 +256,31 @@ def require_splits(counts: Counts) -> None:
             )
 
 
-def warnings(counts: Counts) -> list[str]:
-    """Return sentences over classes and splits that have too few pictures, and over classes that look like one."""
+def warnings(counts: Counts, *, by_class: bool = False) -> list[str]:
+    """Return sentences over classes and splits that have too few pictures, and over classes that look like one.
+
+    by_class: each class is to be in one split only.
+    """
     if not counts.labelled:
         return [
             f"none of the {counts.total} pictures has a class or annotations; until some get one, all are in no split"
         ]
     said = []
-    found = {
-        label: Counter(counts.pictures.get(label, {})) + Counter(counts.regions.get(label, {}))
-        for label in counts.classes
-    }
+    found = counts.of_classes
     if len(counts.classes) == 1 and not counts.annotated:
         said.append(
             f"all pictures are of {_listed(counts.classes)}: enough to learn good parts from, but a classifier needs "
             "at least two classes"
         )
     if alone := [label for label, each in found.items() if each.total() == 1]:
-        said.append(f"{_listed(alone)}: one picture only; it can be learned from or tested on, not both")
+        lacking = "a class needs two for an episode" if by_class else "it can be learned from or tested on, not both"
+        said.append(f"{_listed(alone)}: one picture only; {lacking}")
     there = counts.splits
     for split in SPLITS:
         without = [label for label, each in found.items() if not each[split] and each.total() > 1]
         if not there[split]:
             said.append(f"no picture is for {_NAMES[split]}")
-        elif without:
+        elif without and not by_class:
             said.append(f"{_listed(without)}: no picture for {_NAMES[split]}")
     return [*said, *_alike(counts.classes)]
 

@@ -15,24 +15,47 @@ TRAIN, VALIDATION, TEST = 1, 2, 3
 SPLITS = (TRAIN, VALIDATION, TEST)
 DEFAULT_FRACTIONS = (0.6, 0.2, 0.2)
 
+UNSAID, BY_PICTURE, BY_CLASS = 0, 1, 2
+UNITS = (UNSAID, BY_PICTURE, BY_CLASS)
+"""What goes to one split as a whole; the contract's numbers."""
+
 Fractions = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How pictures are divided; see assign_splits. fractions: of training, validation and test."""
+    """How pictures are divided; see assign_splits, and for whole classes services.storage.datasets.class_splits.
+
+    fractions: of training, validation and test. unit: UNSAID only where it is asked for.
+    """
 
     fractions: Fractions = DEFAULT_FRACTIONS
     seed: int = 0
+    unit: int = BY_PICTURE
+
+    @property
+    def by_class(self) -> bool:
+        """Whether each class is in one split only."""
+        return self.unit == BY_CLASS
 
 
-def choose_policy(asked: Policy | None, last: Policy | None) -> Policy:
-    """Return how new pictures are divided: as it is asked for, else as in the last version; see check_fractions."""
+def choose_policy(asked: Policy | None, last: Policy | None, *, resplit: bool = False) -> Policy:
+    """Return how new pictures are divided: as it is asked for, else as in the last version; see check_fractions.
+
+    Raises InvalidArgument where another unit is asked for than the last version's, unless all are divided anew.
+    """
+    before = last or Policy()
     if asked is None:
-        return last or Policy()
+        return before
+    unit = asked.unit or before.unit
+    if last is not None and unit != last.unit and not resplit:
+        asked_for, there = ("picture", "class") if last.by_class else ("class", "picture")
+        raise invalid(
+            "split", f"by {asked_for}", f"by {there}, as the last version is divided; or a new split (--resplit) of all"
+        )
     if last is not None and not any(asked.fractions):
-        return Policy(last.fractions, asked.seed)
-    return Policy(check_fractions(asked.fractions), asked.seed)
+        return Policy(last.fractions, asked.seed, unit)
+    return Policy(check_fractions(asked.fractions), asked.seed, unit)
 
 
 def proportions(counts: Mapping[int, int]) -> Fractions:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, SmallInteger, String, Text
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, LargeBinary, SmallInteger, String, Text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from loupe.annotations import UNLABELLED, identity
@@ -31,6 +32,8 @@ datasets = sa.Table(
     Column("latest", Integer, nullable=False, default=0),
     Column("create_time", Float, nullable=False),
     *lifetime_columns(),
+    # test_classes are those that are in test for good where whole classes are divided, a JSON list; empty for none.
+    Column("test_classes", Text, nullable=False, default="", server_default=""),
 )
 
 versions = sa.Table(
@@ -59,9 +62,23 @@ dataset_items = sa.Table(
     Column("split", SmallInteger, nullable=False),
     Column("filename", Text, nullable=False),
     Column("size", Integer, nullable=False),
-    # annotations is what loupe.annotations.write gives; empty for an unlabelled picture.
-    Column("annotations", Text, nullable=False, default="", server_default=""),
+    # annotation is the id of what it is annotated with; none for a picture that nobody annotated.
+    Column("annotation", BigInteger),
     sqlite_with_rowid=False,
+)
+
+annotation_texts = sa.Table(
+    "annotation_texts",
+    metadata,
+    # id is counted by the positions of the version that was the first to have the text, from a number of its uid on.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("project", String(63), nullable=False),
+    Column("dataset", String(63), nullable=False),
+    # text is what loupe.annotations.write gives. Versions that are derived refer to it: to copy five boxes in each of
+    # 100,000 pictures takes longer than to copy all the rest.
+    Column("text", Text, nullable=False),
+    sa.ForeignKeyConstraint(["project", "dataset"], [datasets.c.project, datasets.c.dataset]),
+    sa.Index("annotation_texts_of_dataset", "project", "dataset"),
 )
 
 version_hashes = sa.Table(
@@ -92,7 +109,7 @@ ADDED, REMOVED, RELABELLED, MOVED, ANNOTATED = "added", "removed", "relabelled",
 _TEST = 3
 _ITEMS_AT_ONCE = 10_000
 _COMPARED_AT_ONCE = 200
-_COLUMNS = ("digest", "label", "split", "filename", "size", "annotations")
+_COLUMNS = ("digest", "label", "split", "filename", "size")
 
 
 @dataclass(frozen=True)
@@ -105,14 +122,20 @@ class DatasetRow(Lifetime):
     display_name: str
     latest: int
     create_time: float
+    test_classes: str = ""
+
+    @property
+    def classes_in_test(self) -> frozenset[str]:
+        """The classes that were ever in test since whole classes are divided."""
+        return frozenset(json.loads(self.test_classes or "[]"))
 
 
-@dataclass(frozen=True)
-class ItemRow:
+class ItemRow(NamedTuple):
     """A picture of a version. label: empty where the picture as a whole has no class.
 
     split: the contract's number; 0 for an unlabelled picture, and for one that is not divided yet. annotations: what
-    loupe.annotations.write gives; empty where nobody said what is to be seen.
+    loupe.annotations.write gives; empty where nobody said what is to be seen. A tuple, since a hundred thousand of them
+    are made to derive a version.
     """
 
     digest: str
@@ -193,12 +216,17 @@ class VersionRow(Lifetime):
         return DatasetVersionName(self.project, self.dataset, str(self.number))
 
 
+_ANNOTATED_ITEMS = dataset_items.outerjoin(annotation_texts, annotation_texts.c.id == dataset_items.c.annotation)
+_ANNOTATIONS = sa.func.coalesce(annotation_texts.c.text, UNLABELLED).label("annotations")
+_ITEMS = sa.select(*dataset_items.c[_COLUMNS], _ANNOTATIONS).select_from(_ANNOTATED_ITEMS)
+"""The items of all versions, with the columns of an ItemRow."""
+
 _COPY = dataset_items.insert().from_select(
     dataset_items.c.keys(),
     sa.select(
         sa.bindparam("uid", type_=String),
         dataset_items.c.position + sa.bindparam("shift", type_=Integer),
-        *dataset_items.c[_COLUMNS],
+        *dataset_items.c[(*_COLUMNS, "annotation")],
     ).where(
         dataset_items.c.version == sa.bindparam("base"),
         dataset_items.c.position.between(sa.bindparam("first"), sa.bindparam("last")),
@@ -211,19 +239,27 @@ def _compare() -> dict[str, sa.Select[tuple[str, str, str, str, int, int]]]:
 
     That of ANNOTATED has those of both annotations behind them: they may say the same in other words.
     """
-    columns = dataset_items.c["digest", "label", "split", "filename", "annotations"]
+    columns = dataset_items.c["digest", "label", "split", "filename", "annotation"]
     old = sa.select(*columns).where(dataset_items.c.version == sa.bindparam("base")).cte("old")
     new = sa.select(*columns).where(dataset_items.c.version == sa.bindparam("version")).cte("new")
     nothing, nowhere = sa.literal("", Text), sa.literal(0, SmallInteger)
     same = new.c.digest == old.c.digest
-    both = sa.select(
+    changed = sa.select(
         new.c.digest,
         new.c.filename,
         old.c.label.label("base_label"),
         new.c.label,
         old.c.split.label("base_split"),
         new.c.split,
-    ).select_from(new.join(old, same))
+    )
+    both = changed.select_from(new.join(old, same))
+    before, after = annotation_texts.alias("before"), annotation_texts.alias("after")
+    said_before, said_after = (sa.func.coalesce(each.c.text, UNLABELLED) for each in (before, after))
+    annotated = changed.add_columns(said_before.label("base_annotations"), said_after.label("annotations")).select_from(
+        new.join(old, same)
+        .outerjoin(before, before.c.id == old.c.annotation)
+        .outerjoin(after, after.c.id == new.c.annotation)
+    )
     added = sa.select(new.c.digest, new.c.filename, nothing, new.c.label, nowhere, new.c.split)
     removed = sa.select(old.c.digest, old.c.filename, old.c.label, nothing, old.c.split, nowhere)
     return {
@@ -231,9 +267,7 @@ def _compare() -> dict[str, sa.Select[tuple[str, str, str, str, int, int]]]:
         REMOVED: removed.select_from(old.outerjoin(new, same)).where(new.c.digest.is_(None)),
         RELABELLED: both.where(new.c.label != old.c.label),
         MOVED: both.where(new.c.split != old.c.split),
-        ANNOTATED: both.add_columns(old.c.annotations.label("base_annotations"), new.c.annotations).where(
-            new.c.annotations != old.c.annotations
-        ),
+        ANNOTATED: annotated.where(new.c.annotation.is_distinct_from(old.c.annotation), said_before != said_after),
     }
 
 
@@ -296,30 +330,65 @@ class DatasetTable:
         )
         return [DatasetRow(**row._mapping) for row in await self._connection.execute(query)]
 
-    async def add_version(self, version: VersionRow, content: Content) -> None:
-        """Write a version with its items and make it the newest; its test pictures are remembered as tested."""
+    async def add_version(self, version: VersionRow, content: Content, test_classes: Collection[str] = ()) -> None:
+        """Write a version with its items and make it the newest; its test pictures are remembered as tested.
+
+        test_classes: see DatasetRow.classes_in_test.
+        """
         key = (datasets.c.project == version.project) & (datasets.c.dataset == version.dataset)
-        await self._connection.execute(datasets.update().where(key).values(latest=version.number))
+        kept = json.dumps(sorted(test_classes)) if test_classes else ""
+        await self._connection.execute(datasets.update().where(key).values(latest=version.number, test_classes=kept))
         await self._connection.execute(versions.insert().values(**version.__dict__))
         for start in range(0, len(content.placed), _ITEMS_AT_ONCE):
-            values = [
-                {"version": version.uid, "position": position, **item.__dict__}
-                for position, item in content.placed[start : start + _ITEMS_AT_ONCE]
-            ]
-            await self._connection.execute(dataset_items.insert(), values)
+            await self._place(version, content.placed[start : start + _ITEMS_AT_ONCE])
         if content.copied:
             copied = [{"uid": version.uid, "base": content.base, **each.__dict__} for each in content.copied]
             await self._connection.execute(_COPY, copied)
         await self._connection.execute(version_hashes.insert().values(version=version.uid, hashes=content.hashes))
         await self._remember_tested(version)
 
+    async def _place(self, version: VersionRow, placed: Sequence[tuple[int, ItemRow]]) -> None:
+        first = int(version.uid[:15], 16)  # below 2^60, and ids of no other version are near
+        items, texts = [], []
+        for position, item in placed:
+            values = item._asdict() | {"version": version.uid, "position": position, "annotation": None}
+            if text := values.pop("annotations"):
+                values["annotation"] = first + position
+                key = {"project": version.project, "dataset": version.dataset}
+                texts.append({"id": first + position, "text": text, **key})
+            items.append(values)
+        await self._connection.execute(dataset_items.insert(), items)
+        if texts:
+            await self._connection.execute(annotation_texts.insert(), texts)
+
+    async def forget_unused_annotations(self, project: str, dataset: str) -> None:
+        """Remove the annotations that no item of a data set refers to any more, after items were removed."""
+        used = (
+            sa.select(dataset_items.c.annotation)
+            .join(versions, versions.c.uid == dataset_items.c.version)
+            .where(
+                versions.c.project == project, versions.c.dataset == dataset, dataset_items.c.annotation.is_not(None)
+            )
+        )
+        await self._connection.execute(
+            annotation_texts.delete().where(
+                annotation_texts.c.project == project,
+                annotation_texts.c.dataset == dataset,
+                annotation_texts.c.id.not_in(used),
+            )
+        )
+
     async def _remember_tested(self, version: VersionRow) -> None:
         insert = sqlite.insert if self._connection.dialect.name == "sqlite" else postgresql.insert
         chosen = sa.select(
             sa.literal(version.project),
             sa.literal(version.dataset),
-            *dataset_items.c["digest", "label", "annotations"],
-        ).where(dataset_items.c.version == version.uid, dataset_items.c.split == _TEST)
+            *dataset_items.c["digest", "label"],
+            _ANNOTATIONS,
+        )
+        chosen = chosen.select_from(_ANNOTATED_ITEMS).where(
+            dataset_items.c.version == version.uid, dataset_items.c.split == _TEST
+        )
         added = insert(tested_pictures).from_select(["project", "dataset", "digest", "label", "annotations"], chosen)
         await self._connection.execute(
             added.on_conflict_do_update(
@@ -473,7 +542,8 @@ class DatasetTable:
     async def items_within(self, uid: str, offset: int, limit: int, characters: int) -> list[ItemRow]:
         """Return the next items as items() does, one at least, with annotations of at most so many characters."""
         query = (
-            sa.select(sa.func.length(dataset_items.c.annotations))
+            sa.select(sa.func.length(_ANNOTATIONS.element))
+            .select_from(_ANNOTATED_ITEMS)
             .where(dataset_items.c.version == uid, dataset_items.c.position >= offset)
             .order_by(dataset_items.c.position)
             .limit(limit)
@@ -484,9 +554,8 @@ class DatasetTable:
     async def items(self, uid: str, offset: int, limit: int) -> list[ItemRow]:
         """Return a version's items in their order, from an offset on."""
         query = (
-            sa.select(*dataset_items.c[_COLUMNS])
-            .where(dataset_items.c.version == uid, dataset_items.c.position >= offset)
+            _ITEMS.where(dataset_items.c.version == uid, dataset_items.c.position >= offset)
             .order_by(dataset_items.c.position)
             .limit(limit)
         )
-        return [ItemRow(*row) for row in await self._connection.execute(query)]
+        return list(map(ItemRow._make, await self._connection.execute(query)))

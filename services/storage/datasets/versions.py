@@ -6,7 +6,7 @@ import asyncio
 import gc
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from loupe.annotations import UNLABELLED
@@ -17,6 +17,7 @@ from loupe.limits import MAX_DIGESTS
 from loupe.names import DatasetVersionName
 from services.storage.database.session import Database, Session
 from services.storage.datasets.additions import Division, Surroundings, arrange_hashes
+from services.storage.datasets.class_splits import divide_changes, left_out, moved, remembered, resplit_breaks
 from services.storage.datasets.counts import Strata, count
 from services.storage.datasets.datasets import find_dataset, find_version
 from services.storage.datasets.derivation import (
@@ -100,7 +101,7 @@ class _Sent:
 class _Base:
     """The version that another one is derived from, as it is stored.
 
-    items: in their order. hashes: their perceptual hashes, 8 bytes each. tested: see History.
+    items: in their order. hashes: their perceptual hashes, 8 bytes each. tested, test_classes: see History.
     """
 
     row: VersionRow
@@ -108,6 +109,7 @@ class _Base:
     items: Sequence[ItemRow]
     hashes: bytes
     tested: Mapping[str, ItemRow]
+    test_classes: Collection[str]
 
 
 class DatasetVersions:
@@ -158,7 +160,7 @@ class DatasetVersions:
     async def _draft_full(self, order: VersionOrder, sent: _Sent, index: Mapping[str, IndexRow]) -> tuple[int, Draft]:
         """Work out a version of all items that were sent, and on which latest version that rests."""
         latest, history = await self._history(order)
-        policy = choose_policy(order.policy, history.policy)
+        policy = choose_policy(order.policy, history.policy, resplit=order.resplit)
         rules = History(policy=history.policy) if order.resplit else history
         if split_is_given(sent.items):
             if order.resplit:
@@ -173,23 +175,31 @@ class DatasetVersions:
             refuse_changed_tests(selection.items, history.last.values())
         left = left_test(selection.items, history.tested)
         said = [*selection.warnings, *left]
+        if order.resplit:
+            said += resplit_breaks(history, policy, count(selection.items))
+        elif policy.by_class and not selection.given:
+            said += moved(selection.items, history.last)
         if not order.resplit and not selection.given:
             fresh = (item for item in selection.items if item.split and item.digest not in history.last)
             said += _other_policy(policy, history.policy, sum(1 for _ in fresh))
-        return latest, await asyncio.to_thread(_draft_of_all, selection, index, policy, said, leaves_test=bool(left))
+        draft = await asyncio.to_thread(_draft_of_all, selection, index, policy, said, leaves_test=bool(left))
+        by_class = policy.by_class and not draft.given
+        kept = remembered(history.test_classes, draft.counts, by_class=by_class, resplit=order.resplit)
+        return latest, replace(draft, test_classes=kept)
 
     async def _history(self, order: VersionOrder) -> tuple[int, History]:
         """Return the number of the latest version, and what is known of it and those before."""
         project, dataset = order.dataset.project, order.dataset.dataset
         async with self._database.read() as session:
-            latest = (await find_dataset(session, order.dataset)).latest
+            stored = await find_dataset(session, order.dataset)
+            latest = stored.latest
             tested = await DatasetTable(session).tested(project, dataset)
             if not latest:
-                return 0, History(tested=tested)
+                return 0, History(tested=tested, test_classes=stored.classes_in_test)
             row = await find_version(session, DatasetVersionName(project, dataset, str(latest)))
             items = await _all_items(session, row.uid)
-            tested = await DatasetTable(session).tested(project, dataset)
-        return latest, History({item.digest: item for item in items}, tested, decode_facts(row.document, items).policy)
+        policy = decode_facts(row.document, items).policy
+        return latest, History({item.digest: item for item in items}, tested, policy, stored.classes_in_test)
 
     async def _draft_derived(
         self, order: VersionOrder, sent: _Sent, index: Mapping[str, IndexRow]
@@ -198,25 +208,26 @@ class DatasetVersions:
         latest, base = await self._base(order)
         split_is_given(sent.items)
         selection = await asyncio.to_thread(leave_out, sent.items, index)
+        policy = choose_policy(order.policy, base.facts.policy)
         made = await asyncio.to_thread(
             derive,
             base.items,
             str(base.row.name),
             selection.items,
             sent.changes(),
-            base.tested,
+            {} if policy.by_class else base.tested,
             force=order.force,
             now=self._now(),
         )
-        selection.refused += made.refused
-        _refuse_left_out(order, selection.refused)
-        policy = choose_policy(order.policy, base.facts.policy)
-        selection.warnings += left_test(made.fresh, base.tested)
+        if policy.by_class:
+            await asyncio.to_thread(_divide_by_class, base, made, policy, force=order.force)
         if made.to_place:
             selection.warnings += _other_policy(policy, base.facts.policy, len(made.to_place))
         selection.near_duplicate_clusters = base.facts.near_duplicate_clusters
         if made.fresh or made.gone or made.turned:
             selection.near_duplicate_clusters += await self._place(base, made, index, policy)
+        selection.refused += made.refused
+        _refuse_left_out(order, selection.refused)
         return latest, await asyncio.to_thread(_draft_of_changes, base, made, selection, index, policy)
 
     async def _base(self, order: VersionOrder) -> tuple[int, _Base]:
@@ -225,7 +236,7 @@ class DatasetVersions:
         project, dataset = order.dataset.project, order.dataset.dataset
         async with self._database.read() as session:
             table = DatasetTable(session)
-            latest = (await find_dataset(session, order.dataset)).latest
+            stored = await find_dataset(session, order.dataset)
             row = await find_version(session, order.base)
             items = await _all_items(session, row.uid)
             tested = await table.tested(project, dataset)
@@ -233,7 +244,8 @@ class DatasetVersions:
         if hashes is None:
             known = await self._known(project, [item.digest for item in items])
             hashes = b"".join(known[item.digest].perceptual_hash or b"" for item in items)
-        return latest, _Base(row, decode_facts(row.document, items), items, hashes, tested)
+        facts = decode_facts(row.document, items)
+        return stored.latest, _Base(row, facts, items, hashes, tested, stored.classes_in_test)
 
     async def _place(self, base: _Base, made: Derivation, index: Mapping[str, IndexRow], policy: Policy) -> int:
         """Give the additions their splits; return how many more clusters of near-duplicates there are then."""
@@ -247,7 +259,12 @@ class DatasetVersions:
         counts = counts_after(base.facts.counts, made)
         strata = Strata(counts.regions)
         division = Division(policy, strata, await asyncio.to_thread(placed_after, counts, made, strata))
-        return await asyncio.to_thread(nearby.place, {**index, **needed}, base.tested, division)
+        around = {**index, **needed}
+        if policy.by_class and (out := await asyncio.to_thread(nearby.strangers, around, base.tested, division)):
+            made.leave_out({item.digest for item in out})
+            made.refused += map(left_out, out)
+            return await self._place(base, made, index, policy)
+        return await asyncio.to_thread(nearby.place, around, base.tested, division)
 
     async def _index(self, project: str, items: Sequence[ItemRow]) -> dict[str, IndexRow]:
         digests = list(dict.fromkeys(item.digest for item in items))
@@ -303,7 +320,7 @@ class DatasetVersions:
         name = DatasetVersionName(project, dataset, str(number))
         version = NewVersion(name, uid, draft, order.creator, self._now())
         stored = VersionRow(project, dataset, number, uid, draft.digest, encode_version(version))
-        await table.add_version(stored, draft.content)
+        await table.add_version(stored, draft.content, draft.test_classes)
         if draft.leaves_test:
             await table.forget_tested(stored)
         return stored, []
@@ -338,6 +355,9 @@ def _draft_of_changes(
     _bound_annotations(
         _annotation_characters(base.items) - _annotation_characters(gone) + _annotation_characters(made.put)
     )
+    # Where pictures are divided, none that changes leaves test.
+    left = left_test(made.items if policy.by_class else made.fresh, base.tested)
+    moves = moved(made.changed.values(), {item.digest: item for item in map(made.base.__getitem__, made.changed)})
     layout = lay_out(base.row.uid, made)
     of_base = unpack_hashes(base.hashes)
     put = {item.digest: int(of_base[position]) for position, item in made.changed.items()}
@@ -353,21 +373,37 @@ def _draft_of_changes(
         policy=policy,
         given=base.facts.given,
         left_out=selection.refused + selection.repeated,
-        warnings=[*selection.warnings, *_recalled(made.recalled), *warnings(counts)],
+        warnings=[
+            *selection.warnings,
+            *left,
+            *(moves if policy.by_class else _recalled(made.recalled)),
+            *warnings(counts, by_class=policy.by_class and not base.facts.given),
+        ],
         base=str(base.row.name),
         added=len(made.fresh),
         removed=len(made.gone),
         relabelled=made.relabelled,
         annotated=made.annotated,
-        leaves_test=bool(left_test(made.fresh, base.tested)),
+        leaves_test=bool(left),
+        test_classes=remembered(base.test_classes, counts, by_class=policy.by_class),
     )
+
+
+def _divide_by_class(base: _Base, made: Derivation, policy: Policy, *, force: bool) -> None:
+    """Put what changes where its class is. Raises BadDataset, also unless it is forced when that takes it out of test.
+
+    A picture that was ever in test follows its class like any other: it is not recalled.
+    """
+    divide_changes(made, base.test_classes, policy)
+    if not force:
+        refuse_moved_tests(made.items, base.tested)
 
 
 def _carry_over(items: Sequence[ItemRow], last: Mapping[str, ItemRow], now: float) -> list[ItemRow]:
     """Return items with what the last version knows of where their annotations come from."""
     before = {item.digest: last[item.digest].annotations for item in items if item.annotations and item.digest in last}
     return [
-        replace(item, annotations=carry_over(item.annotations, before.get(item.digest, UNLABELLED), now))
+        item._replace(annotations=carry_over(item.annotations, before.get(item.digest, UNLABELLED), now))
         if item.annotations
         else item
         for item in items

@@ -9,7 +9,7 @@ import pytest
 
 from loupe.tasks import TASKS, task_for
 from loupe.tasks.objective import Objective
-from loupe.tasks.task import LabelCount, Task
+from loupe.tasks.task import LabelCount, Task, UnfitVersion
 
 ROOT = Path(__file__).parents[3]
 COUNTS = [LabelCount("crack", 60, 20, 60, 20), LabelCount("dent", 60, 20, 60, 20)]
@@ -28,6 +28,15 @@ def test_no_task_is_named_outside_of_the_table() -> None:
         if named.search(line) and not examples.match(line)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_version_that_is_split_by_class_is_for_other_tasks(task: Task) -> None:
+    """Each needs its classes in training; the counts alone would not always tell."""
+    task.check_version("v", [LabelCount("good", 60, 20, 60, 20), LabelCount("dent", 60, 20, 60, 20)])
+    with pytest.raises(UnfitVersion, match="few-shot") as refused:
+        task.check_version("v", COUNTS, by_class=True)
+    assert refused.value.problem == "split_by_class"
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

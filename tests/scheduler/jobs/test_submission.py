@@ -21,6 +21,7 @@ from loupe.errors import (
     Unavailable,
 )
 from loupe.scheduler.v1 import training_job_service_pb2 as rpc
+from loupe.storage.v1.dataset_pb2 import SPLIT_UNIT_CLASS
 from services.scheduler.jobs.submission import job_id
 from tests.scheduler.conftest import Rig
 from tests.scheduler.fakes import FakeStorage
@@ -149,6 +150,18 @@ async def test_data_that_cannot_be_trained_on_is_refused(
     with pytest.raises(BadDataset) as caught:
         await rig.submit(dataset_version=name)
     assert caught.value.metadata["problem"] == problem
+
+
+async def test_a_version_that_is_split_by_class_is_refused(rig: Rig) -> None:
+    """It is said what it is for, whichever task is asked for or chosen."""
+    name = f"{DATASETS}/letters/versions/1"
+    version = FakeStorage.version("letters", 1, ("a", 20, 0), ("b", 20, 0), ("c", 0, 20))
+    version.split.unit = SPLIT_UNIT_CLASS
+    rig.storage.versions[name] = version
+    await rig.start_scheduler()
+    with pytest.raises(BadDataset, match="split by class, for few-shot tasks") as caught:
+        await rig.submit(dataset_version=name)
+    assert caught.value.metadata["problem"] == "split_by_class"
 
 
 async def test_the_same_request_is_the_same_job(rig: Rig) -> None:

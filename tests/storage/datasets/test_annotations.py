@@ -7,20 +7,23 @@ import hashlib
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
 from random import Random
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from loupe import database
 from loupe.annotations import NOTHING_THERE, Provenance, box, write
 from loupe.errors import BadDataset, InvalidArgument, PermissionDenied, ResourceExhausted
+from loupe.idempotency import RequestLog
 from loupe.names import AccountName, DatasetName
 from loupe.storage.v1 import dataset_pb2
 from loupe.storage.v1 import dataset_service_pb2 as rpc
 from loupe.storage.v1.blob_service_pb2 import PictureProblem
+from services.storage.database.session import Database
 from services.storage.datasets import versions
 from services.storage.datasets.counts import Strata, count
 from services.storage.datasets.derivation import counts_after, placed_after
@@ -29,7 +32,7 @@ from services.storage.datasets.digest import version_digest
 from services.storage.datasets.messages import unpack_parts
 from services.storage.datasets.orders import Changes, VersionOrder
 from services.storage.datasets.provenance import carry_over
-from services.storage.datasets.store import ItemRow
+from services.storage.datasets.store import DatasetTable, ItemRow
 from services.storage.settings import StorageSettings
 from tests.storage.datasets.test_living import derive, diff, some, splits_of
 from tests.storage.house import LINE, Client, House, open_house
@@ -491,7 +494,7 @@ async def test_the_annotations_of_a_version_are_bounded(
 
     def characters() -> int:
         with closing(sqlite3.connect(house.settings.state / "storage.db")) as tables:
-            (found,) = tables.execute("SELECT SUM(LENGTH(annotations)) FROM dataset_items").fetchone()
+            (found,) = tables.execute("SELECT SUM(LENGTH(text)) FROM annotation_texts").fetchone()
         return int(found)
 
     there = await asyncio.to_thread(characters)
@@ -564,6 +567,22 @@ def test_counting_what_changes_gives_what_counting_all_gives(seed: int) -> None:
     assert {k: v for k, v in placed_after(counts, made, strata).items() if v} == strata.count(left)
 
 
+@pytest.mark.parametrize("classes", [5, 40])
+def test_pictures_are_counted_by_the_class_that_each_is_divided_by(classes: int) -> None:
+    """Whatever the classes are called, and how many there are."""
+    rng = Random(classes)
+    names = ["a", "a b", 'a "b],[["a",{"regions":', "ä,[[0.0", *(f"class {number}" for number in range(classes - 4))]
+    texts = [
+        write(box(rng.choice(names), (0, 0, 1, (n + 1) / 10), Provenance(rng.choice(names))) for n in range(4))
+        for _ in range(300)
+    ]
+    items = [ItemRow(f"{number:064x}", "", 1 + number % 3, "", 1, text) for number, text in enumerate(texts)]
+    strata = Strata(count(items).regions)
+    taken_apart = Counter((strata.of(item), item.split) for item in items)
+    counted = {(label, split): there for label, each in strata.count(items).items() for split, there in each.items()}
+    assert counted == taken_apart
+
+
 def test_a_picture_is_divided_by_its_class_or_its_rarest_region() -> None:
     """By how many regions the version has; the name decides between two; nothing there is a class of its own."""
     strata = Strata({"dent": {1: 5, 2: 1}, "hole": {1: 2}, "crack": {3: 2}})
@@ -573,3 +592,69 @@ def test_a_picture_is_divided_by_its_class_or_its_rarest_region() -> None:
     assert strata.of(ItemRow("d", "", 0, "", 0, write(regions[:2]))) == "hole"
     assert strata.of(ItemRow("d", "", 0, "", 0, write(regions[:1]))) == "dent"
     assert strata.of(ItemRow("d", "", 0, "", 0, NOTHING_THERE)) == ""
+
+
+async def test_a_derived_version_refers_to_the_annotations_of_its_base(
+    anna: Client, plates: str, storage_settings: StorageSettings
+) -> None:
+    """Nothing is copied; what no item refers to any more can be taken away, and nothing else."""
+
+    def texts() -> list[str]:
+        with closing(sqlite3.connect(storage_settings.state / "storage.db")) as tables:
+            return [row[0] for row in tables.execute("SELECT text FROM annotation_texts ORDER BY id")]
+
+    async def forget() -> None:
+        async with house_tables(storage_settings) as tables, tables.write() as session:
+            await DatasetTable(session).forget_unused_annotations("line-7", "plates")
+
+    there = await asyncio.to_thread(texts)
+    items = await anna.items(f"{plates}/versions/1")
+    gone = next(each for each in items if each.annotations and each.split == dataset_pb2.SPLIT_TRAIN)
+    made = await derive(anna, plates, removed=[gone.digest])
+    assert await asyncio.to_thread(texts) == there
+    assert await anna.items(made.dataset_version.name) == [each for each in items if each != gone]
+    await forget()
+    assert await asyncio.to_thread(texts) == there
+    await asyncio.to_thread(remove_items, storage_settings, gone.digest)
+    await forget()
+    assert len(await asyncio.to_thread(texts)) == len(there) - 1
+    assert await anna.items(made.dataset_version.name) == [each for each in items if each != gone]
+
+
+def remove_items(settings: StorageSettings, digest: str) -> None:
+    with closing(sqlite3.connect(settings.state / "storage.db")) as tables, tables:
+        tables.execute("DELETE FROM dataset_items WHERE digest = ?", (digest,))
+
+
+@asynccontextmanager
+async def house_tables(settings: StorageSettings) -> AsyncIterator[Database]:
+    """The database of a storage, opened beside it."""
+    tables = Database(database.create_engine(database.sqlite_url(settings.state, "storage")), RequestLog())
+    try:
+        yield tables
+    finally:
+        await tables.close()
+
+
+async def test_annotations_of_before_are_moved_to_where_they_stand_once(tmp_path: Any) -> None:
+    """Items keep what they were annotated with, and those without anything stay so."""
+    tables = Database(database.create_engine(database.sqlite_url(tmp_path, "storage")), RequestLog())
+    await tables.migrate()
+    with closing(sqlite3.connect(tmp_path / "storage.db")) as old, old:
+        old.executescript(
+            """DROP TABLE annotation_texts; ALTER TABLE dataset_items DROP COLUMN annotation;
+            ALTER TABLE dataset_items ADD COLUMN annotations TEXT NOT NULL DEFAULT '';
+            UPDATE alembic_version SET version_num = '0007';
+            INSERT INTO projects (project, uid, display_name, creator, active, create_time)
+            VALUES ('p', 'u', '', 'accounts/anna', 1, 0);
+            INSERT INTO datasets VALUES ('p', 'd', 'u', '', 2, 0, '');
+            INSERT INTO dataset_versions VALUES ('p', 'd', 1, 'v1', 'x', ''), ('p', 'd', 2, 'v2', 'y', '');
+            INSERT INTO dataset_items VALUES ('v1', 0, 'one', '', 3, '', 1, '[]'), ('v1', 1, 'two', '', 0, '', 1, ''),
+            ('v2', 0, 'one', '', 3, '', 1, 'a text'), ('v2', 1, 'three', 'b', 3, '', 1, 'another');"""
+        )
+    await tables.migrate()
+    async with tables.read() as session:
+        table = DatasetTable(session)
+        assert [each.annotations for each in await table.items("v1", 0, 9)] == ["[]", ""]
+        assert [each.annotations for each in await table.items("v2", 0, 9)] == ["a text", "another"]
+    await tables.close()
