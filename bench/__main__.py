@@ -20,6 +20,8 @@ PROGRAMS = (
     ("collection",),
     ("training_loop", "--threads", "1", "--contended"),
     ("training_loop",),
+    ("detection_loop",),
+    ("precision",),
     ("threads",),
     ("export",),
     ("int8",),

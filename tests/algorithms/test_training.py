@@ -146,8 +146,8 @@ def test_finetune_climbs_to_a_plateau_and_says_which_classes_are_worst(bench, tm
     assert result.report["validation"]["worst_classes"]
     assert np.array(result.report["validation"]["confusion_matrix"]).sum() == 12
     history = [(row["phase"], row["epoch"]) for row in result.report["history"]]
-    assert list(dict.fromkeys(history)) == [("head", 1), ("finetune", 1), ("finetune", 2)]
-    assert history.count(("finetune", 2)) >= 2, "both stages are told"
+    assert list(dict.fromkeys(history))[:2] == [("head", 1), ("finetune", 1)]
+    assert history.count(("finetune", 1)) >= 4, "both stages are told, each by two looks before it may be left"
     best = max(stage["accuracy"] for stage in result.report["notes"]["rungs"])
     assert result.report["validation"]["accuracy"] == pytest.approx(best)
     assert json.loads(json.dumps(result.report, allow_nan=False))

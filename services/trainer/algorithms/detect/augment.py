@@ -45,12 +45,14 @@ def change(
 ) -> tuple[torch.Tensor, list[Truth]]:
     """Return changed pictures, float [N, 3, S, S] in 0..1 as they came, and what is left of their boxes in 0..1.
 
-    What lies beyond the border is grey. generator: on the CPU, as the pictures are.
+    What lies beyond the border is grey. The pictures stay on their device; generator and boxes are on the CPU, so that
+    every device gets the same.
     """
     moves = _draw(len(pictures), how, generator)
-    moved = functional.grid_sample(pictures - FILL, _grid(moves, pictures.shape), align_corners=False).add_(FILL)
+    grid = _grid(moves, pictures)
+    moved = functional.grid_sample(pictures - FILL, grid, align_corners=False).add_(FILL)
     gain, lift = (
-        ((torch.rand(len(pictures), 1, 1, 1, generator=generator) * 2 - 1) * reach)
+        ((torch.rand(len(pictures), 1, 1, 1, generator=generator) * 2 - 1) * reach).to(pictures.device)
         for reach in (how.contrast, how.brightness)
     )
     moved = moved.sub_(0.5).mul_(1 + gain).add_(0.5 + lift).clamp_(0, 1)
@@ -65,12 +67,13 @@ def _draw(count: int, how: Changes, generator: torch.Generator) -> _Moves:
     return _Moves(torch.where(torch.tensor([how.across, how.down]), signs, 1), zoom, place)
 
 
-def _grid(moves: _Moves, shape: torch.Size) -> torch.Tensor:
-    """Return for each point of the changed pictures where it comes from, [N, S, S, 2] in -1..1."""
+def _grid(moves: _Moves, pictures: torch.Tensor) -> torch.Tensor:
+    """Return for each point of the changed pictures where it comes from, [N, S, S, 2] in -1..1, on their device."""
     centres = 2 * moves.place + moves.zoom[:, None] - 1
     theta = torch.diag_embed(moves.signs / moves.zoom[:, None])
     shift = -moves.signs * centres / moves.zoom[:, None]
-    return functional.affine_grid(torch.cat([theta, shift[..., None]], dim=2), list(shape), align_corners=False)
+    theta = torch.cat([theta, shift[..., None]], dim=2).to(pictures.device)
+    return functional.affine_grid(theta, list(pictures.shape), align_corners=False)
 
 
 def _moved(boxes: torch.Tensor, classes: torch.Tensor, moves: _Moves, at: int) -> Truth:

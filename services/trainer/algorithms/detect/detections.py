@@ -21,7 +21,7 @@ Detection = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def normalised(pictures: torch.Tensor) -> torch.Tensor:
     """Return pictures [N, 3, H, W] in 0..1 as the network takes them; they are changed."""
-    mean, std = (pictures.new_tensor(part).view(1, 3, 1, 1) for part in (MEAN, STD))
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1).to(pictures.device) for part in (MEAN, STD))
     return pictures.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 

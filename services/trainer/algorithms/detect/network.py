@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from .points import Points, points_of
-from .trunk import CHANNELS, FoldedConvolution
+from .trunk import FoldedConvolution, Trunk, fold
 
-WIDTH = 96
 PRIOR = 0.01
 
 
@@ -28,14 +28,27 @@ class Separable(nn.Sequential):
         )
 
 
+class Dense(nn.Sequential):
+    """An ordinary convolution, [N, C, H, W] to [N, C', H, W]: dear on a CPU, what a GPU is made for."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        )
+
+
+Block = Callable[[int, int], nn.Module]
+"""Makes a part that takes maps of so many channels to maps of so many others."""
+
+
 class Head(nn.Module):
     """One level's answers, [N, C + 4, H, W]: class logits, and distances to the sides in strides."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, width: int, block: Block) -> None:
         super().__init__()
-        self.kinds = nn.Sequential(Separable(WIDTH, WIDTH), Separable(WIDTH, WIDTH))
-        self.sides = nn.Sequential(Separable(WIDTH, WIDTH), Separable(WIDTH, WIDTH))
-        self.logits, self.distances = nn.Conv2d(WIDTH, classes, 1), nn.Conv2d(WIDTH, 4, 1)
+        self.kinds = nn.Sequential(block(width, width), block(width, width))
+        self.sides = nn.Sequential(block(width, width), block(width, width))
+        self.logits, self.distances = nn.Conv2d(width, classes, 1), nn.Conv2d(width, 4, 1)
         for last, bias in ((self.logits, math.log(PRIOR / (1 - PRIOR))), (self.distances, 1.5)):
             nn.init.normal_(last.weight, std=0.01)
             assert last.bias is not None
@@ -48,20 +61,21 @@ class Head(nn.Module):
 class Detector(nn.Module):
     """Takes normalised pictures [N, 3, size, size] to boxes [N, A, 4] in 0..1 and scores [N, A, C] in 0..1.
 
-    size: a multiple of 32.
+    size: a multiple of 32. width: channels of what comes behind the trunk, made of blocks.
     """
 
     centres: torch.Tensor
     strides: torch.Tensor
 
-    def __init__(self, trunk: nn.Module, size: int, classes: int) -> None:
+    def __init__(self, trunk: Trunk, size: int, classes: int, width: int, block: Block) -> None:
         super().__init__()
         self.trunk, self.size, self.classes = trunk, size, classes
         self.laterals = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH)) for width in CHANNELS
+            nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
+            for channels in trunk.channels
         )
-        self.merged = nn.ModuleList(Separable(WIDTH, WIDTH) for _ in CHANNELS[1:])
-        self.heads = nn.ModuleList(Head(classes) for _ in CHANNELS)
+        self.merged = nn.ModuleList(block(width, width) for _ in trunk.channels[1:])
+        self.heads = nn.ModuleList(Head(classes, width, block) for _ in trunk.channels)
         for name, values in points_of(size)._asdict().items():
             self.register_buffer(name, values, persistent=False)
 
@@ -91,6 +105,7 @@ class Detector(nn.Module):
 def ready_to_export(network: Detector) -> nn.Module:
     """Return a copy on the CPU, in eval mode, whose trunk has plain convolutions; it answers the same."""
     plain = copy.deepcopy(network).cpu().float().eval()
+    fold(plain.trunk)
     for name, part in list(plain.named_modules()):
         if isinstance(part, FoldedConvolution):
             plain.set_submodule(name, part.as_convolution())

@@ -15,7 +15,7 @@ from torch import nn
 
 from loupe.algorithm import Context, Outcome
 from loupe.algorithm.checkpoint import load_optimizer_state, optimizer_state
-from loupe.algorithm.training import CHECKPOINT_SECONDS, CHECKPOINT_SHARE, autocast
+from loupe.algorithm.training import CHECKPOINT_SECONDS, CHECKPOINT_SHARE
 
 from .augment import Changes, Truth, change
 from .detections import Detection, detect, normalised
@@ -36,8 +36,12 @@ LARGEST_GRADIENT = 10.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How a detector is trained. epochs: the most; a budget that is too short for them ends with the same low rate."""
+    """How a detector is trained.
 
+    variant: its network's name. epochs: the most; a budget that is too short for them ends with the same low rate.
+    """
+
+    variant: str
     epochs: int
     batch_size: int
     learning_rate: float
@@ -50,6 +54,7 @@ class Training:
     def __init__(self, context: Context, network: Detector, plan: Plan) -> None:
         self.context, self.plan = context, plan
         self.network = network.to(context.device).to(memory_format=torch.channels_last)
+        self._precision = network.trunk.precision(context.device)
         self._average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self._pictures = context.data.letterboxed(network.size)
         self._truth = boxes_by_picture(context.data)
@@ -93,6 +98,7 @@ class Training:
     def state(self) -> dict[str, Any]:
         """Return all that `load` needs to go on after the last whole epoch."""
         return {
+            "variant": self.plan.variant,
             "size": self.network.size,
             "epoch": self.epoch,
             "steps": self._steps_done,
@@ -120,11 +126,12 @@ class Training:
         rows = self._rows(generator)
         for step in range(self.steps):
             batch = rows[step * self.plan.batch_size : (step + 1) * self.plan.batch_size]
-            pictures = torch.from_numpy(self._pictures[batch]).permute(0, 3, 1, 2).float().div_(255)
-            pictures, truth = change(pictures, [self._truth[row] for row in batch], self.plan.changes, generator)
             device = self.context.device
+            pixels = torch.from_numpy(self._pictures[batch]).to(device)
+            pictures = pixels.permute(0, 3, 1, 2).float().div_(255)
+            pictures, truth = change(pictures, [self._truth[row] for row in batch], self.plan.changes, generator)
             yield (
-                normalised(pictures.to(device)),
+                normalised(pictures),
                 [(boxes.to(device) * self.network.size, classes.to(device)) for boxes, classes in truth],
             )
 
@@ -143,7 +150,7 @@ class Training:
         """Learn from one batch, as `batches` yields it, and return its loss, a scalar on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate * self._rate() * group["part"]
-        with autocast(self.context.device):
+        with self._precision:
             logits, boxes = self.network.raw(pictures)
         loss = detection_loss(logits, boxes, self.network.points, truth)
         self.optimizer.zero_grad(set_to_none=True)
