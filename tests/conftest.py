@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -26,17 +27,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).parts[0]))
 
 
+def is_new(engine: AsyncEngine, device: int) -> bool:
+    """Tell whether a database is a SQLite file on this device that nobody has opened yet."""
+    file = Path(engine.url.database or "")
+    new = engine.dialect.name == "sqlite" and file.parent.is_dir() and not file.exists()
+    return new and file.parent.stat().st_dev == device
+
+
 @pytest.fixture(scope="session", autouse=True)
 def migrations_run_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whoever opens a SQLite database that is not there gets a copy of what the service's migrations make."""
-    migrated: dict[Path, Path] = {}
+    """Whoever opens a SQLite database that is not there gets a copy of what the service's migrations make.
 
-    def is_new(engine: AsyncEngine, target: Path) -> bool:
-        return engine.dialect.name == "sqlite" and target.parent.is_dir() and not target.exists()
+    Not on a file system of a test's own, where it matters what is in the database's log.
+    """
+    migrated: dict[Path, Path] = {}
+    usual = tmp_path_factory.getbasetemp().stat().st_dev
 
     async def migrate(engine: AsyncEngine, migrations: Path) -> None:
-        target = Path(engine.url.database or "")
-        if not is_new(engine, target):
+        if not is_new(engine, usual):
             return await database.migrate(engine, migrations)
         if migrations not in migrated:
             folder = tmp_path_factory.mktemp("migrated")
@@ -44,12 +52,21 @@ def migrations_run_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
             await database.migrate(template, migrations)
             await template.dispose()
             migrated[migrations] = folder / "template.db"
-        shutil.copy(migrated[migrations], target)
+        shutil.copy(migrated[migrations], str(engine.url.database))
 
     with pytest.MonkeyPatch.context() as patch:
         for service in ("auth", "scheduler", "storage"):
             if (session := sys.modules.get(f"services.{service}.database.session")) is not None:
                 patch.setattr(session, "migrate", migrate)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_are_built_once() -> Iterator[None]:
+    """Typer builds all commands of an app anew at each call, which takes longer than most calls do."""
+    with pytest.MonkeyPatch.context() as patch:
+        if (testing := sys.modules.get("typer.testing")) is not None:
+            patch.setattr(testing, "_get_command", functools.cache(testing._get_command))
         yield
 
 

@@ -78,6 +78,8 @@ class Squares:
 class FakeContext:
     """What an algorithm gets from Loupe, as far as `detect` asks for it."""
 
+    resumes = False
+
     data: Squares
     parameters: Mapping[str, Any]
     seconds: float = float("inf")

@@ -598,6 +598,14 @@ async def test_watch_policy_sends_at_once_at_changes_and_as_a_sign_of_life(auth:
     await asyncio.gather(watching, return_exceptions=True)
 
 
+@pytest.fixture
+def brief_confidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An auth that is started later compares its policy often, and does not believe it for long."""
+    monkeypatch.setattr("services.auth.policy.authority.POLL_SECONDS", 0.25)
+    monkeypatch.setattr("services.auth.policy.authority.CONFIRMED_SECONDS", 1.5)
+
+
+@pytest.mark.usefixtures("brief_confidence")
 async def test_without_its_database_the_service_denies_and_says_that_it_is_not_ready(auth: RunningAuth):
     """Authorize becomes Unavailable, health NOT_SERVING, the watch ends; nothing is ever allowed meanwhile."""
     await populate(auth)

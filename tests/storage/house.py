@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from loupe.access import DEFAULT_THRESHOLDS, Decision
 from loupe.errors import Unauthenticated, Unavailable
@@ -31,6 +34,7 @@ from loupe.storage.v1 import (
     project_service_pb2_grpc,
 )
 from services.storage.app import Storage
+from services.storage.database.session import MIGRATIONS
 from services.storage.files.disk import Disk
 from services.storage.pictures.decoders import Decoders
 from services.storage.projects.store import ProjectTable
@@ -103,6 +107,13 @@ class MadeUpAuth:
         if self.away:
             raise Unavailable("auth is away", dependency="auth")
         self.forgotten.append((project.project, uid))
+
+
+def upgraded(connection: sa.Connection, revision: str) -> None:
+    """upgraded makes the tables as they were at a revision."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    command.upgrade(config, revision)
 
 
 T = TypeVar("T")

@@ -82,6 +82,7 @@ class Janitor:
         while True:
             changed = self._authority.changed()
             await self._sweep(connection)
+            _end_if_cancelled()
             await wait_for(changed, _CONSUMERS_SECONDS)
 
     async def _sweep(self, connection: Client) -> None:
@@ -118,6 +119,7 @@ class Revoker:
         while True:
             changed = self._authority.changed()
             await self._sweep(connection)
+            _end_if_cancelled()
             pause = _SETTLED_SECONDS if await wait_for(changed, pause) else _SWEEP_SECONDS
 
     async def _sweep(self, connection: Client) -> None:
@@ -153,3 +155,10 @@ class Revoker:
     async def _ask(self, connection: Client, subject: str, query: Mapping[str, object]) -> bytes:
         answer = await connection.request(subject, json.dumps(query).encode(), timeout=_REQUEST_SECONDS)
         return answer.data
+
+
+def _end_if_cancelled() -> None:
+    """Raise a cancellation that was swallowed: Python 3.11's asyncio.wait_for does so when the answer comes with it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -129,7 +129,7 @@ async def test_a_failed_pass_is_made_again_and_one_after_the_clock_was_set_is_le
     assert {warned for now, warned in passes if now > began} == {2}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mortal() -> Iterator[subprocess.Popen[str]]:
     """The process that forks collectors and lets them die."""
     command = [sys.executable, "-m", "tests.auth.collection.mortal"]

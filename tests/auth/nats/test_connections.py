@@ -458,6 +458,13 @@ async def test_a_viewer_who_makes_all_consumers_there_are_keeps_nobody_from_foll
             assert (await anext(events)).sequence == 1
 
 
+@pytest.fixture
+def frequent_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The janitor of an auth that is started later sweeps twice a second."""
+    monkeypatch.setattr("services.auth.nats.connections._CONSUMERS_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("frequent_sweeps")
 async def test_a_durable_consumer_does_not_last(bus: Bus):
     """Nor one that has things sent again: the janitor takes it away while its maker is still there."""
     anna = await connected(bus, (await bus.auth.login("anna")).access_token)
@@ -474,7 +481,7 @@ async def _are(bus: Bus, names: set[str]) -> bool:
 
 async def test_a_consumer_that_nobody_listens_to_does_not_last(bus: Bus, monkeypatch: pytest.MonkeyPatch):
     """However long its maker wants it to: the stream has a limit."""
-    monkeypatch.setattr("loupe.bus.KEPT_CONSUMER_SECONDS", 2)
+    monkeypatch.setattr("loupe.bus.KEPT_CONSUMER_SECONDS", 1)
     await ProgressBus(await bus.scheduler()).ensure_stream()
     anna = await connected(bus, (await bus.auth.login("anna")).access_token)
     assert "error" in await ask_for_consumer(anna, ANNAS[0], {**PLAIN, "inactive_threshold": 10**15})

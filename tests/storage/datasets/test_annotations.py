@@ -35,7 +35,7 @@ from services.storage.datasets.provenance import carry_over
 from services.storage.datasets.store import DatasetTable, ItemRow
 from services.storage.settings import StorageSettings
 from tests.storage.datasets.test_living import derive, diff, some, splits_of
-from tests.storage.house import LINE, Client, House, open_house
+from tests.storage.house import LINE, Client, House, open_house, upgraded
 from tests.storage.photographs import encode, jpeg, photograph, sha256
 
 PICTURES = [jpeg(seed) for seed in range(40)]
@@ -638,20 +638,22 @@ async def house_tables(settings: StorageSettings) -> AsyncIterator[Database]:
 
 async def test_annotations_of_before_are_moved_to_where_they_stand_once(tmp_path: Any) -> None:
     """Items keep what they were annotated with, and those without anything stay so."""
-    tables = Database(database.create_engine(database.sqlite_url(tmp_path, "storage")), RequestLog())
-    await tables.migrate()
+    engine = database.create_engine(database.sqlite_url(tmp_path, "storage"))
+    async with database.transaction(engine) as connection:
+        await connection.run_sync(upgraded, "0008")
     with closing(sqlite3.connect(tmp_path / "storage.db")) as old, old:
         old.executescript(
-            """DROP TABLE annotation_texts; ALTER TABLE dataset_items DROP COLUMN annotation;
-            ALTER TABLE dataset_items ADD COLUMN annotations TEXT NOT NULL DEFAULT '';
-            UPDATE alembic_version SET version_num = '0007';
-            INSERT INTO projects (project, uid, display_name, creator, active, create_time)
+            """INSERT INTO projects (project, uid, display_name, creator, active, create_time)
             VALUES ('p', 'u', '', 'accounts/anna', 1, 0);
-            INSERT INTO datasets VALUES ('p', 'd', 'u', '', 2, 0, '');
-            INSERT INTO dataset_versions VALUES ('p', 'd', 1, 'v1', 'x', ''), ('p', 'd', 2, 'v2', 'y', '');
-            INSERT INTO dataset_items VALUES ('v1', 0, 'one', '', 3, '', 1, '[]'), ('v1', 1, 'two', '', 0, '', 1, ''),
+            INSERT INTO datasets (project, dataset, uid, display_name, latest, create_time)
+            VALUES ('p', 'd', 'u', '', 2, 0);
+            INSERT INTO dataset_versions (project, dataset, number, uid, digest, document)
+            VALUES ('p', 'd', 1, 'v1', 'x', ''), ('p', 'd', 2, 'v2', 'y', '');
+            INSERT INTO dataset_items (version, position, digest, label, split, filename, size, annotations)
+            VALUES ('v1', 0, 'one', '', 3, '', 1, '[]'), ('v1', 1, 'two', '', 0, '', 1, ''),
             ('v2', 0, 'one', '', 3, '', 1, 'a text'), ('v2', 1, 'three', 'b', 3, '', 1, 'another');"""
         )
+    tables = Database(engine, RequestLog())
     await tables.migrate()
     async with tables.read() as session:
         table = DatasetTable(session)

@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from loupe import database
 from loupe.errors import BadDataset, InvalidArgument, NotFound, PermissionDenied, SizeMismatch
@@ -22,8 +19,8 @@ from loupe.idempotency import RequestLog
 from loupe.storage.v1 import dataset_pb2
 from loupe.storage.v1 import dataset_service_pb2 as rpc
 from loupe.storage.v1.blob_service_pb2 import PictureProblem
-from services.storage.database.session import MIGRATIONS, Database
-from tests.storage.house import LINE, Client, House
+from services.storage.database.session import Database
+from tests.storage.house import LINE, Client, House, upgraded
 from tests.storage.photographs import encode, jpeg, photograph, sha256
 
 PICTURES = [jpeg(seed) for seed in range(40)]
@@ -394,17 +391,11 @@ async def test_versions_of_before_go_on(anna: Client, screws: str, house: House)
     assert (await splits_of(anna, answer.dataset_version.name))[sha256(copy)] == TEST
 
 
-def before_living_datasets(connection: sa.Connection) -> None:
-    config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(MIGRATIONS))
-    command.upgrade(config, "0002")
-
-
 async def test_the_migration_takes_the_newest_split_for_what_was_tested(tmp_path: Any) -> None:
     """What the newest version trains on is not taken back; what it does not have stays tested."""
     engine = database.create_engine(database.sqlite_url(tmp_path, "storage"))
     async with database.transaction(engine) as connection:
-        await connection.run_sync(before_living_datasets)
+        await connection.run_sync(upgraded, "0002")
     await engine.dispose()
     with closing(sqlite3.connect(tmp_path / "storage.db")) as old, old:
         old.executescript(

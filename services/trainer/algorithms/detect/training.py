@@ -118,7 +118,8 @@ class Training:
         self._average.load_state_dict(state["average"])
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.best, self.best_score, self.best_epoch = dict(state["best"]), state["best_score"], state["best_epoch"]
-        self._seconds = state["seconds"] or self._seconds
+        if not self.context.resumes:  # another job's budget says nothing of when this one ends
+            self._seconds = state["seconds"] or self._seconds
 
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, list[Truth]]]:
         """Yield an epoch's changed pictures, normalised [B, 3, S, S], and their boxes in pixels, drawn by the seed."""
