@@ -20,6 +20,7 @@ def epochs_of(events: list[training_job_pb2.JobEvent]) -> list[int]:
     return [each.epoch for each in rounds]
 
 
+@pytest.mark.attack  # it uses up two budgets
 async def test_a_job_goes_on_where_its_budget_ended(terminal: OpenTerminal, project: str, pictures: Path) -> None:
     """Epochs go on counting and no picture is prepared for nothing; the second budget is used like the first."""
     async with terminal() as owner:
