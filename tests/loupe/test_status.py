@@ -98,6 +98,13 @@ def test_a_resource_is_named_with_its_collection() -> None:
     assert detail(NotFound("nothing is here"), error_details_pb2.ResourceInfo) is None
 
 
-def test_the_table_for_people_has_every_reason_with_its_code() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| ([A-Z_]+) \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
-    assert dict(rows) == {Reason.Name(number).removeprefix("REASON_"): code.name for number, code in CODES.items()}
+@pytest.mark.parametrize(
+    ("file", "row"),
+    [
+        ("docs/errors.md", r"^\| `([A-Z_]+)` \| ([A-Z_]+) \|"),
+        ("protos/loupe/common/v1/reason.proto", r"REASON_([A-Z_]+): (?:.*\n)+?  // Code: ([A-Z_]+)\.\n"),
+    ],
+)
+def test_documentation_and_contract_tell_the_code_of_every_reason(file: str, row: str) -> None:
+    told = re.findall(row, (ROOT / file).read_text(), re.MULTILINE)
+    assert dict(told) == {Reason.Name(number).removeprefix("REASON_"): code.name for number, code in CODES.items()}
