@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 
-import structlog
-
+from loupe.collecting import keep_collecting
 from loupe.concurrency import shielded
-from loupe.steady_clock import SteadyClock
 from services.auth.accounts.store import AccountTable
 from services.auth.database.session import Database
 from services.auth.policy.store import DeletedMembershipTable
 from services.auth.sessions.store import RefreshTokenTable
-
-log = structlog.get_logger(__name__)
 
 
 class Collector:
@@ -31,19 +25,11 @@ class Collector:
 
     async def keep(self, seconds: float) -> None:
         """Collect every so many seconds; never returns. A pass before which the clock was set is left out."""
-        clock = SteadyClock(self._now, time.monotonic)
-        while True:
-            await asyncio.sleep(seconds)
-            if not clock.steady():
-                log.warning("the clock was set; nothing is collected until it has gone on steadily for a while")
-                continue
-            try:
-                purged = await self.collect()
-            except Exception:
-                log.exception("collecting failed; the next pass goes on")
-            else:
-                if purged:
-                    log.info("deleted accounts were purged", accounts=purged)
+
+        async def collect() -> dict[str, int]:
+            return {"accounts": await self.collect()}
+
+        await keep_collecting(collect, seconds, self._now)
 
     async def collect(self) -> int:
         """Do one pass and return how many accounts it purged."""

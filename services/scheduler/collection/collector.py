@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-import structlog
-
+from loupe.collecting import keep_collecting
 from loupe.names import JobName
-from loupe.steady_clock import SteadyClock
 from services.scheduler.clients.consul import Leadership
 from services.scheduler.collection.store import Collectable, CollectionStore
-
-log = structlog.get_logger(__name__)
 
 _JOBS_AT_ONCE = 20
 _EVENTS_AT_ONCE = 5_000
@@ -77,22 +71,11 @@ class Collector:
 
         A pass before which the clock was set is left out.
         """
-        clock = SteadyClock(lambda: self._now().timestamp(), time.monotonic)
-        while True:
-            await asyncio.sleep(seconds)
-            if not clock.steady():
-                log.warning("the clock was set; nothing is collected until it has gone on steadily for a while")
-            elif self._leadership.held:
-                await self._pass()
 
-    async def _pass(self) -> None:
-        try:
-            collected = await self.collect()
-        except Exception:
-            log.exception("collecting failed; the next pass goes on")
-        else:
-            if any(asdict(collected).values()):
-                log.info("collected", **asdict(collected))
+        async def collect() -> dict[str, int]:
+            return asdict(await self.collect())
+
+        await keep_collecting(collect, seconds, lambda: self._now().timestamp(), lambda: self._leadership.held)
 
     async def collect(self) -> Collected:
         """Do one pass and say what it came to. Raises LoupeError; what was done before stays done."""

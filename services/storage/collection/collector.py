@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 
-import structlog
-
+from loupe.collecting import keep_collecting
 from loupe.concurrency import shielded
 from loupe.names import JobName, ModelVersionName, ProjectName
-from loupe.steady_clock import SteadyClock
 from services.storage.algorithms.library import Algorithms
 from services.storage.blobs.blobs import Blobs
 from services.storage.blobs.staging import Staging
@@ -28,8 +25,6 @@ from services.storage.models.store import ModelTable
 from services.storage.pictures.compaction import Compaction
 from services.storage.pictures.store import PictureTable
 from services.storage.projects.store import ProjectTable
-
-log = structlog.get_logger(__name__)
 
 _VERSIONS_AT_ONCE = 20
 _ITEMS_AT_ONCE = 10_000
@@ -94,19 +89,11 @@ class Collector:
 
     async def keep(self, seconds: float) -> None:
         """Collect every so many seconds; never returns. A pass before which the clock was set is left out."""
-        clock = SteadyClock(self._now, time.monotonic)
-        while True:
-            await asyncio.sleep(seconds)
-            if not clock.steady():
-                log.warning("the clock was set; nothing is collected until it has gone on steadily for a while")
-                continue
-            try:
-                collected = await self.collect()
-            except Exception:
-                log.exception("collecting failed; the next pass goes on")
-            else:
-                if any(asdict(collected).values()):
-                    log.info("collected", **asdict(collected))
+
+        async def collect() -> dict[str, int]:
+            return asdict(await self.collect())
+
+        await keep_collecting(collect, seconds, self._now)
 
     async def collect(self) -> Collected:
         """Do one pass and say what it came to. Raises ResourceExhausted; what was done before stays done."""

@@ -298,7 +298,7 @@ async def test_only_the_leader_collects_and_not_after_the_clock_was_set(
             raise asyncio.CancelledError
 
     monkeypatch.setattr(collector, "collect", collect)
-    monkeypatch.setattr("services.scheduler.collection.collector.asyncio.sleep", sleep)
+    monkeypatch.setattr("asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await collector.keep(5.0)
     follower, leader, clock_was_set = ["asleep"], ["asleep", "a pass"], ["asleep"]
