@@ -13,12 +13,14 @@ from loupe.terminal.tables import short, table, when
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from loupe.auth.v1.account_pb2 import Account
+    from loupe.scheduler.v1.training_job_pb2 import TrainingJob
     from loupe.storage.v1.algorithm_pb2 import AlgorithmVersion
     from loupe.storage.v1.dataset_pb2 import Dataset, DatasetVersion
     from loupe.storage.v1.model_pb2 import Model, ModelVersion
     from loupe.storage.v1.project_pb2 import Project
 
-    Deleted = Project | Dataset | DatasetVersion | Model | ModelVersion | AlgorithmVersion
+    Deleted = Account | Project | Dataset | DatasetVersion | TrainingJob | Model | ModelVersion | AlgorithmVersion
 
 DeletedOption = Annotated[bool, typer.Option("--deleted", help="What is deleted and can be restored.")]
 

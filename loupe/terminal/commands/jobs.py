@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loupe.terminal.codes import Exit
+from loupe.terminal.commands.deleted import DeletedOption, show_deleted
 from loupe.terminal.commands.follow import deliver
 from loupe.terminal.commands.frame import Cli, Ended, Interrupted, command, new_group, within
 from loupe.terminal.commands.lazy import errors, names, targets
@@ -90,7 +91,7 @@ async def job_list(
         list[str] | None,
         typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only jobs with this label; repeatable: with all."),
     ] = None,
-    deleted: Annotated[bool, typer.Option("--deleted", help="What is deleted and can be restored.")] = False,
+    deleted: DeletedOption = False,
 ) -> None:
     """List the project's jobs, newest first; with --deleted, those that can be restored."""
     from loupe.terminal.live import state_word
@@ -98,8 +99,7 @@ async def job_list(
     states, labels = [one.state for one in state or []], parse_labels(label or [])
     async with cli.terminal() as loupe:
         if deleted:
-            gone = [one async for one in loupe.jobs.deleted(cli.project, states, labels)]
-            return cli.show({"deleted": gone}, lambda: _deleted_table(gone))
+            return await show_deleted(cli, loupe.jobs.deleted(cli.project, states, labels))
         found = [one async for one in loupe.jobs.list(cli.project, states, labels)]
     rows: list[Sequence[object]] = [
         (short(one.name), kind_of(one), state_word(one.state), short(one.dataset_version), target_text(one),
@@ -111,11 +111,6 @@ async def job_list(
         columns.append("labels")
         rows = [(*row, labels_text(one)) for row, one in zip(rows, found, strict=True)]
     cli.show({"jobs": found}, lambda: table(columns, rows, right=(4,)))
-
-
-def _deleted_table(found: Sequence[TrainingJob]) -> RenderableType:
-    rows = [(short(one.name), when(one.delete_time), when(one.expire_time)) for one in found]
-    return table(("deleted", "when", "can be restored until"), rows)
 
 
 @command(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loupe.terminal.commands.deleted import DeletedOption
+from loupe.terminal.commands.deleted import DeletedOption, show_deleted
 from loupe.terminal.commands.frame import Cli, command, new_group, within
 from loupe.terminal.commands.lazy import names
 from loupe.terminal.commands.login import PasswordFile, read_password
@@ -46,11 +46,6 @@ def _account_table(accounts: list[Account]) -> RenderableType:
     return table(("account", "name", "", "groups"), rows)
 
 
-def _deleted_table(accounts: list[Account]) -> RenderableType:
-    rows = [(short(one.name), when(one.delete_time), when(one.expire_time)) for one in accounts]
-    return table(("deleted", "when", "can be restored until"), rows)
-
-
 def _group_table(groups: list[Group]) -> RenderableType:
     rows = [(short(one.name), one.permission_parameter, one.member_count) for one in groups]
     return table(("group", "parameter", "members"), rows, right=(1, 2))
@@ -81,8 +76,7 @@ async def account_list(cli: Cli, deleted: DeletedOption = False) -> None:
     """List all accounts. With --deleted, those that can be restored are listed instead."""
     async with cli.terminal() as loupe:
         if deleted:
-            gone = [one async for one in loupe.accounts.deleted()]
-            return cli.show({"deleted": gone}, lambda: _deleted_table(gone))
+            return await show_deleted(cli, loupe.accounts.deleted())
         found = [one async for one in loupe.accounts.list()]
     cli.show({"accounts": found}, lambda: _account_table(found))
 
