@@ -334,6 +334,7 @@ def test_a_gpu_gets_the_strong_network_unless_another_is_asked_for() -> None:
         assert variants.choose_variant(asked, device) is chosen
 
 
+@pytest.mark.attack  # by time: what it is made for has no place on a CPU
 @pytest.mark.usefixtures("short_epochs")
 def test_the_strong_network_learns() -> None:
     context = FakeContext(Squares(), settings(network="strong", epochs=5, batch_size=4, learning_rate=0.0))
@@ -360,7 +361,7 @@ def other_device(monkeypatch: pytest.MonkeyPatch) -> type[OtherDevice]:
 
 
 @pytest.mark.usefixtures("short_epochs")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ["light", pytest.param("strong", marks=pytest.mark.attack)])
 def test_everything_is_on_the_device_that_the_run_computes_on(variant: str, other_device: type[OtherDevice]) -> None:
     """A device that refuses to mix gives the same network as the CPU, also after a cut."""
     asked, device = settings(network=variant, batch_size=4), other_device.DEVICE
