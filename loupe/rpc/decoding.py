@@ -20,6 +20,6 @@ def decoded(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         try:
             return deserializer(data)
         except DecodeError as error:
-            raise InvalidArgument(f"the request cannot be decoded: {error}", field="", problem="undecodable") from None
+            raise InvalidArgument(f"the request cannot be decoded: {error}", problem="undecodable") from None
 
     return deserialize

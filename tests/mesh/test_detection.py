@@ -18,7 +18,7 @@ from loupe.terminal.classifier import Classifier
 from loupe.terminal.detector import Detector
 from tests.mesh.conftest import OpenTerminal, Trained, train
 
-pytestmark = pytest.mark.timeout(400)  # without vector units for bfloat16, training takes several times as long
+pytestmark = pytest.mark.timeout(400)  # with AVX2 alone, a step of training takes more than twice as long
 
 TARGET = 0.3
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from loupe.names import AlgorithmVersionName
 from services.storage.app import Storage
 from services.storage.projects.store import ProjectRow, ProjectTable
+from tests.mortals import forking
 from tests.storage.house import MadeUpAuth
 from tests.storage.mortal import (
     BLOB,
@@ -32,7 +32,6 @@ from tests.storage.mortal import (
 )
 from tests.storage.photographs import sha256
 
-ROOT = Path(__file__).parents[2]
 FILES = {sha256(data): data for data in [*PICTURES, BLOB]}
 FIRST, SECOND = [{sha256(data): data for data in files.values()} for files in TENSORS]
 CONTENT = FILES | FIRST | SECOND
@@ -55,12 +54,8 @@ MOMENTS = {
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[subprocess.Popen[str]]:
     """The process that forks storage processes and lets them die."""
-    command = [sys.executable, "-m", "tests.storage.mortal"]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process
-    assert process.stdin is not None
-    process.stdin.close()
-    process.wait(10)
+    with forking("tests.storage.mortal") as process:
+        yield process
 
 
 @pytest.fixture(scope="module")

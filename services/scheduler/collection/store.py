@@ -10,11 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from loupe.concurrency import shielded_method
+from loupe.lifetimes import PURGED, PURGING, THERE
 from loupe.names import JobName
 from loupe.timestamps import micros_of
 from services.scheduler.database.metadata import request_log
 from services.scheduler.database.session import Database
-from services.scheduler.jobs.lifetimes import PURGED, PURGING, THERE
 from services.scheduler.jobs.states import FINAL, State
 from services.scheduler.jobs.store import events, job_labels, jobs
 

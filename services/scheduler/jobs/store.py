@@ -17,6 +17,7 @@ from loupe.audit_log import add_entry
 from loupe.concurrency import shielded_method
 from loupe.errors import AlreadyExists, DataLoss, FailedPrecondition, LoupeError, QuotaExceeded, not_found
 from loupe.idempotency import Request, RequestLog
+from loupe.lifetimes import THERE
 from loupe.names import JobName, ProjectName
 from loupe.timestamps import micros_of
 from services.scheduler.database.metadata import metadata
@@ -24,7 +25,6 @@ from services.scheduler.database.session import Database, Session
 from services.scheduler.jobs.annotations import Annotation
 from services.scheduler.jobs.events import Event
 from services.scheduler.jobs.job import Job, QueueEntry
-from services.scheduler.jobs.lifetimes import THERE
 from services.scheduler.jobs.messages import pack_event
 from services.scheduler.jobs.resumption import no_checkpoint
 from services.scheduler.jobs.rows import columns_of, entry_of, job_of, row_of

@@ -27,12 +27,13 @@ from loupe.errors import (
     not_found,
 )
 from loupe.identity import AttemptGrant
+from loupe.lifetimes import THERE
 from loupe.limits import MAX_IMAGE_BYTES
 from loupe.names import AccountName, AlgorithmName, AlgorithmVersionName, check_sha256
 from services.storage.algorithms.messages import built_in, creator_of, encode_version, is_built_in
 from services.storage.algorithms.store import AlgorithmRow, AlgorithmTable
 from services.storage.algorithms.verification import VerifiedImage, verify
-from services.storage.database.lifetimes import READING_SECONDS, THERE, Lifetime, list_scope
+from services.storage.database.lifetimes import READING_SECONDS, Lifetime, list_scope
 from services.storage.database.session import Database, Session
 from services.storage.files.chunks import ChunkedFile, Measured, read_chunks
 from services.storage.files.disk import Disk, full_disk_is_exhaustion

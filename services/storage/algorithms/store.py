@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, String
 
+from loupe.lifetimes import THERE
 from loupe.names import AlgorithmVersionName
-from services.storage.database.lifetimes import THERE, Lifetime, lifetime_columns, visible
+from services.storage.database.lifetimes import Lifetime, lifetime_columns, visible
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from loupe.collecting import keep_collecting
 from loupe.concurrency import shielded
+from loupe.lifetimes import PURGED, PURGING
 from loupe.names import JobName, ModelVersionName, ProjectName
 from services.storage.algorithms.library import Algorithms
 from services.storage.blobs.blobs import Blobs
@@ -16,7 +17,6 @@ from services.storage.blobs.staging import Staging
 from services.storage.blobs.store import CHECKPOINT, MODEL, PARAMETERS, BlobTable, Holder
 from services.storage.clients.auth import Memberships
 from services.storage.collection.store import CollectionTable, DatasetVersionKey, ModelVersionKey
-from services.storage.database.lifetimes import PURGED, PURGING
 from services.storage.database.session import Database, Session
 from services.storage.datasets.store import DatasetTable
 from services.storage.marks.store import MarkTable

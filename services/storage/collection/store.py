@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from loupe.annotations import UNLABELLED
+from loupe.lifetimes import PURGED, PURGING, THERE
 from services.storage.algorithms.store import versions as algorithm_versions
 from services.storage.blobs.store import blobs, fences, held_blobs, held_pictures
 from services.storage.database.array_parameter import ArrayParameter
-from services.storage.database.lifetimes import PURGED, PURGING, THERE
 from services.storage.database.session import Session
 from services.storage.datasets.store import annotation_texts, dataset_items, datasets, tested_pictures, version_hashes
 from services.storage.datasets.store import versions as dataset_versions

@@ -7,9 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-THERE, PURGING, PURGED = 0, 1, 2
-"""What is left of a thing: all of it, deleted or not; less and less; its name, which is not given again."""
-
+from loupe.lifetimes import THERE
 
 READING_SECONDS = 7 * 24 * 3600.0
 """For how long what is deleted stays at least once a training attempt has begun to read it."""

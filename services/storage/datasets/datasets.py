@@ -12,8 +12,9 @@ from loupe import paging
 from loupe.errors import AlreadyExists, DataLoss, invalid, not_found
 from loupe.idempotency import Request
 from loupe.identity import AttemptGrant
+from loupe.lifetimes import PURGED
 from loupe.names import AccountName, DatasetName, DatasetVersionName, ProjectName, check_id
-from services.storage.database.lifetimes import PURGED, READING_SECONDS, list_scope
+from services.storage.database.lifetimes import READING_SECONDS, list_scope
 from services.storage.database.session import Database, Session
 from services.storage.datasets.digest import VersionDigest
 from services.storage.datasets.messages import decode_dataset, digest_of, encode_dataset

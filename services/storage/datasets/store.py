@@ -15,8 +15,9 @@ from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, LargeBina
 from sqlalchemy.dialects import postgresql, sqlite
 
 from loupe.annotations import UNLABELLED, identity
+from loupe.lifetimes import THERE
 from loupe.names import DatasetVersionName
-from services.storage.database.lifetimes import THERE, Lifetime, lifetime_columns, visible
+from services.storage.database.lifetimes import Lifetime, lifetime_columns, visible
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
 from services.storage.pictures.store import Size

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from loupe import paging
 from loupe.errors import FailedPrecondition, invalid, not_found
 from loupe.identity import AttemptGrant
+from loupe.lifetimes import PURGED
 from loupe.names import ModelName, ModelVersionName, ProjectName, project_of
 from services.storage.blobs.blob_references import BlobReference, check_files, hold_files, hold_what_is_there
 from services.storage.blobs.fences import require_current
 from services.storage.blobs.store import MODEL, PARAMETERS, Holder
-from services.storage.database.lifetimes import PURGED, Lifetime, list_scope
+from services.storage.database.lifetimes import Lifetime, list_scope
 from services.storage.database.session import Database, Session
 from services.storage.models.messages import encode_version, version_files
 from services.storage.models.store import ModelRow, ModelTable, ModelVersionRow, TrainedModel

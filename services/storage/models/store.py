@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy import Boolean, Column, Float, ForeignKey, Integer, LargeBinary, String, Text
 
+from loupe.lifetimes import THERE
 from loupe.names import JobName, ModelVersionName
 from services.storage.blobs.blob_references import BlobReference
-from services.storage.database.lifetimes import THERE, Lifetime, lifetime_columns, visible
+from services.storage.database.lifetimes import Lifetime, lifetime_columns, visible
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
 from services.storage.projects.store import projects

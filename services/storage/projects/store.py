@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Float, String, Text
 
-from services.storage.database.lifetimes import THERE, Lifetime, lifetime_columns, visible
+from loupe.lifetimes import THERE
+from services.storage.database.lifetimes import Lifetime, lifetime_columns, visible
 from services.storage.database.metadata import metadata
 from services.storage.database.session import Session
 from services.storage.projects.quotas import Usage

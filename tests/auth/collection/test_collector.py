@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +24,9 @@ from services.auth.database.session import Database
 from services.auth.policy.store import deleted_membership
 from services.auth.sessions.store import refresh_token
 from tests.auth.conftest import KEPT_SECONDS, PASSWORD, Clock, Rooms
+from tests.mortals import forking
 
 ADMIN, OLGA = AccountName("admin"), AccountName("olga")
-ROOT = Path(__file__).parents[3]
 
 
 async def delete(rooms: Rooms, *gone: AccountName) -> None:
@@ -132,12 +131,8 @@ async def test_a_failed_pass_is_made_again_and_one_after_the_clock_was_set_is_le
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[subprocess.Popen[str]]:
     """The process that forks collectors and lets them die."""
-    command = [sys.executable, "-m", "tests.auth.collection.mortal"]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process
-    assert process.stdin is not None
-    process.stdin.close()
-    process.wait(10)
+    with forking("tests.auth.collection.mortal") as process:
+        yield process
 
 
 def live_and_die(mortal: subprocess.Popen[str], *fate: object) -> int:

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -17,10 +16,10 @@ import sqlalchemy as sa
 
 from services.storage.database.metadata import metadata
 from services.storage.marks.store import MarkTable
+from tests.mortals import forking
 from tests.storage.mortal import BLOB, COLLECTION, PICTURES, PROJECT, TENSORS, store
 from tests.storage.photographs import sha256
 from tests.storage.test_kill import (
-    ROOT,
     check_the_counters,
     live_and_die,
     make_project,
@@ -44,12 +43,8 @@ MOMENTS = [
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[subprocess.Popen[str]]:
     """The process that forks storage processes and lets them die."""
-    command = [sys.executable, "-m", "tests.storage.mortal"]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process
-    assert process.stdin is not None
-    process.stdin.close()
-    process.wait(10)
+    with forking("tests.storage.mortal") as process:
+        yield process
 
 
 @pytest.fixture(scope="module")

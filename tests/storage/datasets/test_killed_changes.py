@@ -8,7 +8,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -26,23 +25,19 @@ from services.storage.pictures.admission import UploadedPicture
 from services.storage.pictures.uploads import PictureClosing
 from services.storage.projects.store import ProjectRow, ProjectTable
 from services.storage.streams import Held
+from tests.mortals import forking
 from tests.storage.datasets.mortal_change import ANNA, CHANGES, DIGESTS, FIRST, LETTERS, PICTURES, make
 from tests.storage.house import SHARED_DECODERS, MadeUpAuth
 from tests.storage.mortal import PROJECT, settings_of
 
-ROOT = Path(__file__).parents[3]
 State = dict[str, list[tuple[Any, ...]]]
 
 
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[subprocess.Popen[str]]:
     """The process that forks storage processes and lets them die."""
-    command = [sys.executable, "-m", "tests.storage.datasets.mortal_change"]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process
-    assert process.stdin is not None
-    process.stdin.close()
-    process.wait(10)
+    with forking("tests.storage.datasets.mortal_change") as process:
+        yield process
 
 
 @pytest.fixture(scope="module")
